@@ -1,0 +1,81 @@
+"""Running a decoder, whatever runs it: feed tokens, get logits, keep the state.
+
+Every backend's session differs in one method, `_step`; the checks, the chunking and the bookkeeping are here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeqkv.errors import ContextFull, InputError
+
+__all__ = ["Session"]
+
+
+class Session(ABC):
+    """A decoder with its state.
+
+    Args:
+        capacity: tokens that the state has room for.
+        chunk: the most tokens that one step takes.
+        vocab_size: token ids are ``0 … vocab_size - 1``.
+        state_bytes: memory that the state really takes.
+    """
+
+    def __init__(self, *, capacity: int, chunk: int, vocab_size: int, state_bytes: int) -> None:
+        self.capacity = capacity
+        self.chunk = chunk
+        self.vocab_size = vocab_size
+        self.state_bytes = state_bytes
+        self._position = 0
+
+    @property
+    def position(self) -> int:
+        """Tokens fed since the start or the last `reset`."""
+        return self._position
+
+    def feed(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
+        """Append tokens to the context, in chunks, and return the logits after the last one, ``[vocab]``.
+
+        Raises:
+            ContextFull: there is no room for all of them; nothing was fed.
+            InputError: there are none, or one is not a token of this model; nothing was fed.
+        """
+        ids = self._checked(tokens)
+        for start in range(0, len(ids), self.chunk):
+            piece = ids[start : start + self.chunk]
+            logits = self._step(piece, self._position)
+            self._position += len(piece)
+        return logits
+
+    def reset(self) -> None:
+        """Forget everything that was fed. Rows of the state are overwritten before they are read again."""
+        self._position = 0
+
+    @abstractmethod
+    def _step(self, ids: npt.NDArray[np.int64], position: int) -> npt.NDArray[np.float32]:
+        """Run 1 to ``chunk`` tokens standing at ``position`` and after it; the logits of the last, ``[vocab]``."""
+
+    def _checked(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+        given = np.asarray(tokens)
+        if given.ndim != 1 or given.size == 0 or not np.issubdtype(given.dtype, np.integer):
+            raise InputError(f"feed takes a list of one or more token ids, not {_shown(tokens)}")
+        ids = given.astype(np.int64)
+        wrong = ids[(ids < 0) | (ids >= self.vocab_size)]
+        if wrong.size:
+            raise InputError(f"token {wrong[0]} is not in this model's vocabulary, 0 to {self.vocab_size - 1}")
+        if self._position + ids.size > self.capacity:
+            raise ContextFull(
+                f"{ids.size} more tokens do not fit: {self._position} of {self.capacity} positions are taken. "
+                f"Start over with reset(), or export with a larger context"
+            )
+        return ids
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,0 +1,74 @@
+"""One trained tensor of a model, and the precision in which an export stores it."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import sys
+from dataclasses import dataclass, replace
+from typing import Final
+
+import torch
+
+__all__ = ["PRECISIONS", "Weight"]
+
+PRECISIONS: Final = {"fp32": torch.float32, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """A trained tensor, usually a view into a memory-mapped checkpoint.
+
+    Identity is meaning: the same `Weight` in two places is one tensor, stored once in every artifact (a tied
+    embedding and head). Hence no equality by value.
+
+    Attributes:
+        name: its name in the checkpoint (a part of a fused tensor carries its rows: ``c_attn.weight[0:64]``).
+        tensor: the values as the checkpoint holds them, in any floating-point type.
+        precision: how an artifact stores it, a key of `PRECISIONS`.
+        mapped: whether ``tensor`` lies in a read-only mapping of a file, so that its pages can be given back.
+    """
+
+    name: str
+    tensor: torch.Tensor
+    precision: str = "fp32"
+    mapped: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.tensor.shape)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes it takes in an artifact."""
+        return self.tensor.numel() * PRECISIONS[self.precision].itemsize
+
+    def stored(self) -> torch.Tensor:
+        """The values as an artifact stores them; a view of the checkpoint where the types agree."""
+        return self.tensor.to(PRECISIONS[self.precision])
+
+    def values(self) -> torch.Tensor:
+        """What the artifact's stored values mean, in float32: the truth that a backend is compared with."""
+        return self.stored().float()
+
+    def rows(self, start: int, stop: int) -> Weight:
+        """The rows ``start:stop``, as a weight of their own; this one if that is all of them."""
+        if (start, stop) == (0, self.tensor.shape[0]):
+            return self
+        return replace(self, name=f"{self.name}[{start}:{stop}]", tensor=self.tensor[start:stop])
+
+    def release_pages(self) -> None:
+        """Give back the memory of a mapped tensor's pages; the system reads them again from the file on use.
+
+        A checkpoint is mapped, not read, but every page that was looked at stays in the process's memory until
+        it is given back. Without this an export would hold the model twice: as read and as verified.
+        """
+        if not self.mapped or sys.platform == "win32":
+            return
+        start = self.tensor.data_ptr()
+        end = start + self.tensor.numel() * self.tensor.element_size()
+        # Whole pages only, so that a neighbour keeps its own. Nothing writes to these tensors, so every page
+        # is a clean copy of the file's.
+        first, last = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
+        if last > first:
+            ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), mmap.MADV_DONTNEED)
