@@ -1,0 +1,95 @@
+"""edgeqkv: trained transformers that share key and value projections, exported to phones and proven.
+
+    import edgeqkv
+
+    model = edgeqkv.load("model.pt")
+    bundle = edgeqkv.export(model, "onnx", out="build/phone")
+    session = edgeqkv.open("build/phone", target="onnx")
+    logits = session.feed([1, 2, 3])
+
+Importing this package loads nothing heavy: torch and the runtimes come with the first function that needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeqkv.errors import (
+    BundleError,
+    CheckpointError,
+    ContextFull,
+    EdgeQKVError,
+    InputError,
+    MissingExtra,
+    UnsupportedError,
+    VariantError,
+    VerificationFailed,
+)
+from edgeqkv.extras import needed_for
+from edgeqkv.variants import Sharing, Variant
+
+if TYPE_CHECKING:
+    from edgeqkv.bundle import Bundle
+    from edgeqkv.model import Model
+    from edgeqkv.proof import Verification
+    from edgeqkv.session import Session
+
+__all__ = [
+    "BundleError",
+    "CheckpointError",
+    "ContextFull",
+    "EdgeQKVError",
+    "InputError",
+    "MissingExtra",
+    "Sharing",
+    "UnsupportedError",
+    "Variant",
+    "VariantError",
+    "VerificationFailed",
+    "export",
+    "load",
+    "open",
+    "verify",
+]
+
+
+def load(path: str | Path) -> Model:
+    """Read a checkpoint; see `edgeqkv.checkpoints.load`."""
+    with needed_for("reading a checkpoint"):
+        from edgeqkv import checkpoints
+    return checkpoints.load(path)
+
+
+def export(model: Model, target: str | Sequence[str] = "onnx", **options: Any) -> Bundle:
+    """Write a model for one or more targets and prove it; see `edgeqkv.exporting.export` for the options."""
+    with needed_for("exporting"):
+        from edgeqkv import exporting
+    return exporting.export(model, target, **options)
+
+
+def open(path: str | Path, target: str | None = None, engine: str | None = None) -> Session:  # noqa: A001
+    """Open a bundle for running, after comparing its files with their checksums.
+
+    Args:
+        path: the folder that `export` wrote.
+        target: which of its targets; the only one if not given.
+        engine: what is to run it; the backend's default if not given.
+
+    Raises:
+        BundleError: it is missing, damaged or changed.
+        UnsupportedError: it holds no such target, or nothing here runs it.
+        MissingExtra: the runtime is not installed.
+    """
+    from edgeqkv.bundle import Bundle
+
+    return Bundle(path).session(target, engine)
+
+
+def verify(path: str | Path, target: str | None = None, *, against: Model | None = None) -> Verification:
+    """Prove a bundle's target again; see `edgeqkv.verify.verify`."""
+    from edgeqkv.bundle import Bundle
+    from edgeqkv.verify import verify
+
+    return verify(Bundle(path), target, against=against)

@@ -123,9 +123,10 @@ class Model:
             CheckpointError: a weight holds NaN or infinity; the message names it and counts them.
         """
         for weight in self.weights:
-            finite = weight.tensor.isfinite()
-            if not finite.all():
-                bad = int((~finite).sum())
+            # Both ends of the range, because NaN spreads into them: no temporary as large as the weight.
+            low, high = weight.tensor.aminmax()
+            if not (low.isfinite() and high.isfinite()):
+                bad = int((~weight.tensor.isfinite()).sum())
                 raise CheckpointError(
                     f"'{weight.name}' in {self.source.path.name} holds {bad} values that are NaN or infinite "
                     f"(of {weight.tensor.numel()}): the training diverged or the file is damaged"
@@ -165,7 +166,7 @@ def _map_weights(node: T, change: Callable[[Weight], Weight], done: dict[int, An
     if isinstance(node, Weight):
         result = change(node)
     elif type(node) is tuple:
-        result = tuple(_map_weights(item, change, done) for item in node)
+        result = tuple(_map_weights(item, change, done) for item in cast("tuple[Any, ...]", node))
     elif dataclasses.is_dataclass(node) and not isinstance(node, type):
         parts = {
             field.name: _map_weights(getattr(node, field.name), change, done) for field in dataclasses.fields(node)

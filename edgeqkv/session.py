@@ -24,13 +24,17 @@ class Session(ABC):
         chunk: the most tokens that one step takes.
         vocab_size: token ids are ``0 … vocab_size - 1``.
         state_bytes: memory that the state really takes.
+        precision: the coarsest number format that it computes in or stores its state in.
     """
 
-    def __init__(self, *, capacity: int, chunk: int, vocab_size: int, state_bytes: int) -> None:
+    def __init__(
+        self, *, capacity: int, chunk: int, vocab_size: int, state_bytes: int, precision: str = "fp32"
+    ) -> None:
         self.capacity = capacity
         self.chunk = chunk
         self.vocab_size = vocab_size
         self.state_bytes = state_bytes
+        self.precision = precision
         self._position = 0
 
     @property

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy._core import multiarray
 
 from edgeqkv.errors import CheckpointError
 
 __all__ = ["Archive", "open_archive"]
 
 # Metrics are often saved as numpy scalars. These build numbers and nothing else.
-_SAFE_NUMPY = [np.dtype, np._core.multiarray.scalar, *(type(np.dtype(code)) for code in ("f2", "f4", "f8", "i4", "i8", "?"))]
+_SAFE_NUMPY = [np.dtype, multiarray.scalar, *(type(np.dtype(code)) for code in ("f2", "f4", "f8", "i4", "i8", "?"))]
 
 
 @dataclass(frozen=True)

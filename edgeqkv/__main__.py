@@ -1,0 +1,5 @@
+"""``python -m edgeqkv`` is ``edgeqkv``."""
+
+from edgeqkv.cli import main
+
+main()

@@ -1,0 +1,106 @@
+"""What a backend wrote, described so that a session, a report and an app's programmer need nothing else.
+
+These records are the ``targets`` part of a bundle's ``manifest.json``.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["ELEMENT_BYTES", "Artifact", "Graph", "StateTensor", "TensorSpec"]
+
+ELEMENT_BYTES: Final = {"fp32": 4, "fp16": 2, "int8": 1, "int32": 4, "int64": 8, "bool": 1}
+"""Bytes of one number, for every type name that edgeqkv uses."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TensorSpec(_Record):
+    """An input or output. A dimension that varies from call to call is given by its name."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+class Graph(_Record):
+    """One thing that can be called: a file, or a method or function in one.
+
+    ``tokens`` is the most tokens that a call takes; ``fixed`` says that it takes exactly so many.
+    ``window``, where it is given, is how many positions of the state this graph reads.
+    """
+
+    name: str
+    file: str
+    tokens: int
+    fixed: bool
+    window: int | None = None
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class StateTensor(_Record):
+    """One tensor of the KV state.
+
+    ``role`` is ``kv`` for a merged tensor, else ``k`` or ``v``; ``layer`` is None where one tensor holds all
+    layers. ``input`` and ``output`` name the graph's ends where the caller holds the state; they are None where
+    the runtime does.
+    """
+
+    name: str
+    role: str
+    layer: int | None
+    dtype: str
+    shape: tuple[int, ...]
+    input: str | None = None
+    output: str | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * ELEMENT_BYTES[self.dtype]
+
+
+class Artifact(_Record):
+    """One target's export.
+
+    Attributes:
+        target: the backend's name.
+        form: which of the backend's forms of the graph.
+        weights: precision of the stored weights.
+        state: precision of the stored state.
+        context: tokens that the state has room for.
+        chunk: the most tokens a call takes (prefill).
+        vocab_size: width of the logits.
+        axes: what the dimensions of a state tensor are.
+        graphs: what can be called.
+        state_tensors: the KV state, tensor by tensor.
+        versions: of the packages that wrote it.
+        details: what only this backend has to say.
+    """
+
+    target: str
+    form: str
+    weights: str
+    state: str
+    context: int
+    chunk: int
+    vocab_size: int
+    axes: tuple[str, ...]
+    graphs: tuple[Graph, ...]
+    state_tensors: tuple[StateTensor, ...]
+    versions: dict[str, str]
+    details: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def state_bytes(self) -> int:
+        """Memory that the KV state takes."""
+        return sum(tensor.nbytes for tensor in self.state_tensors)
+
+    def graph(self, name: str) -> Graph:
+        """The graph of that name."""
+        return next(graph for graph in self.graphs if graph.name == name)

@@ -1,0 +1,91 @@
+"""The backends: each a folder that turns a `Model` into files and opens them again.
+
+A new backend is one new folder, whose ``BACKEND`` fulfils `Backend`, and one line in `_REGISTRY`. A backend's
+package module imports nothing heavy, so that what it offers can be listed where it is not installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol, cast
+
+from edgeqkv.artifact import Artifact
+from edgeqkv.errors import UnsupportedError
+from edgeqkv.progress import Report
+from edgeqkv.session import Session
+
+if TYPE_CHECKING:
+    from edgeqkv.model import Model
+
+__all__ = ["TARGETS", "Backend", "Request", "backend"]
+
+_REGISTRY: Final = {
+    "onnx": "edgeqkv.backends.onnx",
+}
+
+TARGETS: Final = tuple(_REGISTRY)
+"""The names that ``--target`` takes."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an export is to be, every choice made.
+
+    ``bos_id`` and ``eos_ids`` come from the tokenizer, for formats that carry them.
+    """
+
+    form: str
+    weights: str
+    state: str
+    context: int
+    chunk: int
+    bos_id: int | None = None
+    eos_ids: tuple[int, ...] = ()
+
+
+class Backend(Protocol):
+    """What a backend offers. Of several forms, weights or states, the first is the default.
+
+    Attributes:
+        name: the target's name.
+        title: the format's name for people.
+        packages: distributions that it needs, for ``edgeqkv doctor``.
+        extra: the extra of edgeqkv that installs them.
+        forms: name → what it is for.
+        weights: precisions of stored weights.
+        states: precisions of the stored state.
+        engines: what can run it here; the first is the default.
+    """
+
+    name: str
+    title: str
+    packages: tuple[str, ...]
+    extra: str
+    forms: Mapping[str, str]
+    weights: tuple[str, ...]
+    states: tuple[str, ...]
+    engines: tuple[str, ...]
+
+    def export(self, model: Model, directory: Path, request: Request, report: Report) -> Artifact:
+        """Write the model into ``directory`` and describe what was written.
+
+        ``model`` has the context and the weights that the request asks for (`Model.with_context`,
+        `Model.with_weights`).
+        """
+
+    def open(self, directory: Path, artifact: Artifact, engine: str) -> Session:
+        """A session on what `export` wrote."""
+
+
+def backend(name: str) -> Backend:
+    """The backend of that name.
+
+    Raises:
+        UnsupportedError: there is none.
+    """
+    if name not in _REGISTRY:
+        raise UnsupportedError(f"unknown target '{name}'; edgeqkv exports to {', '.join(TARGETS)}")
+    return cast("Backend", import_module(_REGISTRY[name]).BACKEND)

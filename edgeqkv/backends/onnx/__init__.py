@@ -1,0 +1,46 @@
+"""ONNX, for ONNX Runtime on anything: a graph built directly, in pure ``ai.onnx``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeqkv.artifact import Artifact
+from edgeqkv.extras import needed_for
+
+if TYPE_CHECKING:
+    from edgeqkv.backends import Request
+    from edgeqkv.model import Model
+    from edgeqkv.progress import Report
+    from edgeqkv.session import Session
+
+__all__ = ["BACKEND", "OnnxBackend"]
+
+
+class OnnxBackend:
+    """Graphs whose state is an input and an output, to be bound to the same memory."""
+
+    name = "onnx"
+    title = "ONNX"
+    packages = ("onnxruntime", "onnx-ir", "onnx")
+    extra = "onnx"
+    forms = {
+        "portable": "one graph for prefill and decode, which reads only the filled part of the state",
+        "static": "fixed shapes throughout, a prefill and a decode graph for each window of the state (NPUs)",
+    }
+    weights = ("fp32", "fp16")
+    states = ("fp32", "fp16")
+    engines = ("onnxruntime",)
+
+    def export(self, model: Model, directory: Path, request: Request, report: Report) -> Artifact:
+        with needed_for("exporting to ONNX"):
+            from edgeqkv.backends.onnx.export import export
+        return export(model, directory, request, report)
+
+    def open(self, directory: Path, artifact: Artifact, engine: str) -> Session:
+        with needed_for("running an ONNX bundle"):
+            from edgeqkv.backends.onnx.session import OnnxSession
+        return OnnxSession(directory, artifact)
+
+
+BACKEND = OnnxBackend()

@@ -1,0 +1,78 @@
+"""Writing a model as ONNX: one or more graphs and the one weight file that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgeqkv.artifact import Artifact, Graph
+from edgeqkv.backends import Request
+from edgeqkv.backends.onnx.graph import GraphBuilder
+from edgeqkv.backends.onnx.ops import OnnxOps
+from edgeqkv.backends.onnx.weight_file import WeightFile
+from edgeqkv.extras import installed_version
+from edgeqkv.model import Model
+from edgeqkv.models.decoder import decode
+from edgeqkv.progress import Report
+
+__all__ = ["WEIGHT_FILE", "export"]
+
+WEIGHT_FILE = "model.onnx.data"
+
+_SMALLEST_WINDOW = 256
+
+
+def export(model: Model, directory: Path, request: Request, report: Report) -> Artifact:
+    """Write the graphs of the asked form; see `OnnxBackend` for the forms."""
+    graphs = []
+    with WeightFile(directory / WEIGHT_FILE) as weights:
+        planned = list(_plan(request))
+        for index, (name, tokens, window) in enumerate(planned):
+            report(f"writing {name}.onnx", index / len(planned))
+            builder = GraphBuilder(name, weights)
+            ops = OnnxOps(
+                builder, context=request.context, state=request.state, tokens=tokens, window=window
+            )
+            state = ops.finish(decode(ops, model.network, ops.tokens), model.config.vocab_size)
+            builder.save(directory / f"{name}.onnx", installed_version("edgeqkv") or "")
+            graphs.append(
+                Graph(
+                    name=name,
+                    file=f"{name}.onnx",
+                    tokens=tokens or request.chunk,
+                    fixed=tokens is not None,
+                    window=window,
+                    inputs=builder.inputs,
+                    outputs=builder.outputs,
+                )
+            )
+    return Artifact(
+        target="onnx",
+        form=request.form,
+        weights=request.weights,
+        state=request.state,
+        context=request.context,
+        chunk=request.chunk,
+        vocab_size=model.config.vocab_size,
+        axes=("batch", "kv_heads", "context", "head_dim"),
+        graphs=tuple(graphs),
+        state_tensors=state,
+        versions={name: installed_version(name) or "" for name in ("onnx-ir", "onnxruntime", "torch")},
+        details={"weight_file": WEIGHT_FILE, "opset": 24},
+    )
+
+
+def _plan(request: Request) -> Iterator[tuple[str, int | None, int | None]]:
+    """Name, tokens and window of every graph: one that takes any, or a pair of fixed ones for each window."""
+    if request.form == "portable":
+        yield "model", None, None
+        return
+    windows = []
+    window = _SMALLEST_WINDOW
+    while window < request.context:
+        windows.append(window)
+        window *= 2
+    for window in (*windows, request.context):
+        if request.chunk > 1 and window >= request.chunk:
+            yield f"prefill_{window}", request.chunk, window
+        yield f"decode_{window}", 1, window

@@ -1,0 +1,95 @@
+"""Building one ONNX graph node by node: a thin, typed layer over onnx-ir's tape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir import tape
+
+from edgeqkv.artifact import TensorSpec
+from edgeqkv.backends.onnx.weight_file import WeightFile
+from edgeqkv.weights import Weight
+
+__all__ = ["DTYPES", "GraphBuilder"]
+
+DTYPES: Final = {
+    "fp32": ir.DataType.FLOAT,
+    "fp16": ir.DataType.FLOAT16,
+    "int64": ir.DataType.INT64,
+}
+
+# Opset 24 is the newest that ONNX Runtime 1.31 implements; nothing here needs more than 20 (Gelu).
+_OPSET, _IR_VERSION = 24, 11
+
+
+class GraphBuilder:
+    """One graph in the making. Values are `ir.Value`; weights and small constants are added once each."""
+
+    def __init__(self, name: str, weights: WeightFile) -> None:
+        self._name = name
+        self._weights = weights
+        self._tape = tape.Tape()
+        self._inputs: list[ir.Value] = []
+        self._outputs: list[ir.Value] = []
+        self._specs: dict[str, TensorSpec] = {}
+        self._initializers: dict[object, ir.Value] = {}
+
+    def op(self, kind: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
+        """The output of a new node of the standard domain."""
+        return self._tape.op(kind, inputs, attributes or None)
+
+    def constant(self, value: object, dtype: str = "int64") -> ir.Value:
+        """A small constant inside the graph."""
+        array = np.asarray(value, dtype=DTYPES[dtype].numpy())
+        key = (dtype, array.shape, array.tobytes())
+        if key not in self._initializers:
+            name = f"constant_{len(self._initializers)}"
+            self._initializers[key] = self._tape.initializer(ir.tensor(array, name=name), name=name)
+        return self._initializers[key]
+
+    def weight(self, weight: Weight) -> ir.Value:
+        """A weight, stored in the weight file, in its stored precision."""
+        if weight not in self._initializers:
+            tensor = self._weights.tensor(weight)
+            self._initializers[weight] = self._tape.initializer(tensor, name=weight.name)
+        return self._initializers[weight]
+
+    def input(self, name: str, dtype: str, shape: Sequence[int | str]) -> ir.Value:
+        """Declare an input; a dimension given by name may vary."""
+        value = ir.Value(name=name, type=ir.TensorType(DTYPES[dtype]), shape=ir.Shape(shape))
+        self._inputs.append(value)
+        self._specs[name] = TensorSpec(name=name, dtype=dtype, shape=tuple(shape))
+        return value
+
+    def output(self, value: ir.Value, name: str, dtype: str, shape: Sequence[int | str]) -> None:
+        """Declare a value to be an output."""
+        value.name, value.type, value.shape = name, ir.TensorType(DTYPES[dtype]), ir.Shape(shape)
+        self._outputs.append(value)
+        self._specs[name] = TensorSpec(name=name, dtype=dtype, shape=tuple(shape))
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        return tuple(self._specs[str(value.name)] for value in self._inputs)
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return tuple(self._specs[str(value.name)] for value in self._outputs)
+
+    def save(self, path: Path, producer_version: str) -> None:
+        """Write the graph; its weights stay in their own file, to which it refers."""
+        graph = ir.Graph(
+            self._inputs,
+            self._outputs,
+            nodes=self._tape.nodes,
+            initializers=self._tape.initializers,
+            opset_imports={"": _OPSET},
+            name=self._name,
+        )
+        model = ir.Model(
+            graph, ir_version=_IR_VERSION, producer_name="edgeqkv", producer_version=producer_version
+        )
+        path.write_bytes(ir.serde.serialize_model(model).SerializeToString())

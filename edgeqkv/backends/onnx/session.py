@@ -1,0 +1,113 @@
+"""Running an ONNX export in ONNX Runtime on the CPU, its state bound once and updated in place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from edgeqkv.artifact import ELEMENT_BYTES, Artifact, Graph
+from edgeqkv.errors import BundleError
+from edgeqkv.session import Session
+
+__all__ = ["OnnxSession"]
+
+_NUMPY = {"fp32": np.float32, "fp16": np.float16, "int64": np.int64}
+
+
+class OnnxSession(Session):
+    """A session on the graphs of an ONNX export.
+
+    Every state tensor is one `OrtValue`, bound as the input and as the output of every graph, so that the
+    runtime appends to it where it lies and never copies it.
+    """
+
+    def __init__(self, directory: Path, artifact: Artifact) -> None:
+        self._directory = directory
+        self._artifact = artifact
+        self._state = {
+            tensor.name: ort.OrtValue.ortvalue_from_numpy(np.zeros(tensor.shape, _NUMPY[tensor.dtype]))
+            for tensor in artifact.state_tensors
+        }
+        self._runners: dict[str, _Runner] = {}
+        super().__init__(
+            capacity=artifact.context,
+            chunk=artifact.chunk,
+            vocab_size=artifact.vocab_size,
+            state_bytes=sum(value.tensor_size_in_bytes() for value in self._state.values()),
+            precision=artifact.state,
+        )
+
+    @property
+    def state_addresses(self) -> dict[str, int]:
+        """Where each state tensor lies in memory."""
+        return {name: value.data_ptr() for name, value in self._state.items()}
+
+    def _step(self, ids: npt.NDArray[np.int64], position: int) -> npt.NDArray[np.float32]:
+        graph = self._graph_for(len(ids), position)
+        if graph is None:  # no fixed graph has this length at this place: one token at a time always fits
+            for offset, token in enumerate(ids):
+                logits = self._step(token[None], position + offset)
+            return logits
+        return self._runner(graph)(ids, position)
+
+    def _graph_for(self, count: int, position: int) -> Graph | None:
+        """The graph to run: the one with the smallest sufficient window, padded if it takes more tokens.
+
+        Padding rows write to positions after the last token. Nothing attends to them there, and the tokens that
+        come to stand there overwrite them.
+        """
+        fits = [
+            graph
+            for graph in self._artifact.graphs
+            if graph.tokens >= count
+            and (not graph.fixed or position + graph.tokens <= (graph.window or self.capacity))
+        ]
+        return min(fits, key=lambda graph: (graph.tokens, graph.window or 0), default=None)
+
+    def _runner(self, graph: Graph) -> _Runner:
+        if graph.name not in self._runners:
+            self._runners[graph.name] = _Runner(self._directory / graph.file, graph, self._artifact, self._state)
+        return self._runners[graph.name]
+
+
+class _Runner:
+    """One graph, loaded and with the state bound to it."""
+
+    def __init__(
+        self, path: Path, graph: Graph, artifact: Artifact, state: dict[str, ort.OrtValue]
+    ) -> None:
+        options = ort.SessionOptions()
+        options.log_severity_level = 3  # errors only: warnings about its own optimizations are not the user's
+        # Prepacking would copy every weight out of the mapped file: twice the memory for the same numbers.
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        # The default arena grows by doubling and never shrinks.
+        options.enable_cpu_mem_arena = False
+        try:
+            self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's exceptions share no base class but this one
+            raise BundleError(f"ONNX Runtime cannot load {path.name}: {error}") from error
+        self._graph = graph
+        self._dynamic_window = graph.window is None
+        self._binding = self._session.io_binding()
+        for tensor in artifact.state_tensors:
+            self._binding.bind_ortvalue_input(tensor.input, state[tensor.name])
+            self._binding.bind_ortvalue_output(tensor.output, state[tensor.name])
+        self._logits = np.zeros((1, artifact.vocab_size), np.float32)
+        self._binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(self._logits))
+
+    def __call__(self, ids: npt.NDArray[np.int64], position: int) -> npt.NDArray[np.float32]:
+        count = len(ids)
+        length = self._graph.tokens if self._graph.fixed else count
+        padded = np.zeros((1, length), np.int64)
+        padded[0, :count] = ids
+        self._binding.bind_cpu_input("input_ids", padded)
+        self._binding.bind_cpu_input("position_ids", np.arange(position, position + length)[None])
+        self._binding.bind_cpu_input("logit_index", np.array([count - 1]))
+        if self._dynamic_window:
+            self._binding.bind_cpu_input("kv_len", np.array([position + count]))
+        self._session.run_with_iobinding(self._binding)
+        return self._logits[0].copy()
+

@@ -1,0 +1,190 @@
+"""The export, start to end: choices made, weights checked, artifacts written, proven, and moved into place."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgeqkv.artifact import Artifact
+from edgeqkv.backends import Backend, Request, backend
+from edgeqkv.bundle import (
+    TOKENIZER,
+    Bundle,
+    ModelCard,
+    Staged,
+    TargetCard,
+    TokenizerCard,
+    proof_name,
+    staged,
+)
+from edgeqkv.errors import InputError, UnsupportedError, VariantError, VerificationFailed
+from edgeqkv.extras import installed_version
+from edgeqkv.model import Model
+from edgeqkv.progress import Report, silent
+from edgeqkv.proof import Proof
+from edgeqkv.tokenizer import Tokenizer
+from edgeqkv.variants import Variant
+from edgeqkv.verify import make_proof, verify_artifact
+
+__all__ = ["check_variant", "export"]
+
+_DEFAULT_CHUNK = 128
+
+
+def export(
+    model: Model,
+    target: str | Sequence[str] = "onnx",
+    *,
+    out: str | Path,
+    variant: str | None = None,
+    weights: str | None = None,
+    state: str | None = None,
+    context: int | None = None,
+    chunk: int | None = None,
+    form: str | None = None,
+    tokenizer: str | Path | None = None,
+    verify: bool = True,
+    overwrite: bool = False,
+    report: Report = silent,
+) -> Bundle:
+    """Write a model for one or more targets as a bundle, and prove it.
+
+    Args:
+        model: what `edgeqkv.load` returned.
+        target: ``onnx``, ``executorch``, ``coreml``, or several of them.
+        out: the folder to write; it appears only if all went well.
+        variant: a claim to be checked, in any accepted spelling.
+        weights: precision of the stored weights; the target's default if not given.
+        state: precision of the stored state; the target's default if not given.
+        context: tokens that the state has room for; the model's positions if not given.
+        chunk: the most tokens of a prefill call; 128, or the context if that is less.
+        form: which form of the graph; the target's default if not given.
+        tokenizer: a ``tokenizer.json`` to put into the bundle.
+        verify: compare every artifact with the model before it is called done.
+        overwrite: replace a bundle at ``out``.
+        report: told of the progress.
+
+    Raises:
+        VerificationFailed: an artifact does not compute what the model does; no bundle is written.
+        EdgeQKVError: the input is wrong; the subclass says in which way.
+    """
+    names = list(dict.fromkeys([target] if isinstance(target, str) else target))
+    if not names:
+        raise UnsupportedError("no target was given")
+    check_variant(model, variant)
+    words = Tokenizer(Path(tokenizer)) if tokenizer is not None else None
+    if words is not None:
+        words.check_fits(model.config.vocab_size)
+    context = model.config.positions if context is None else context
+    shortened = model.with_context(context)
+    requests = {
+        name: _request(backend(name), context, chunk, form=form, weights=weights, state=state, words=words)
+        for name in names
+    }
+    with staged(Path(out), overwrite=overwrite) as staging:
+        report("checking the weights", None)
+        model.check_finite()
+        stored = {request.weights: shortened.with_weights(request.weights) for request in requests.values()}
+        artifacts = {
+            name: backend(name).export(stored[request.weights], staging.path, request, report)
+            for name, request in requests.items()
+        }
+        card = _tokenizer_card(words, staging)
+        targets = _prove(stored, artifacts, staging, report) if verify else _unproven(artifacts)
+        staging.write_manifest(installed_version("edgeqkv") or "", _model_card(model), card, targets)
+    return Bundle(out, check=False)
+
+
+def check_variant(model: Model, claim: str | None) -> None:
+    """Raise `VariantError` if the model is another variant than was claimed."""
+    if claim is None:
+        return
+    claimed = Variant.parse(claim).for_heads(model.config.heads)
+    if claimed != model.variant:
+        raise VariantError(
+            f"{model.source.path.name} is {model.variant}, not {claimed} (its weights say so: class "
+            f"{model.source.model_class}, {model.config.kv_heads} KV heads). Export it with --variant {model.variant}, "
+            f"or without --variant"
+        )
+
+
+def _request(
+    target: Backend,
+    context: int,
+    chunk: int | None,
+    *,
+    form: str | None,
+    weights: str | None,
+    state: str | None,
+    words: Tokenizer | None,
+) -> Request:
+    if chunk is not None and not 1 <= chunk <= context:
+        raise InputError(f"a chunk of {chunk} is impossible with a context of {context}; choose 1 to {context}")
+    return Request(
+        form=_choice(target, "form", form, tuple(target.forms)),
+        weights=_choice(target, "weights", weights, target.weights),
+        state=_choice(target, "state", state, target.states),
+        context=context,
+        chunk=min(_DEFAULT_CHUNK, context) if chunk is None else chunk,
+        bos_id=words.bos_id if words else None,
+        eos_ids=words.eos_ids if words else (),
+    )
+
+
+def _choice(target: Backend, what: str, asked: str | None, offered: tuple[str, ...]) -> str:
+    if asked is None:
+        return offered[0]
+    if asked not in offered:
+        raise UnsupportedError(f"{target.title} cannot do {what} '{asked}'; it can do {', '.join(offered)}")
+    return asked
+
+
+def _prove(
+    stored: dict[str, Model], artifacts: dict[str, Artifact], staging: Staged, report: Report
+) -> dict[str, TargetCard]:
+    """Compare every artifact with the model whose weights it stores, and keep the proof beside it."""
+    targets = {}
+    proofs: dict[str, Proof] = {}
+    for name, artifact in artifacts.items():
+        title, model = backend(name).title, stored[artifact.weights]
+        if artifact.weights not in proofs:
+            report("computing the original's logits", None)
+            proofs[artifact.weights] = make_proof(model, artifact.context, artifact.chunk)
+        report(f"verifying {title}", None)
+        result = verify_artifact(staging.path, artifact, proofs[artifact.weights])
+        if not result.passed:
+            raise VerificationFailed(
+                f"{title} does not compute what {model.source.path.name} does: {result.failure}. No bundle was written"
+            )
+        targets[name] = TargetCard(artifact=artifact, verification=result)
+        proofs[artifact.weights].sampled().save(staging.path / proof_name(name))
+    return targets
+
+
+def _unproven(artifacts: dict[str, Artifact]) -> dict[str, TargetCard]:
+    return {name: TargetCard(artifact=artifact, verification=None) for name, artifact in artifacts.items()}
+
+
+def _tokenizer_card(words: Tokenizer | None, staging: Staged) -> TokenizerCard | None:
+    if words is None:
+        return None
+    shutil.copyfile(words.path, staging.path / TOKENIZER)
+    return TokenizerCard(file=TOKENIZER, size=words.size, bos_id=words.bos_id, eos_ids=words.eos_ids)
+
+
+def _model_card(model: Model) -> ModelCard:
+    return ModelCard(
+        kind="decoder",
+        variant=str(model.variant),
+        parameters=model.parameters,
+        config=dataclasses.asdict(model.config),
+        source={
+            "file": model.source.path.name,
+            "format": model.source.format,
+            "class": model.source.model_class,
+            "training": model.source.training,
+        },
+        notes=model.notes,
+    )

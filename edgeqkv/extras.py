@@ -1,0 +1,44 @@
+"""Optional packages: turning a failed import into the pip command that mends it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from typing import Final
+
+from edgeqkv.errors import MissingExtra
+
+__all__ = ["EXTRAS", "installed_version", "needed_for"]
+
+EXTRAS: Final = {
+    "torch": "torch",
+    "safetensors": "torch",
+    "onnx": "onnx",
+    "onnx_ir": "onnx",
+    "onnxruntime": "onnx",
+    "executorch": "executorch",
+    "torchao": "executorch",
+    "coremltools": "coreml",
+}
+"""Importable name → the extra of edgeqkv that installs it."""
+
+
+@contextmanager
+def needed_for(purpose: str) -> Iterator[None]:
+    """Inside, a missing optional package raises `MissingExtra`, which names the command that adds it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        raise MissingExtra(package, EXTRAS[package], purpose) from error
+
+
+def installed_version(package: str) -> str | None:
+    """The installed version of a distribution, or None."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

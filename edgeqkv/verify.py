@@ -1,0 +1,140 @@
+"""Proving that what is on disk computes what the checkpoint does.
+
+The comparison runs in a process of its own, which knows nothing but the files: it holds no copy of the original,
+a runtime that crashes is a failed verification and not a lost export, and what it needs in memory is what an app
+would need.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeqkv import errors
+from edgeqkv.artifact import Artifact
+from edgeqkv.backends import backend
+from edgeqkv.bundle import Bundle, proof_name
+from edgeqkv.errors import BundleError, EdgeQKVError, InputError, VerificationFailed
+from edgeqkv.proof import Proof, Verification, compare, pieces
+
+if TYPE_CHECKING:
+    from edgeqkv.model import Model
+
+__all__ = ["make_proof", "verify", "verify_artifact"]
+
+_SEED = 20260701
+
+
+def verify(
+    bundle: Bundle, target: str | None = None, *, against: Model | None = None, engine: str | None = None
+) -> Verification:
+    """Prove a bundle's target again.
+
+    Args:
+        bundle: the bundle.
+        target: which of its targets; the only one if not given.
+        against: the original, all of whose logits are then compared. Without it the proof that the bundle
+            carries is used, which holds some of them.
+        engine: what is to run it; the backend's default if not given.
+
+    Raises:
+        BundleError: it carries no proof (it was exported without verification) and no original was given.
+        InputError: the original is not the model that was exported.
+    """
+    artifact = bundle.target(target).artifact
+    if against is None:
+        path = bundle.path / proof_name(artifact.target)
+        if not path.exists():
+            raise BundleError(f"{bundle.path} was exported without verification; say --against model.pt")
+        return verify_artifact(bundle.path, artifact, Proof.load(path), engine)
+    exported, given = bundle.manifest.model, against.config
+    if exported.variant != str(against.variant) or exported.config != dataclasses.asdict(given):
+        raise InputError(
+            f"{against.source.path.name} ({against.variant}, {given.layers} layers, {given.hidden_size} channels) is not "
+            f"the model that was exported to {bundle.path} ({exported.variant}, {exported.config['layers']} layers, "
+            f"{exported.config['hidden_size']} channels)"
+        )
+    against.check_finite()
+    original = against.with_context(artifact.context).with_weights(artifact.weights)
+    return verify_artifact(bundle.path, artifact, make_proof(original, artifact.context, artifact.chunk), engine)
+
+
+def make_proof(model: Model, context: int, chunk: int) -> Proof:
+    """The original model's logits on random tokens that fill the context; see `edgeqkv.proof.pieces`.
+
+    The reference is the torch interpreter on the whole sequence at once, without a state
+    (`edgeqkv.backends.torch.sequence_logits`), in float32 on the weights as they are stored.
+    """
+    from edgeqkv.backends.torch import sequence_logits
+
+    tokens = np.random.default_rng(_SEED).integers(0, model.config.vocab_size, context)
+    lengths = pieces(context, chunk)
+    return Proof.of(tokens, lengths, sequence_logits(model, tokens, rows=np.cumsum(lengths) - 1))
+
+
+def verify_artifact(directory: Path, artifact: Artifact, proof: Proof, engine: str | None = None) -> Verification:
+    """Compare one target of a bundle folder with a proof, in a fresh process.
+
+    Args:
+        directory: the folder that the artifact's files lie in.
+        artifact: the target.
+        proof: what it must reproduce.
+        engine: what is to run it; the backend's default if not given.
+    """
+    engine = engine or backend(artifact.target).engines[0]
+    with tempfile.TemporaryDirectory(prefix="edgeqkv-") as scratch:
+        proof.save(Path(scratch) / "proof.npz")
+        (Path(scratch) / "artifact.json").write_text(artifact.model_dump_json(), encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, "-m", "edgeqkv.verify", str(directory.resolve()), scratch, engine],
+            capture_output=True,
+            text=True,
+            env=_worker_environment(),
+            check=False,
+        )
+    return _outcome(done, engine, proof)
+
+
+def _worker_environment() -> dict[str, str]:
+    # glibc raises this threshold as large blocks are freed, and keeps what it then allocates below it: without
+    # a fixed value the process grows to several times what the runtime uses at once.
+    return {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+
+
+def _outcome(done: subprocess.CompletedProcess[str], engine: str, proof: Proof) -> Verification:
+    if done.returncode == 0:
+        return Verification.model_validate_json(done.stdout.splitlines()[-1])
+    if done.returncode == EdgeQKVError.exit_code and done.stdout:
+        told = json.loads(done.stdout.splitlines()[-1])
+        raise getattr(errors, told["type"], EdgeQKVError)(told["message"])
+    if done.returncode < 0:
+        end = f"was ended by {signal.Signals(-done.returncode).name}"
+    else:
+        end = f"stopped with exit code {done.returncode}"
+    last_words = done.stderr.strip().splitlines()[-1:] or ["and said nothing"]
+    raise VerificationFailed(f"{engine} {end} while running the exported model: {last_words[0]}")
+
+
+def _work(directory: str, scratch: str, engine: str) -> int:
+    """The other process: prints a `Verification`, or the error as ``{"type", "message"}``."""
+    artifact = Artifact.model_validate_json((Path(scratch) / "artifact.json").read_text(encoding="utf-8"))
+    try:
+        session = backend(artifact.target).open(Path(directory), artifact, engine)
+        print(compare(session, Proof.load(Path(scratch) / "proof.npz"), engine).model_dump_json())  # noqa: T201
+    except EdgeQKVError as error:
+        print(json.dumps({"type": type(error).__name__, "message": str(error)}))  # noqa: T201
+        return EdgeQKVError.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_work(*sys.argv[1:]))
