@@ -1,0 +1,323 @@
+"""The command line: one thin function a command. The work is done by the modules of the same names.
+
+Exit codes: 0 fine, 1 a check failed (verification), 2 wrong input.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import edgeqkv
+from edgeqkv import console
+from edgeqkv.errors import EdgeQKVError, VerificationFailed
+from edgeqkv.extras import installed_version, needed_for
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="edgeqkv",
+    help="Export transformers that share key and value projections to phones: one merged KV state, proven.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Target = Annotated[str | None, typer.Option("--target", "-t", help="Which of the bundle's targets; the only one by default.")]
+Engine = Annotated[str | None, typer.Option("--engine", help="What is to run it; the target's default if not given.")]
+BundlePath = Annotated[Path, typer.Argument(metavar="DIR", help="A bundle: the folder that 'export' wrote.")]
+CheckpointPath = Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint: model.pt or model.safetensors.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks. May stand anywhere.")] = False,
+) -> None:
+    if version:
+        typer.echo(installed_version("edgeqkv"))
+        raise typer.Exit
+
+
+@app.command()
+def inspect(model: CheckpointPath, as_json: Json = False) -> None:
+    """Say what a checkpoint is: variant, sizes, KV state per token."""
+    from edgeqkv.inspect import describe
+
+    facts = describe(edgeqkv.load(model))
+    if as_json:
+        console.print_json(facts)
+    else:
+        _show_model(facts)
+
+
+@app.command()
+def export(
+    model: CheckpointPath,
+    target: Annotated[
+        list[str] | None, typer.Option("--target", "-t", help="onnx; repeat it or give a comma list. Default: onnx.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The folder to write. Default: build/NAME of the model.")
+    ] = None,
+    variant: Annotated[
+        str | None, typer.Option("--variant", help="A claim to be checked, such as qk_v+gqa4. Default: detected.")
+    ] = None,
+    weights: Annotated[str | None, typer.Option("--weights", help="Precision of the stored weights: fp32, fp16.")] = None,
+    state: Annotated[str | None, typer.Option("--state", help="Precision of the KV state: fp32, fp16.")] = None,
+    context: Annotated[
+        int | None, typer.Option("--context", help="Tokens the state has room for. Default: the model's positions.")
+    ] = None,
+    chunk: Annotated[
+        int | None, typer.Option("--chunk", help="Most tokens of a prefill call. Default: 128, or the context if less.")
+    ] = None,
+    form: Annotated[str | None, typer.Option("--form", help="Form of the graph; see the target's page in docs/.")] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option("--tokenizer", help="tokenizer.json to put into the bundle. Default: one beside MODEL.")
+    ] = None,
+    verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Prove the result before it is called done.")] = True,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace a bundle at --out.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write MODEL as a bundle for one or more targets, and prove it."""
+    targets = [name.strip() for entry in target or ["onnx"] for name in entry.split(",")]
+    if tokenizer is None and (beside := model.with_name("tokenizer.json")).is_file():
+        tokenizer = beside
+    started = time.perf_counter()
+    with console.progress() as report:
+        bundle = edgeqkv.export(
+            edgeqkv.load(model),
+            targets,
+            out=out or Path("build") / model.stem,
+            variant=variant,
+            weights=weights,
+            state=state,
+            context=context,
+            chunk=chunk,
+            form=form,
+            tokenizer=tokenizer,
+            verify=verify,
+            overwrite=force,
+            report=report,
+        )
+    if as_json:
+        console.print_json({"bundle": str(bundle.path), **bundle.manifest.model_dump(mode="json")})
+        return
+    _show_bundle(bundle, time.perf_counter() - started)
+
+
+@app.command()
+def verify(
+    bundle: BundlePath,
+    against: Annotated[
+        Path | None, typer.Option("--against", metavar="MODEL", help="The checkpoint; without it the bundle's own proof.")
+    ] = None,
+    target: Target = None,
+    as_json: Json = False,
+) -> None:
+    """Prove a bundle again: its files, and its logits against the original's. Exits 1 if they differ."""
+    from edgeqkv.bundle import Bundle
+
+    opened = Bundle(bundle)
+    original = edgeqkv.load(against) if against else None
+    results = {}
+    with console.progress() as report, needed_for("verifying"):
+        from edgeqkv.verify import verify as verify_bundle
+
+        for name in [target] if target else opened.targets:
+            report(f"verifying {name}", None)
+            results[name] = verify_bundle(opened, name, against=original)
+    if as_json:
+        console.print_json({"bundle": str(bundle), "targets": {n: r.model_dump() for n, r in results.items()}})
+    else:
+        for name, result in results.items():
+            console.print_facts(f"{bundle} · {name}", [("verified", _verdict(result))])
+    failed = [f"{name}: {result.failure}" for name, result in results.items() if not result.passed]
+    if failed:
+        raise VerificationFailed(f"{bundle} does not compute what the original does: {'; '.join(failed)}")
+
+
+@app.command()
+def generate(
+    bundle: BundlePath,
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="The text to continue.")],
+    max_tokens: Annotated[
+        int | None, typer.Option("--max-tokens", "-n", help="Tokens to generate at most. Default: until the context is full.")
+    ] = None,
+    temperature: Annotated[float, typer.Option("--temperature", help="0: always the most likely token.")] = 0.0,
+    top_k: Annotated[int, typer.Option("--top-k", help="Draw among so many tokens; 0: all.")] = 0,
+    top_p: Annotated[float, typer.Option("--top-p", help="Draw among tokens of this total probability.")] = 1.0,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same text.")] = 0,
+    tokenizer: Annotated[
+        Path | None, typer.Option("--tokenizer", help="tokenizer.json, if the bundle holds none.")
+    ] = None,
+    target: Target = None,
+    engine: Engine = None,
+    as_json: Json = False,
+) -> None:
+    """Continue a text with the exported artifact itself."""
+    from edgeqkv.bundle import Bundle
+    from edgeqkv.generate import Sampling
+    from edgeqkv.generate import generate as start
+
+    opened = Bundle(bundle)
+    words = _tokenizer_of(opened, tokenizer)
+    sampling = Sampling(temperature, top_k, top_p, seed)
+    session = opened.session(target, engine)
+    generation = start(session, words, prompt, max_tokens=max_tokens, sampling=sampling)
+    if as_json:
+        text = "".join(words.stream(generation))
+        console.print_json(
+            {
+                "prompt": prompt,
+                "text": text,
+                "tokens": generation.tokens,
+                "stopped": generation.stopped.name.lower() if generation.stopped else None,
+                "position": session.position,
+                "capacity": session.capacity,
+            }
+        )
+        return
+    _stream(prompt, words.stream(generation))
+    console.print_note(
+        f"[{len(generation.tokens)} tokens; {session.position} of {session.capacity} positions: {generation.stopped}]"
+    )
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")] = Path("build/demo"),
+    target: Annotated[str, typer.Option("--target", "-t", help="Comma list of targets.")] = "onnx",
+) -> None:
+    """The built-in trained model through all of it: inspect, export, verify, generate."""
+    from edgeqkv import demo as built_in
+
+    model, tokenizer = built_in.checkpoint_path(), built_in.tokenizer_path()
+    inspect(model)
+    typer.echo()
+    export(model, target=[target], out=out, tokenizer=tokenizer, force=(out / "manifest.json").is_file())
+    for name in target.split(","):
+        typer.echo()
+        generate(out, prompt=built_in.DEMO_PROMPT, max_tokens=120, target=name)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say which backends can be used here, and how to add what is missing."""
+    from edgeqkv.doctor import examine, platform_facts
+
+    found = examine()
+    if as_json:
+        backends = {
+            health.target: {"ready": health.ready, "packages": health.packages, "install": health.install}
+            for health in found
+        }
+        console.print_json({**platform_facts(), "backends": backends})
+        return
+    console.print_facts("edgeqkv doctor", list(platform_facts().items()))
+    typer.echo()
+    rows = [
+        (
+            health.title,
+            "ready" if health.ready else "missing",
+            ", ".join(f"{name} {version or '(missing)'}" for name, version in health.packages.items()),
+            "" if health.ready else health.install,
+        )
+        for health in found
+    ]
+    console.print_table(("backend", "state", "packages", "to add it"), rows)
+
+
+def main() -> None:
+    """The ``edgeqkv`` command."""
+    debug = "--debug" in sys.argv
+    sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        app()
+    except EdgeQKVError as error:
+        if debug:
+            raise
+        if "--json" in sys.argv:
+            console.print_json({"error": {"type": type(error).__name__, "message": str(error)}})
+        console.print_error(error)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader of a pipe has had enough
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def _show_model(facts: dict[str, Any]) -> None:
+    config, state, training = facts["config"], facts["state"], facts["training"]
+    tensors = "one merged tensor" if state["tensors_per_layer"] == 1 else "two tensors"
+    full = state["bytes_at_full_context"]
+    rows: list[tuple[str, object]] = [
+        ("variant", f"{facts['variant']} ({facts['class']})"),
+        ("parameters", f"{facts['parameters']:,}"),
+        (
+            "shape",
+            f"{config['layers']} layers, {config['hidden_size']} channels, {config['heads']} query heads, "
+            f"{config['kv_heads']} KV heads of {config['head_dim']}, vocabulary {config['vocab_size']}",
+        ),
+        ("context", f"{config['positions']} tokens"),
+        ("KV state", f"{tensors} a layer, {state['reduction_against_qkv']:.1%} less than qkv"),
+        ("  per token", f"{state['bytes_per_token']['fp16']:,} bytes in fp16"),
+        (f"  at {config['positions']}", f"{console.size(full['fp32'])} in fp32, {console.size(full['fp16'])} in fp16"),
+        ("weights", ", ".join(f"{console.size(n)} in {name}" for name, n in facts["weight_bytes"].items())),
+    ]
+    if training:
+        told = [f"{key} {value}" for key, value in training.items() if not isinstance(value, dict)]
+        told += [f"{key} {value:.4g}" for key, value in training.get("val_metrics", {}).items()]
+        rows.append(("training", ", ".join(told)))
+    rows += [("note", note) for note in facts["notes"]]
+    console.print_facts(facts["file"], rows)
+
+
+def _show_bundle(bundle: Any, seconds: float) -> None:
+    files = bundle.manifest.files
+    rows: list[tuple[str, object]] = [
+        ("variant", bundle.manifest.model.variant),
+        ("files", ", ".join(f"{name} ({console.size(card.bytes)})" for name, card in files.items())),
+    ]
+    for name, card in bundle.manifest.targets.items():
+        artifact = card.artifact
+        rows += [
+            (name, f"{artifact.form}, {artifact.weights} weights, context {artifact.context}, chunk {artifact.chunk}"),
+            ("  KV state", f"{console.size(artifact.state_bytes)} ({artifact.state}, {len(artifact.state_tensors)} tensors)"),
+            ("  verified", _verdict(card.verification) if card.verification else "not (--no-verify)"),
+        ]
+    rows += [("note", note) for note in bundle.manifest.model.notes]
+    console.print_facts(f"{bundle.path} written in {seconds:.1f} s", rows)
+
+
+def _verdict(result: Any) -> str:
+    if not result.passed:
+        return f"no: {result.failure}"
+    return (
+        f"yes: {result.positions} tokens in {result.steps} calls, largest difference of a logit "
+        f"{result.max_abs_error:.1e} ({result.tolerance:.1e} allowed), most likely token equal in "
+        f"{result.argmax_equal} of {result.steps}"
+    )
+
+
+def _tokenizer_of(bundle: Any, given: Path | None) -> Any:
+    from edgeqkv.errors import InputError
+    from edgeqkv.tokenizer import Tokenizer
+
+    path = given or bundle.tokenizer_path
+    if path is None:
+        raise InputError(f"{bundle.path} holds no tokenizer; give one with --tokenizer, here or at export")
+    words = Tokenizer(path)
+    words.check_fits(bundle.target(bundle.targets[0]).artifact.vocab_size)
+    return words
+
+
+def _stream(prompt: str, pieces: Any) -> None:
+    sys.stdout.write(prompt)
+    for piece in pieces:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    sys.stdout.write("\n")

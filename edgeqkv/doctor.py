@@ -1,0 +1,52 @@
+"""Which backends can be used here, with which versions, and how to add what is missing."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+
+from edgeqkv.backends import TARGETS, backend
+from edgeqkv.extras import installed_version
+
+__all__ = ["BackendHealth", "examine", "platform_facts"]
+
+
+@dataclass(frozen=True)
+class BackendHealth:
+    """One backend's packages: name → version, None where it is missing, and the command that adds them."""
+
+    target: str
+    title: str
+    packages: dict[str, str | None]
+    install: str
+
+    @property
+    def ready(self) -> bool:
+        return all(self.packages.values())
+
+
+def examine() -> list[BackendHealth]:
+    """Look at every backend's packages, and at torch, which reads checkpoints for all of them."""
+    found = [BackendHealth("checkpoints", "reading checkpoints", _versions(("torch", "safetensors")), _pip("torch"))]
+    for name in TARGETS:
+        target = backend(name)
+        found.append(BackendHealth(name, target.title, _versions(target.packages), _pip(target.extra)))
+    return found
+
+
+def platform_facts() -> dict[str, str]:
+    """Where this runs."""
+    return {
+        "edgeqkv": installed_version("edgeqkv") or "not installed as a package",
+        "python": platform.python_version(),
+        "platform": platform.platform(terse=True),
+        "machine": platform.machine(),
+    }
+
+
+def _versions(packages: tuple[str, ...]) -> dict[str, str | None]:
+    return {package: installed_version(package) for package in packages}
+
+
+def _pip(extra: str) -> str:
+    return f"pip install 'edgeqkv[{extra}]'"
