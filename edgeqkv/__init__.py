@@ -69,7 +69,7 @@ def export(model: Model, target: str | Sequence[str] = "onnx", **options: Any) -
     return exporting.export(model, target, **options)
 
 
-def open(path: str | Path, target: str | None = None, engine: str | None = None) -> Session:  # noqa: A001
+def open(path: str | Path, target: str | None = None, engine: str | None = None) -> Session:
     """Open a bundle for running, after comparing its files with their checksums.
 
     Args:

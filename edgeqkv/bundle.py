@@ -11,12 +11,13 @@ A bundle appears whole or not at all: it is written to a folder beside its final
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -239,21 +240,20 @@ def _read_manifest(path: Path) -> Manifest:
         what = "there is no folder" if not path.exists() else f"there is no {MANIFEST} in"
         raise BundleError(f"{what} {path}; a bundle is a folder that 'edgeqkv export' wrote")
     try:
-        text = file.read_text(encoding="utf-8")
-        return Manifest.model_validate_json(text)
-    except (ValidationError, UnicodeDecodeError) as error:
-        raise BundleError(f"{file} is damaged or of another version of edgeqkv: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, ValidationError):
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:  # neither UTF-8 nor JSON
+        raise BundleError(f"{file} is damaged: {error}") from error
+    told = content.get("format") if isinstance(content, dict) else None
+    if told != FORMAT:
+        raise BundleError(f"{file} is of format {told}, and this edgeqkv reads format {FORMAT}. Export the model again")
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
         first = error.errors()[0]
-        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
-    return str(error)
+        place = ".".join(str(part) for part in first["loc"])
+        raise BundleError(f"{file} is damaged: {place}: {first['msg']}") from error
 
 
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-

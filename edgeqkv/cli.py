@@ -27,7 +27,9 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Target = Annotated[str | None, typer.Option("--target", "-t", help="Which of the bundle's targets; the only one by default.")]
+Target = Annotated[
+    str | None, typer.Option("--target", "-t", help="Which of the bundle's targets; the only one by default.")
+]
 Engine = Annotated[str | None, typer.Option("--engine", help="What is to run it; the target's default if not given.")]
 BundlePath = Annotated[Path, typer.Argument(metavar="DIR", help="A bundle: the folder that 'export' wrote.")]
 CheckpointPath = Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint: model.pt or model.safetensors.")]
@@ -59,27 +61,39 @@ def inspect(model: CheckpointPath, as_json: Json = False) -> None:
 def export(
     model: CheckpointPath,
     target: Annotated[
-        list[str] | None, typer.Option("--target", "-t", help="onnx; repeat it or give a comma list. Default: onnx.")
+        list[str] | None,
+        typer.Option("--target", "-t", help="onnx; repeat it or give a comma list. Default: onnx."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The folder to write. Default: build/NAME of the model.")
+        Path | None,
+        typer.Option("--out", "-o", help="The folder to write. Default: build/NAME of the model."),
     ] = None,
     variant: Annotated[
-        str | None, typer.Option("--variant", help="A claim to be checked, such as qk_v+gqa4. Default: detected.")
+        str | None,
+        typer.Option("--variant", help="A claim to be checked, such as qk_v+gqa4. Default: detected."),
     ] = None,
-    weights: Annotated[str | None, typer.Option("--weights", help="Precision of the stored weights: fp32, fp16.")] = None,
+    weights: Annotated[
+        str | None, typer.Option("--weights", help="Precision of the stored weights: fp32, fp16.")
+    ] = None,
     state: Annotated[str | None, typer.Option("--state", help="Precision of the KV state: fp32, fp16.")] = None,
     context: Annotated[
-        int | None, typer.Option("--context", help="Tokens the state has room for. Default: the model's positions.")
+        int | None,
+        typer.Option("--context", help="Tokens the state has room for. Default: the model's positions."),
     ] = None,
     chunk: Annotated[
-        int | None, typer.Option("--chunk", help="Most tokens of a prefill call. Default: 128, or the context if less.")
+        int | None,
+        typer.Option("--chunk", help="Most tokens of a prefill call. Default: 128, or the context if less."),
     ] = None,
-    form: Annotated[str | None, typer.Option("--form", help="Form of the graph; see the target's page in docs/.")] = None,
+    form: Annotated[
+        str | None, typer.Option("--form", help="Form of the graph; see the target's page in docs/.")
+    ] = None,
     tokenizer: Annotated[
-        Path | None, typer.Option("--tokenizer", help="tokenizer.json to put into the bundle. Default: one beside MODEL.")
+        Path | None,
+        typer.Option("--tokenizer", help="tokenizer.json to put into the bundle. Default: one beside MODEL."),
     ] = None,
-    verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Prove the result before it is called done.")] = True,
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Prove the result before it is called done.")
+    ] = True,
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace a bundle at --out.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -114,7 +128,8 @@ def export(
 def verify(
     bundle: BundlePath,
     against: Annotated[
-        Path | None, typer.Option("--against", metavar="MODEL", help="The checkpoint; without it the bundle's own proof.")
+        Path | None,
+        typer.Option("--against", metavar="MODEL", help="The checkpoint; without it the bundle's own proof."),
     ] = None,
     target: Target = None,
     as_json: Json = False,
@@ -138,7 +153,10 @@ def verify(
             console.print_facts(f"{bundle} · {name}", [("verified", _verdict(result))])
     failed = [f"{name}: {result.failure}" for name, result in results.items() if not result.passed]
     if failed:
-        raise VerificationFailed(f"{bundle} does not compute what the original does: {'; '.join(failed)}")
+        # Printed and not raised: the results are out already, and JSON stays one document.
+        failure = VerificationFailed(f"{bundle} does not compute what the original does: {'; '.join(failed)}")
+        console.print_error(failure)
+        raise typer.Exit(failure.exit_code)
 
 
 @app.command()
@@ -146,7 +164,8 @@ def generate(
     bundle: BundlePath,
     prompt: Annotated[str, typer.Option("--prompt", "-p", help="The text to continue.")],
     max_tokens: Annotated[
-        int | None, typer.Option("--max-tokens", "-n", help="Tokens to generate at most. Default: until the context is full.")
+        int | None,
+        typer.Option("--max-tokens", "-n", help="Tokens to generate at most. Default: until the context is full."),
     ] = None,
     temperature: Annotated[float, typer.Option("--temperature", help="0: always the most likely token.")] = 0.0,
     top_k: Annotated[int, typer.Option("--top-k", help="Draw among so many tokens; 0: all.")] = 0,
@@ -264,8 +283,11 @@ def _show_model(facts: dict[str, Any]) -> None:
         ),
         ("context", f"{config['positions']} tokens"),
         ("KV state", f"{tensors} a layer, {state['reduction_against_qkv']:.1%} less than qkv"),
-        ("  per token", f"{state['bytes_per_token']['fp16']:,} bytes in fp16"),
-        (f"  at {config['positions']}", f"{console.size(full['fp32'])} in fp32, {console.size(full['fp16'])} in fp16"),
+        ("- per token", f"{state['bytes_per_token']['fp16']:,} bytes in fp16"),
+        (
+            f"- at {config['positions']}",
+            f"{console.size(full['fp32'])} in fp32, {console.size(full['fp16'])} in fp16",
+        ),
         ("weights", ", ".join(f"{console.size(n)} in {name}" for name, n in facts["weight_bytes"].items())),
     ]
     if training:
@@ -285,9 +307,15 @@ def _show_bundle(bundle: Any, seconds: float) -> None:
     for name, card in bundle.manifest.targets.items():
         artifact = card.artifact
         rows += [
-            (name, f"{artifact.form}, {artifact.weights} weights, context {artifact.context}, chunk {artifact.chunk}"),
-            ("  KV state", f"{console.size(artifact.state_bytes)} ({artifact.state}, {len(artifact.state_tensors)} tensors)"),
-            ("  verified", _verdict(card.verification) if card.verification else "not (--no-verify)"),
+            (
+                name,
+                f"{artifact.form}, {artifact.weights} weights, context {artifact.context}, chunk {artifact.chunk}",
+            ),
+            (
+                "- KV state",
+                f"{console.size(artifact.state_bytes)} ({artifact.state}, {len(artifact.state_tensors)} tensors)",
+            ),
+            ("- verified", _verdict(card.verification) if card.verification else "not (--no-verify)"),
         ]
     rows += [("note", note) for note in bundle.manifest.model.notes]
     console.print_facts(f"{bundle.path} written in {seconds:.1f} s", rows)

@@ -34,9 +34,7 @@ def print_facts(title: str, facts: Sequence[tuple[str, object]]) -> None:
         _out.print(f"[bold]{title}[/bold]")
         _out.print(grid)
         return
-    _out.print(title, markup=False)
-    for name, value in facts:
-        _out.print(f"{name}: {value}", markup=False)
+    _print_lines([title, *(f"{name}: {value}" for name, value in facts)])
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -49,8 +47,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
             table.add_row(*(str(cell) for cell in row))
         _out.print(table)
         return
-    for row in (columns, *rows):
-        _out.print("\t".join(str(cell) for cell in row), markup=False)
+    _print_lines(["\t".join(str(cell) for cell in row) for row in (columns, *rows)])
+
+
+def _print_lines(lines: Sequence[str]) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
 
 
 def print_json(value: Any) -> None:

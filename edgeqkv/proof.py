@@ -88,12 +88,16 @@ class Proof:
         logits: npt.NDArray[np.float32],
         argmax: npt.NDArray[np.int64],
     ) -> None:
-        self.tokens, self.lengths, self.columns, self.logits, self.argmax = tokens, lengths, columns, logits, argmax
+        self.tokens, self.lengths, self.columns, self.logits, self.argmax = (
+            tokens,
+            lengths,
+            columns,
+            logits,
+            argmax,
+        )
 
     @classmethod
-    def of(
-        cls, tokens: npt.NDArray[np.int64], lengths: list[int], logits: npt.NDArray[np.float32]
-    ) -> Self:
+    def of(cls, tokens: npt.NDArray[np.int64], lengths: list[int], logits: npt.NDArray[np.float32]) -> Self:
         """A proof with the whole vocabulary's logits, ``[pieces, vocab]``."""
         return cls(tokens, np.array(lengths), np.arange(logits.shape[1]), logits, logits.argmax(1))
 

@@ -106,7 +106,7 @@ class Variant:
             VariantError: the spelling is unknown or the combination cannot exist.
         """
         words = text.strip().lower().replace("≠", "-").replace("!=", "-").replace(" ", "")
-        grouped = re.fullmatch(r"\((.+)\)\+(.*)", words)  # the paper's "(X)+"
+        grouped = re.fullmatch(r"\((.+)\)\+{1,2}(.*)", words)  # the paper's "(X)+"
         if grouped:
             words = f"{grouped[1]}+2d" + (f"+{grouped[2]}" if grouped[2] else "")
         name, *suffixes = words.split("+")

@@ -78,7 +78,7 @@ def make_proof(model: Model, context: int, chunk: int) -> Proof:
 
     tokens = np.random.default_rng(_SEED).integers(0, model.config.vocab_size, context)
     lengths = pieces(context, chunk)
-    return Proof.of(tokens, lengths, sequence_logits(model, tokens, rows=np.cumsum(lengths) - 1))
+    return Proof.of(tokens, lengths, sequence_logits(model, tokens, rows=(np.cumsum(lengths) - 1).tolist()))
 
 
 def verify_artifact(directory: Path, artifact: Artifact, proof: Proof, engine: str | None = None) -> Verification:

@@ -123,7 +123,11 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, heads: Heads) -> Tensor:
         visible = total - steps + stop
         mask = torch.ones(stop - start, visible, dtype=torch.bool).tril(total - steps + start)
         block = F.scaled_dot_product_attention(
-            q[None, :, start:stop], k[None, :, :visible], v[None, :, :visible], attn_mask=mask, enable_gqa=True
+            q[None, :, start:stop],
+            k[None, :, :visible],
+            v[None, :, :visible],
+            attn_mask=mask,
+            enable_gqa=True,
         )
         blocks.append(block[0].transpose(0, 1).flatten(1))
     return torch.cat(blocks)

@@ -19,7 +19,11 @@ from edgeqkv.errors import CheckpointError
 __all__ = ["Archive", "open_archive"]
 
 # Metrics are often saved as numpy scalars. These build numbers and nothing else.
-_SAFE_NUMPY = [np.dtype, multiarray.scalar, *(type(np.dtype(code)) for code in ("f2", "f4", "f8", "i4", "i8", "?"))]
+_SAFE_NUMPY = [
+    np.dtype,
+    multiarray.scalar,
+    *(type(np.dtype(code)) for code in ("f2", "f4", "f8", "i4", "i8", "?")),
+]
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ def _foreign_names(path: Path) -> list[str]:
 
 
 def _open_safetensors(path: Path) -> Mapping[str, Any]:
-    from safetensors import SafetensorError, safe_open  # noqa: PLC0415 - only for this format
+    from safetensors import SafetensorError, safe_open
 
     configs = [path.with_name("config.json"), path.with_suffix(".json")]
     config_path = next((candidate for candidate in configs if candidate.exists()), None)

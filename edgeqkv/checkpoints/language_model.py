@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import torch
@@ -229,7 +230,7 @@ class _Reader:
         facts = {key: contents[key] for key in ("step", "epoch", "tokens_seen") if key in contents}
         metrics = contents.get("val_metrics")
         if isinstance(metrics, Mapping):
-            facts["val_metrics"] = {str(k): float(v) for k, v in metrics.items() if isinstance(v, int | float)}
+            facts["val_metrics"] = {str(k): float(v) for k, v in metrics.items() if isinstance(v, Real)}
         return facts
 
     def _notes(self, kv_heads: int) -> tuple[str, ...]:

@@ -16,8 +16,22 @@ from edgeqkv.variants import Sharing, Variant
 __all__ = ["SCALES", "random_checkpoint", "write_random_checkpoint"]
 
 SCALES: dict[str, dict[str, int]] = {
-    "300m": {"n_layer": 20, "n_embd": 1024, "n_head": 16, "n_inner": 4096, "n_positions": 2048, "vocab_size": 50304},
-    "1.2b": {"n_layer": 22, "n_embd": 2048, "n_head": 32, "n_inner": 8192, "n_positions": 2048, "vocab_size": 50304},
+    "300m": {
+        "n_layer": 20,
+        "n_embd": 1024,
+        "n_head": 16,
+        "n_inner": 4096,
+        "n_positions": 2048,
+        "vocab_size": 50304,
+    },
+    "1.2b": {
+        "n_layer": 22,
+        "n_embd": 2048,
+        "n_head": 32,
+        "n_inner": 8192,
+        "n_positions": 2048,
+        "vocab_size": 50304,
+    },
 }
 """The paper's two sizes."""
 
@@ -97,7 +111,9 @@ def random_checkpoint(
     }
     if optimizer:
         trained = [tensor for name, tensor in state.items() if not name.endswith("attn.bias")]
-        moments = {i: {"exp_avg": torch.zeros_like(t), "exp_avg_sq": torch.zeros_like(t)} for i, t in enumerate(trained)}
+        moments = {
+            i: {"exp_avg": torch.zeros_like(t), "exp_avg_sq": torch.zeros_like(t)} for i, t in enumerate(trained)
+        }
         checkpoint["optimizer_state_dict"] = {"state": moments, "param_groups": []}
     return checkpoint
 

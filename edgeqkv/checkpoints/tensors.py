@@ -38,7 +38,9 @@ class Tensors:
         tensor = self._state.get(name)
         if not isinstance(tensor, torch.Tensor):
             known = ", ".join(sorted(self._state)[:6])
-            raise CheckpointError(f"'{name}' is missing from {self._path}; it has {len(self._state)} tensors: {known}, …")
+            raise CheckpointError(
+                f"'{name}' is missing from {self._path}; it has {len(self._state)} tensors: {known}, …"
+            )
         if tuple(tensor.shape) != shape:
             raise CheckpointError(
                 f"'{name}' in {self._path} has shape {list(tensor.shape)}; its config and the other tensors ask for "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ class OnnxBackend:
     title = "ONNX"
     packages = ("onnxruntime", "onnx-ir", "onnx")
     extra = "onnx"
-    forms = {
+    forms: Mapping[str, str] = {
         "portable": "one graph for prefill and decode, which reads only the filled part of the state",
         "static": "fixed shapes throughout, a prefill and a decode graph for each window of the state (NPUs)",
     }

@@ -30,9 +30,7 @@ def export(model: Model, directory: Path, request: Request, report: Report) -> A
         for index, (name, tokens, window) in enumerate(planned):
             report(f"writing {name}.onnx", index / len(planned))
             builder = GraphBuilder(name, weights)
-            ops = OnnxOps(
-                builder, context=request.context, state=request.state, tokens=tokens, window=window
-            )
+            ops = OnnxOps(builder, context=request.context, state=request.state, tokens=tokens, window=window)
             state = ops.finish(decode(ops, model.network, ops.tokens), model.config.vocab_size)
             builder.save(directory / f"{name}.onnx", installed_version("edgeqkv") or "")
             graphs.append(

@@ -89,7 +89,5 @@ class GraphBuilder:
             opset_imports={"": _OPSET},
             name=self._name,
         )
-        model = ir.Model(
-            graph, ir_version=_IR_VERSION, producer_name="edgeqkv", producer_version=producer_version
-        )
+        model = ir.Model(graph, ir_version=_IR_VERSION, producer_name="edgeqkv", producer_version=producer_version)
         path.write_bytes(ir.serde.serialize_model(model).SerializeToString())

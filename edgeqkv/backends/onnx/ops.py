@@ -41,7 +41,9 @@ class OnnxOps(Ops[Value]):
         window: positions that attention reads; None: as many as the call says (``kv_len``).
     """
 
-    def __init__(self, graph: GraphBuilder, *, context: int, state: str, tokens: int | None, window: int | None) -> None:
+    def __init__(
+        self, graph: GraphBuilder, *, context: int, state: str, tokens: int | None, window: int | None
+    ) -> None:
         self._graph = graph
         self._op: Callable[..., Value] = graph.op
         self._context = context
@@ -54,7 +56,10 @@ class OnnxOps(Ops[Value]):
             kv_len = graph.input("kv_len", "int64", [1])
             self._window: Value = kv_len
             self._columns = self._op(
-                "Range", graph.constant(0), self._op("Squeeze", kv_len, graph.constant([0])), graph.constant(1)
+                "Range",
+                graph.constant(0),
+                self._op("Squeeze", kv_len, graph.constant([0])),
+                graph.constant(1),
             )
         else:
             self._window = graph.constant([window])

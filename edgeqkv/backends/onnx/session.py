@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from edgeqkv.artifact import ELEMENT_BYTES, Artifact, Graph
+from edgeqkv.artifact import Artifact, Graph
 from edgeqkv.errors import BundleError
 from edgeqkv.session import Session
 
@@ -62,8 +62,7 @@ class OnnxSession(Session):
         fits = [
             graph
             for graph in self._artifact.graphs
-            if graph.tokens >= count
-            and (not graph.fixed or position + graph.tokens <= (graph.window or self.capacity))
+            if graph.tokens >= count and (not graph.fixed or position + graph.tokens <= (graph.window or self.capacity))
         ]
         return min(fits, key=lambda graph: (graph.tokens, graph.window or 0), default=None)
 
@@ -76,9 +75,7 @@ class OnnxSession(Session):
 class _Runner:
     """One graph, loaded and with the state bound to it."""
 
-    def __init__(
-        self, path: Path, graph: Graph, artifact: Artifact, state: dict[str, ort.OrtValue]
-    ) -> None:
+    def __init__(self, path: Path, graph: Graph, artifact: Artifact, state: dict[str, ort.OrtValue]) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 3  # errors only: warnings about its own optimizations are not the user's
         # Prepacking would copy every weight out of the mapped file: twice the memory for the same numbers.
@@ -110,4 +107,3 @@ class _Runner:
             self._binding.bind_cpu_input("kv_len", np.array([position + count]))
         self._session.run_with_iobinding(self._binding)
         return self._logits[0].copy()
-

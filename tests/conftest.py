@@ -1,0 +1,69 @@
+"""What all tests share: the checkpoints in the authors' format, with the original classes' logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import edgeqkv
+from edgeqkv.checkpoints.synthetic import write_random_checkpoint
+
+DATA = Path(__file__).parent / "data" / "checkpoints"
+
+VARIANTS = {
+    "qkv": "qkv",
+    "q_eq_k": "q=k-v",
+    "k_eq_v": "q-k=v",
+    "q_eq_k_eq_v": "q=k=v",
+    "gqa": "qkv+gqa4",
+    "mqa": "qkv+mqa",
+    "k_eq_v_gqa": "q-k=v+gqa4",
+    "k_eq_v_mqa": "q-k=v+mqa",
+}
+"""The checkpoints in tests/data, one of each class of the training scripts, and what they are."""
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A checkpoint and what its original class computed: ``ids [64]``, ``logits [64, 257]``."""
+
+    name: str
+    variant: str
+    path: Path
+    ids: np.ndarray[Any, Any]
+    logits: np.ndarray[Any, Any]
+
+
+def read_golden(name: str) -> Golden:
+    with np.load(DATA / f"{name}.golden.npz") as file:
+        return Golden(name, VARIANTS[name], DATA / f"{name}.pt", file["ids"][0], file["logits"][0])
+
+
+@pytest.fixture(params=VARIANTS)
+def golden(request: pytest.FixtureRequest) -> Golden:
+    """Each of the eight classes in turn."""
+    return read_golden(request.param)
+
+
+@pytest.fixture
+def gqa_golden() -> Golden:
+    """One of them, the paper's best: Q-K=V with four KV heads."""
+    return read_golden("k_eq_v_gqa")
+
+
+TINY = {"n_layer": 2, "n_embd": 32, "n_head": 4, "n_positions": 48, "vocab_size": 97}
+
+
+@pytest.fixture
+def tiny_checkpoint(tmp_path: Path) -> Path:
+    """A random Q-K=V checkpoint, smaller still."""
+    return write_random_checkpoint(tmp_path / "tiny.pt", "q-k=v+gqa2", std=0.2, **TINY)
+
+
+@pytest.fixture
+def tiny_model(tiny_checkpoint: Path) -> Any:
+    return edgeqkv.load(tiny_checkpoint)
