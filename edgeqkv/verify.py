@@ -59,9 +59,9 @@ def verify(
     exported, given = bundle.manifest.model, against.config
     if exported.variant != str(against.variant) or exported.config != dataclasses.asdict(given):
         raise InputError(
-            f"{against.source.path.name} ({against.variant}, {given.layers} layers, {given.hidden_size} channels) is not "
-            f"the model that was exported to {bundle.path} ({exported.variant}, {exported.config['layers']} layers, "
-            f"{exported.config['hidden_size']} channels)"
+            f"{against.source.path.name} ({against.variant}, {given.layers} layers, {given.hidden_size} channels) is "
+            f"not the model that was exported to {bundle.path} ({exported.variant}, {exported.config['layers']} "
+            f"layers, {exported.config['hidden_size']} channels)"
         )
     against.check_finite()
     original = against.with_context(artifact.context).with_weights(artifact.weights)

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from edgeqkv.errors import CheckpointError
 __all__ = ["Archive", "open_archive"]
 
 # Metrics are often saved as numpy scalars. These build numbers and nothing else.
-_SAFE_NUMPY = [
+_SAFE_NUMPY: Final[list[Any]] = [
     np.dtype,
     multiarray.scalar,
     *(type(np.dtype(code)) for code in ("f2", "f4", "f8", "i4", "i8", "?")),

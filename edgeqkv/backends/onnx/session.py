@@ -92,7 +92,7 @@ class _Runner:
         for tensor in artifact.state_tensors:
             self._binding.bind_ortvalue_input(tensor.input, state[tensor.name])
             self._binding.bind_ortvalue_output(tensor.output, state[tensor.name])
-        self._logits = np.zeros((1, artifact.vocab_size), np.float32)
+        self._logits: npt.NDArray[np.float32] = np.zeros((1, artifact.vocab_size), np.float32)
         self._binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(self._logits))
 
     def __call__(self, ids: npt.NDArray[np.int64], position: int) -> npt.NDArray[np.float32]:
@@ -106,4 +106,4 @@ class _Runner:
         if self._dynamic_window:
             self._binding.bind_cpu_input("kv_len", np.array([position + count]))
         self._session.run_with_iobinding(self._binding)
-        return self._logits[0].copy()
+        return np.array(self._logits[0])

@@ -1,0 +1,38 @@
+# The README's commands. Everything is set up on the way, in .venv; needs Python 3.11 or newer and make.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check format bench clean
+
+demo: .venv/demo.stamp            ## the built-in model: inspect, export, verify, generate
+	$(BIN)/edgeqkv demo
+
+test: check                       ## everything that CI runs
+	$(BIN)/python -m pytest
+
+check: .venv/dev.stamp            ## formatting, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/dev.stamp           ## mend what check complains of, where that is mechanical
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/dev.stamp            ## the figures in docs/: minutes to an hour, several GB of disk
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "edgeqkv needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+
+.venv/demo.stamp: pyproject.toml | .venv/bin/python
+	$(BIN)/pip install --quiet --editable '.[onnx]'
+	touch $@
+
+.venv/dev.stamp: pyproject.toml | .venv/bin/python
+	$(BIN)/pip install --quiet --editable '.[all,dev]'
+	touch $@ .venv/demo.stamp
