@@ -1,0 +1,172 @@
+"""ExecuTorch at 300M: merged against separate K/V state, the same model otherwise (GQA with 4 KV heads).
+
+    python -m benchmarks.executorch [--cache DIR] [--repeats N]
+
+Exports both in processes of their own, which measure their time and peak memory. Then one process opens both files
+on one thread, fills their states with real tokens, and decodes at several fills, taking turns at every step, so
+that whatever else the machine does hits both alike. Random weights: neither time nor memory depends on the values.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+VARIANTS = {"merged": "q-k=v+gqa4", "separate": "qkv+gqa4"}
+FILLS = (128, 1024, 2000)
+PREFILL_FILLS = (0, 1792)
+CHUNK = 128
+RESULTS = Path(__file__).parent / "results" / "executorch.json"
+
+
+def export_one(checkpoint: Path, directory: Path) -> dict[str, Any]:
+    """Export one checkpoint in this process: seconds, and its peak memory beside that of the imports alone."""
+    from edgeqkv.artifact import Artifact
+    from edgeqkv.backends import Request
+    from edgeqkv.backends.executorch import BACKEND
+    from edgeqkv.checkpoints import load
+
+    stages: dict[str, None] = {}
+    with_imports = 0
+
+    def report(stage: str, fraction: float | None = None) -> None:
+        nonlocal with_imports
+        with_imports = with_imports or peak_bytes()
+        stages.setdefault(stage)
+
+    model = load(checkpoint)
+    context = model.config.positions
+    model = model.with_context(context).with_weights("fp32")
+    request = Request(form="stock", weights="fp32", state="fp32", context=context, chunk=CHUNK)
+    start = time.perf_counter()
+    artifact: Artifact = BACKEND.export(model, directory, request, report)
+    seconds = time.perf_counter() - start
+    (directory / "artifact.json").write_text(artifact.model_dump_json())
+    return {
+        "file_bytes": (directory / artifact.graphs[0].file).stat().st_size,
+        "weight_bytes": model.weight_bytes,
+        "shared_bytes": artifact.details["shared_bytes"],
+        "state_bytes": artifact.state_bytes,
+        "planned_memory_bytes": artifact.details["planned_memory_bytes"],
+        "export_seconds": round(seconds, 1),
+        "export_peak_bytes": peak_bytes(),
+        "import_peak_bytes": with_imports,
+    }
+
+
+def decode_both(directories: dict[str, Path], repeats: int) -> dict[str, Any]:
+    """Milliseconds a step by fill, for every file, taking turns; on one thread."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    from executorch.extension.pybindings import portable_lib
+
+    from edgeqkv.artifact import Artifact
+    from edgeqkv.backends.executorch import BACKEND
+
+    portable_lib._unsafe_reset_threadpool(1)
+    sessions = {}
+    for name, directory in directories.items():
+        artifact = Artifact.model_validate_json((directory / "artifact.json").read_text())
+        sessions[name] = BACKEND.open(directory, artifact, "executorch")
+    tokens = np.random.default_rng(0).integers(0, 50304, 2048)
+    for session in sessions.values():
+        session.feed(tokens)
+    result: dict[str, Any] = {name: {"decode_ms": {}, "prefill_ms": {}} for name in sessions}
+    for kind, fills, count in (("decode_ms", FILLS, 1), ("prefill_ms", PREFILL_FILLS, CHUNK)):
+        for fill in fills:
+            times: dict[str, list[float]] = {name: [] for name in sessions}
+            for _ in range(repeats if count == 1 else max(3, repeats // 5)):
+                for name, session in sessions.items():
+                    start = time.perf_counter()
+                    session._step(tokens[fill : fill + count], fill)
+                    times[name].append((time.perf_counter() - start) * 1e3)
+            for name, values in times.items():
+                result[name][kind][fill] = {"min": round(min(values), 1), "median": round(median(values), 1)}
+    return result
+
+
+def peak_bytes() -> int:
+    """This process's peak resident memory."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def machine() -> dict[str, Any]:
+    """What ran this, as far as it matters."""
+    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").open() if line.startswith("model name")]
+    return {"cpu": names[0] if names else platform.machine(), "cores": os.cpu_count(), "system": platform.system()}
+
+
+def in_subprocess(*arguments: str) -> Any:
+    """Run this script with a hidden command in a fresh process; what it printed as JSON."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.executorch", *arguments],
+        cwd=Path(__file__).parents[1],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    """Run everything, print a table, write the results."""
+    from edgeqkv.checkpoints.synthetic import SCALES, write_random_checkpoint
+    from edgeqkv.extras import installed_version
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "edgeqkv-benchmarks")
+    parser.add_argument("--repeats", type=int, default=25)
+    arguments = parser.parse_args()
+    arguments.cache.mkdir(parents=True, exist_ok=True)
+
+    rows: dict[str, Any] = {}
+    directories = {}
+    for name, variant in VARIANTS.items():
+        checkpoint = arguments.cache / f"300m-{variant}.pt"
+        if not checkpoint.exists():
+            write_random_checkpoint(checkpoint, variant, **SCALES["300m"])
+        directories[name] = arguments.cache / f"executorch-{variant}"
+        directories[name].mkdir(exist_ok=True)
+        rows[name] = {"variant": variant, **in_subprocess("export", str(checkpoint), str(directories[name]))}
+    speeds = in_subprocess("decode", str(arguments.repeats), *(f"{n}={d}" for n, d in directories.items()))
+    for name, row in rows.items():
+        row.update(speeds[name])
+    versions = {package: installed_version(package) for package in ("executorch", "torch")}
+    result = {"model": "300m", "threads": 1, "machine": machine(), "versions": versions, "rows": rows}
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+    print_table(rows)
+
+
+def print_table(rows: dict[str, Any]) -> None:
+    """The results, a column a variant."""
+    print(f"{'':32}" + "".join(f"{name:>16}" for name in rows))
+    for key in ("file_bytes", "shared_bytes", "state_bytes", "planned_memory_bytes", "export_peak_bytes"):
+        print(f"{key.removesuffix('_bytes') + ' MB':32}" + "".join(f"{row[key] / 1e6:16.1f}" for row in rows.values()))
+    print(f"{'export s':32}" + "".join(f"{row['export_seconds']:16.1f}" for row in rows.values()))
+    for kind in ("decode_ms", "prefill_ms"):
+        for fill in next(iter(rows.values()))[kind]:
+            cells = (f"{row[kind][fill]['min']:.1f} / {row[kind][fill]['median']:.1f}" for row in rows.values())
+            print(f"{f'{kind} at {fill}, min / median':32}" + "".join(f"{cell:>16}" for cell in cells))
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["export", checkpoint, directory]:
+            print(json.dumps(export_one(Path(checkpoint), Path(directory))))
+        case ["decode", repeats, *pairs]:
+            chosen = {name: Path(path) for name, path in (pair.split("=", 1) for pair in pairs)}
+            print(json.dumps(decode_both(chosen, int(repeats))))
+        case _:
+            main()
