@@ -1,6 +1,6 @@
 """ExecuTorch at 300M: merged against separate K/V state, the same model otherwise (GQA with 4 KV heads).
 
-    python -m benchmarks.executorch [--cache DIR] [--repeats N]
+    python -m benchmarks.executorch [--repeats N]
 
 Exports both in processes of their own, which measure their time and peak memory. Then one process opens both files
 on one thread, fills their states with real tokens, and decodes at several fills, taking turns at every step, so
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -24,34 +23,32 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.measure import checkpoint, save
+from edgeqkv.artifact import Artifact
+from edgeqkv.backends import Request
+from edgeqkv.backends.executorch import BACKEND
+from edgeqkv.checkpoints import load
+from edgeqkv.extras import installed_version
+
 VARIANTS = {"merged": "q-k=v+gqa4", "separate": "qkv+gqa4"}
 FILLS = (128, 1024, 2000)
 PREFILL_FILLS = (0, 1792)
 CHUNK = 128
-RESULTS = Path(__file__).parent / "results" / "executorch.json"
 
 
-def export_one(checkpoint: Path, directory: Path) -> dict[str, Any]:
+def export_one(source: Path, directory: Path) -> dict[str, Any]:
     """Export one checkpoint in this process: seconds, and its peak memory beside that of the imports alone."""
-    from edgeqkv.artifact import Artifact
-    from edgeqkv.backends import Request
-    from edgeqkv.backends.executorch import BACKEND
-    from edgeqkv.checkpoints import load
-
-    stages: dict[str, None] = {}
-    with_imports = 0
+    peaks: dict[str, int] = {}
 
     def report(stage: str, fraction: float | None = None) -> None:
-        nonlocal with_imports
-        with_imports = with_imports or peak_bytes()
-        stages.setdefault(stage)
+        peaks.setdefault(stage, peak_bytes())
 
-    model = load(checkpoint)
+    model = load(source)
     context = model.config.positions
     model = model.with_context(context).with_weights("fp32")
     request = Request(form="stock", weights="fp32", state="fp32", context=context, chunk=CHUNK)
     start = time.perf_counter()
-    artifact: Artifact = BACKEND.export(model, directory, request, report)
+    artifact = BACKEND.export(model, directory, request, report)
     seconds = time.perf_counter() - start
     (directory / "artifact.json").write_text(artifact.model_dump_json())
     return {
@@ -62,23 +59,20 @@ def export_one(checkpoint: Path, directory: Path) -> dict[str, Any]:
         "planned_memory_bytes": artifact.details["planned_memory_bytes"],
         "export_seconds": round(seconds, 1),
         "export_peak_bytes": peak_bytes(),
-        "import_peak_bytes": with_imports,
+        "peak_before_export_bytes": min(peaks.values()),
     }
 
 
 def decode_both(directories: dict[str, Path], repeats: int) -> dict[str, Any]:
     """Milliseconds a step by fill, for every file, taking turns; on one thread."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    from executorch.extension.pybindings import portable_lib
-
-    from edgeqkv.artifact import Artifact
-    from edgeqkv.backends.executorch import BACKEND
-
-    portable_lib._unsafe_reset_threadpool(1)
     sessions = {}
     for name, directory in directories.items():
         artifact = Artifact.model_validate_json((directory / "artifact.json").read_text())
         sessions[name] = BACKEND.open(directory, artifact, "executorch")
+    from executorch.extension.pybindings import portable_lib
+
+    portable_lib._unsafe_reset_threadpool(1)
     tokens = np.random.default_rng(0).integers(0, 50304, 2048)
     for session in sessions.values():
         session.feed(tokens)
@@ -101,12 +95,6 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def machine() -> dict[str, Any]:
-    """What ran this, as far as it matters."""
-    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").open() if line.startswith("model name")]
-    return {"cpu": names[0] if names else platform.machine(), "cores": os.cpu_count(), "system": platform.system()}
-
-
 def in_subprocess(*arguments: str) -> Any:
     """Run this script with a hidden command in a fresh process; what it printed as JSON."""
     done = subprocess.run(
@@ -121,31 +109,21 @@ def in_subprocess(*arguments: str) -> Any:
 
 def main() -> None:
     """Run everything, print a table, write the results."""
-    from edgeqkv.checkpoints.synthetic import SCALES, write_random_checkpoint
-    from edgeqkv.extras import installed_version
-
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "edgeqkv-benchmarks")
     parser.add_argument("--repeats", type=int, default=25)
-    arguments = parser.parse_args()
-    arguments.cache.mkdir(parents=True, exist_ok=True)
-
+    repeats: int = parser.parse_args().repeats
     rows: dict[str, Any] = {}
-    directories = {}
-    for name, variant in VARIANTS.items():
-        checkpoint = arguments.cache / f"300m-{variant}.pt"
-        if not checkpoint.exists():
-            write_random_checkpoint(checkpoint, variant, **SCALES["300m"])
-        directories[name] = arguments.cache / f"executorch-{variant}"
-        directories[name].mkdir(exist_ok=True)
-        rows[name] = {"variant": variant, **in_subprocess("export", str(checkpoint), str(directories[name]))}
-    speeds = in_subprocess("decode", str(arguments.repeats), *(f"{n}={d}" for n, d in directories.items()))
+    with tempfile.TemporaryDirectory(prefix="edgeqkv-executorch-") as scratch:
+        directories = {name: Path(scratch) / name for name in VARIANTS}
+        for name, variant in VARIANTS.items():
+            directories[name].mkdir()
+            source = checkpoint("300m", variant)
+            rows[name] = {"variant": variant, **in_subprocess("export", str(source), str(directories[name]))}
+        speeds = in_subprocess("decode", str(repeats), *(f"{n}={d}" for n, d in directories.items()))
     for name, row in rows.items():
         row.update(speeds[name])
     versions = {package: installed_version(package) for package in ("executorch", "torch")}
-    result = {"model": "300m", "threads": 1, "machine": machine(), "versions": versions, "rows": rows}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+    save("executorch", {"model": "300m", "threads": 1, "versions": versions, "rows": rows})
     print_table(rows)
 
 
@@ -163,8 +141,8 @@ def print_table(rows: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["export", checkpoint, directory]:
-            print(json.dumps(export_one(Path(checkpoint), Path(directory))))
+        case ["export", source, directory]:
+            print(json.dumps(export_one(Path(source), Path(directory))))
         case ["decode", repeats, *pairs]:
             chosen = {name: Path(path) for name, path in (pair.split("=", 1) for pair in pairs)}
             print(json.dumps(decode_both(chosen, int(repeats))))

@@ -8,7 +8,9 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +77,10 @@ def checkpoint(scale: str, variant: str) -> Path:
     if not path.exists():
         _CACHE.mkdir(exist_ok=True)
         partial = path.with_suffix(".partial")
-        write_random_checkpoint(partial, variant, optimizer=True, masks=True, ddp=True, **SCALES[scale])
+        # In a process of its own: the system counts what this one once took to the processes that it starts later.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            sizes = {"optimizer": True, "masks": True, "ddp": True, **SCALES[scale]}
+            pool.submit(write_random_checkpoint, partial, variant, **sizes).result()
         partial.rename(path)
     return path
 

@@ -33,7 +33,6 @@ from edgeqkv.variants import Sharing, Variant
 if TYPE_CHECKING:
     from edgeqkv.bundle import Bundle
     from edgeqkv.model import Model
-    from edgeqkv.proof import Verification
     from edgeqkv.session import Session
 
 __all__ = [
@@ -51,7 +50,6 @@ __all__ = [
     "export",
     "load",
     "open",
-    "verify",
 ]
 
 
@@ -85,11 +83,3 @@ def open(path: str | Path, target: str | None = None, engine: str | None = None)
     from edgeqkv.bundle import Bundle
 
     return Bundle(path).session(target, engine)
-
-
-def verify(path: str | Path, target: str | None = None, *, against: Model | None = None) -> Verification:
-    """Prove a bundle's target again; see `edgeqkv.verify.verify`."""
-    from edgeqkv.bundle import Bundle
-    from edgeqkv.verify import verify
-
-    return verify(Bundle(path), target, against=against)

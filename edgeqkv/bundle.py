@@ -34,6 +34,7 @@ __all__ = [
     "FileCard",
     "Manifest",
     "ModelCard",
+    "QuantizationCard",
     "Staged",
     "TargetCard",
     "TokenizerCard",
@@ -81,10 +82,20 @@ class FileCard(_Record):
     sha256: str
 
 
+class QuantizationCard(_Record):
+    """How the weights were quantized: ``nearest`` or ``gptq``, and the name of the text for the latter."""
+
+    weights: str
+    head: str
+    method: str
+    calibration: str | None
+
+
 class TargetCard(_Record):
-    """One target: the artifact and, unless it was switched off, the verification that it passed."""
+    """One target: the artifact, how its weights were quantized and, unless it was switched off, how it was verified."""
 
     artifact: Artifact
+    quantization: QuantizationCard | None = None
     verification: Verification | None
 
 

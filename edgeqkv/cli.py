@@ -73,7 +73,10 @@ def export(
         typer.Option("--variant", help="A claim to be checked, such as qk_v+gqa4. Default: detected."),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option("--weights", help="Precision of the stored weights: fp32, fp16.")
+        str | None,
+        typer.Option(
+            "--weights", help="Precision of the stored weights: int4, int8, fp16, fp32. Default: the target's."
+        ),
     ] = None,
     state: Annotated[str | None, typer.Option("--state", help="Precision of the KV state: fp32, fp16.")] = None,
     context: Annotated[
@@ -90,6 +93,13 @@ def export(
     tokenizer: Annotated[
         Path | None,
         typer.Option("--tokenizer", help="tokenizer.json to put into the bundle. Default: one beside MODEL."),
+    ] = None,
+    keep_head: Annotated[
+        str | None,
+        typer.Option("--keep-head", help="Precision of token table and head, if it is to differ: int8, fp16, fp32."),
+    ] = None,
+    calibrate: Annotated[
+        Path | None, typer.Option("--calibrate", metavar="TEXT", help="Text on which to calibrate the quantization.")
     ] = None,
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Prove the result before it is called done.")
@@ -114,6 +124,8 @@ def export(
             chunk=chunk,
             form=form,
             tokenizer=tokenizer,
+            head=keep_head,
+            calibrate=calibrate,
             verify=verify,
             overwrite=force,
             report=report,

@@ -7,12 +7,17 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
+from edgeqkv import quantize
 from edgeqkv.artifact import Artifact
 from edgeqkv.backends import Backend, Request, backend
 from edgeqkv.bundle import (
     TOKENIZER,
     Bundle,
     ModelCard,
+    QuantizationCard,
     Staged,
     TargetCard,
     TokenizerCard,
@@ -23,14 +28,16 @@ from edgeqkv.errors import InputError, UnsupportedError, VariantError, Verificat
 from edgeqkv.extras import installed_version
 from edgeqkv.model import Model
 from edgeqkv.progress import Report, silent
-from edgeqkv.proof import Proof
-from edgeqkv.tokenizer import Tokenizer
+from edgeqkv.proof import Proof, Verification
+from edgeqkv.tokenizer import Tokenizer, read_text
 from edgeqkv.variants import Variant
 from edgeqkv.verify import make_proof, verify_artifact
+from edgeqkv.weights import PRECISIONS
 
 __all__ = ["check_variant", "export"]
 
 _DEFAULT_CHUNK = 128
+_CALIBRATION_LENGTH, _CALIBRATION_SEQUENCES = 512, 64
 
 
 def export(
@@ -45,6 +52,8 @@ def export(
     chunk: int | None = None,
     form: str | None = None,
     tokenizer: str | Path | None = None,
+    head: str | None = None,
+    calibrate: str | Path | None = None,
     verify: bool = True,
     overwrite: bool = False,
     report: Report = silent,
@@ -62,6 +71,8 @@ def export(
         chunk: the most tokens of a prefill call; 128, or the context if that is less.
         form: which form of the graph; the target's default if not given.
         tokenizer: a ``tokenizer.json`` to put into the bundle.
+        head: precision of the token table and the head, if it is to differ from ``weights``.
+        calibrate: a text file on which to calibrate the quantization; without one it rounds to nearest.
         verify: compare every artifact with the model before it is called done.
         overwrite: replace a bundle at ``out``.
         report: told of the progress.
@@ -78,6 +89,7 @@ def export(
     if words is not None:
         words.check_fits(model.config.vocab_size)
     context = model.config.positions if context is None else context
+    calibration = _calibration(calibrate, words, context)
     shortened = model.with_context(context)
     requests = {
         name: _request(backend(name), context, chunk, form=form, weights=weights, state=state, words=words)
@@ -86,13 +98,24 @@ def export(
     with staged(Path(out), overwrite=overwrite) as staging:
         report("checking the weights", None)
         model.check_finite()
-        stored = {request.weights: shortened.with_weights(request.weights) for request in requests.values()}
+        stored = {
+            weights: quantize.apply(shortened, quantize.Recipe(weights, head, calibration), report)
+            for weights in dict.fromkeys(request.weights for request in requests.values())
+        }
         artifacts = {
             name: backend(name).export(stored[request.weights], staging.path, request, report)
             for name, request in requests.items()
         }
         card = _tokenizer_card(words, staging)
-        targets = _prove(stored, artifacts, staging, report) if verify else _unproven(artifacts)
+        results = _prove(stored, artifacts, staging, report) if verify else dict.fromkeys(artifacts)
+        targets = {
+            name: TargetCard(
+                artifact=artifact,
+                quantization=_quantization(artifact, head, calibrate),
+                verification=results[name],
+            )
+            for name, artifact in artifacts.items()
+        }
         staging.write_manifest(installed_version("edgeqkv") or "", _model_card(model), card, targets)
     return Bundle(out, check=False)
 
@@ -143,9 +166,9 @@ def _choice(target: Backend, what: str, asked: str | None, offered: tuple[str, .
 
 def _prove(
     stored: dict[str, Model], artifacts: dict[str, Artifact], staging: Staged, report: Report
-) -> dict[str, TargetCard]:
+) -> dict[str, Verification | None]:
     """Compare every artifact with the model whose weights it stores, and keep the proof beside it."""
-    targets = {}
+    results: dict[str, Verification | None] = {}
     proofs: dict[str, Proof] = {}
     for name, artifact in artifacts.items():
         title, model = backend(name).title, stored[artifact.weights]
@@ -158,13 +181,35 @@ def _prove(
             raise VerificationFailed(
                 f"{title} does not compute what {model.source.path.name} does: {result.failure}. No bundle was written"
             )
-        targets[name] = TargetCard(artifact=artifact, verification=result)
+        results[name] = result
         proofs[artifact.weights].sampled().save(staging.path / proof_name(name))
-    return targets
+    return results
 
 
-def _unproven(artifacts: dict[str, Artifact]) -> dict[str, TargetCard]:
-    return {name: TargetCard(artifact=artifact, verification=None) for name, artifact in artifacts.items()}
+def _calibration(text: str | Path | None, words: Tokenizer | None, context: int) -> npt.NDArray[np.int64] | None:
+    """Calibration tokens ``[sequences, length]``, spread over the text."""
+    if text is None:
+        return None
+    if words is None:
+        raise InputError(f"calibrating on {text} needs the model's tokenizer; give it with --tokenizer")
+    ids = words.encode(read_text(Path(text)))
+    length = min(context, _CALIBRATION_LENGTH)
+    count = min(len(ids) // length, _CALIBRATION_SEQUENCES)
+    if not count:
+        raise InputError(f"{text} has {len(ids)} tokens; calibrating needs {length} or more")
+    starts = np.linspace(0, len(ids) - length, count).astype(np.int64)
+    return np.stack([np.array(ids[start : start + length]) for start in starts])
+
+
+def _quantization(artifact: Artifact, head: str | None, calibrate: str | Path | None) -> QuantizationCard | None:
+    if artifact.weights in PRECISIONS and head in (None, artifact.weights):
+        return None
+    return QuantizationCard(
+        weights=artifact.weights,
+        head=head or artifact.weights,
+        method="nearest" if calibrate is None else "gptq",
+        calibration=None if calibrate is None else Path(calibrate).name,
+    )
 
 
 def _tokenizer_card(words: Tokenizer | None, staging: Staged) -> TokenizerCard | None:

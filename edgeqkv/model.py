@@ -92,11 +92,11 @@ class Model:
             raise UnsupportedError(f"weights '{precision}' are unknown; edgeqkv knows {', '.join(PRECISIONS)}")
         for weight in self.weights:
             _check_range(weight, precision)
+        return self.with_changed_weights(lambda weight: replace(weight, precision=precision))
 
-        def convert(weight: Weight) -> Weight:
-            return replace(weight, precision=precision)
-
-        return replace(self, network=_map_weights(self.network, convert, {}))
+    def with_changed_weights(self, change: Callable[[Weight], Weight]) -> Model:
+        """The same model with every distinct weight changed once; what is shared stays shared."""
+        return replace(self, network=_map_weights(self.network, change, {}))
 
     def with_context(self, context: int) -> Model:
         """The same model for at most ``context`` tokens: the position rows past it are left out.

@@ -55,7 +55,8 @@ class Verification(BaseModel):
         failure: what went wrong, in words; empty if nothing did.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Not-a-number is no JSON; a failed comparison may well have produced some.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     passed: bool
     max_abs_error: float

@@ -10,7 +10,7 @@ from tokenizers.decoders import DecodeStream
 
 from edgeqkv.errors import InputError
 
-__all__ = ["Tokenizer"]
+__all__ = ["Tokenizer", "read_text"]
 
 _ENDS = ("<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>")
 _STARTS = ("<s>", "<bos>", "<|begin_of_text|>", "<|endoftext|>")
@@ -79,3 +79,17 @@ class Tokenizer:
             index = self._tokenizer.token_to_id(name)
             if index is not None:
                 yield int(index)
+
+
+def read_text(path: Path) -> str:
+    """A text file's content.
+
+    Raises:
+        InputError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not text in UTF-8: {error}") from error

@@ -24,6 +24,7 @@ from edgeqkv.artifact import Artifact
 from edgeqkv.backends import backend
 from edgeqkv.bundle import Bundle, proof_name
 from edgeqkv.errors import BundleError, EdgeQKVError, InputError, VerificationFailed
+from edgeqkv.extras import needed_for
 from edgeqkv.proof import Proof, Verification, compare, pieces
 
 if TYPE_CHECKING:
@@ -44,13 +45,14 @@ def verify(
         target: which of its targets; the only one if not given.
         against: the original, all of whose logits are then compared. Without it the proof that the bundle
             carries is used, which holds some of them.
-        engine: what is to run it; the backend's default if not given.
+        engine: what is to run it; the backend's own choice if not given.
 
     Raises:
         BundleError: it carries no proof (it was exported without verification) and no original was given.
         InputError: the original is not the model that was exported.
     """
-    artifact = bundle.target(target).artifact
+    card = bundle.target(target)
+    artifact, how = card.artifact, card.quantization
     if against is None:
         path = bundle.path / proof_name(artifact.target)
         if not path.exists():
@@ -63,8 +65,16 @@ def verify(
             f"not the model that was exported to {bundle.path} ({exported.variant}, {exported.config['layers']} "
             f"layers, {exported.config['hidden_size']} channels)"
         )
+    if how is not None and how.method != "nearest":
+        raise InputError(
+            f"{bundle.path} was calibrated on {how.calibration}, so the checkpoint alone does not say what its weights "
+            f"must be: leave out --against to use the bundle's own proof"
+        )
+    with needed_for("comparing with a checkpoint"):
+        from edgeqkv import quantize
     against.check_finite()
-    original = against.with_context(artifact.context).with_weights(artifact.weights)
+    recipe = quantize.Recipe(artifact.weights, how.head if how else None)
+    original = quantize.apply(against.with_context(artifact.context), recipe)
     return verify_artifact(bundle.path, artifact, make_proof(original, artifact.context, artifact.chunk), engine)
 
 
@@ -88,9 +98,9 @@ def verify_artifact(directory: Path, artifact: Artifact, proof: Proof, engine: s
         directory: the folder that the artifact's files lie in.
         artifact: the target.
         proof: what it must reproduce.
-        engine: what is to run it; the backend's default if not given.
+        engine: what is to run it; the backend's own choice if not given.
     """
-    engine = engine or backend(artifact.target).engines[0]
+    engine = engine or backend(artifact.target).proof_engine
     with tempfile.TemporaryDirectory(prefix="edgeqkv-") as scratch:
         proof.save(Path(scratch) / "proof.npz")
         (Path(scratch) / "artifact.json").write_text(artifact.model_dump_json(), encoding="utf-8")
@@ -101,7 +111,7 @@ def verify_artifact(directory: Path, artifact: Artifact, proof: Proof, engine: s
             env=_worker_environment(),
             check=False,
         )
-    return _outcome(done, engine, proof)
+    return _outcome(done, f"{backend(artifact.target).title} ({engine})")
 
 
 def _worker_environment() -> dict[str, str]:
@@ -110,7 +120,7 @@ def _worker_environment() -> dict[str, str]:
     return {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
 
 
-def _outcome(done: subprocess.CompletedProcess[str], engine: str, proof: Proof) -> Verification:
+def _outcome(done: subprocess.CompletedProcess[str], runtime: str) -> Verification:
     if done.returncode == 0:
         return Verification.model_validate_json(done.stdout.splitlines()[-1])
     if done.returncode == EdgeQKVError.exit_code and done.stdout:
@@ -121,7 +131,7 @@ def _outcome(done: subprocess.CompletedProcess[str], engine: str, proof: Proof) 
     else:
         end = f"stopped with exit code {done.returncode}"
     last_words = done.stderr.strip().splitlines()[-1:] or ["and said nothing"]
-    raise VerificationFailed(f"{engine} {end} while running the exported model: {last_words[0]}")
+    raise VerificationFailed(f"{runtime} {end} while running the exported model: {last_words[0]}")
 
 
 def _work(directory: str, scratch: str, engine: str) -> int:

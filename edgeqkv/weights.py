@@ -5,14 +5,35 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import torch
 
-__all__ = ["PRECISIONS", "Weight"]
+__all__ = ["PRECISIONS", "QuantizedWeight", "Scheme", "Weight"]
 
 PRECISIONS: Final = {"fp32": torch.float32, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A way to quantize a matrix, as data.
+
+    Symmetric integers ``-2^(bits-1) … 2^(bits-1) - 1`` with one scale for every ``block`` of neighbouring values of
+    a row: the input channels that a row's product sums over.
+    """
+
+    name: str
+    bits: int
+    block: int
+
+    @property
+    def lowest(self) -> int:
+        return -(1 << (self.bits - 1))
+
+    @property
+    def highest(self) -> int:
+        return (1 << (self.bits - 1)) - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,3 +93,32 @@ class Weight:
         first, last = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
         if last > first:
             ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), mmap.MADV_DONTNEED)
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedWeight(Weight):
+    """A matrix ``[rows, columns]`` as integers and scales; ``tensor`` still holds what it was made from.
+
+    Attributes:
+        codes: int8 ``[rows, columns]``, within the scheme's range whatever its bits.
+        scales: float32 ``[rows, columns / block]``, each a number that float16 can hold, so that every format stores
+            the same one.
+        scheme: how it was quantized. Its block divides the columns.
+    """
+
+    codes: torch.Tensor = field(kw_only=True)
+    scales: torch.Tensor = field(kw_only=True)
+    scheme: Scheme = field(kw_only=True)
+
+    @property
+    def stored_bytes(self) -> int:
+        return self.codes.numel() * self.scheme.bits // 8 + self.scales.nbytes
+
+    def stored(self) -> torch.Tensor:
+        """The integers; a backend stores the scales beside them."""
+        return self.codes
+
+    def values(self) -> torch.Tensor:
+        rows, columns = self.codes.shape
+        blocks = self.codes.view(rows, -1, self.scheme.block).float()
+        return (blocks * self.scales[:, :, None]).view(rows, columns)

@@ -133,11 +133,11 @@ def test_places_that_cannot_be_written(tmp_path: Path, tiny_model: Model) -> Non
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits are set the POSIX way")
 def test_a_full_disk(tmp_path: Path, tiny_checkpoint: Path) -> None:
-    """A process that may not write files of more than 40 kB stands in for a disk without room."""
+    """A process that may not write files of more than 4 kB stands in for a disk without room."""
     script = f"""
 import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, 4_000))
 sys.argv = ["edgeqkv", "export", {str(tiny_checkpoint)!r}, "--out", {str(tmp_path / "bundle")!r}]
 from edgeqkv.cli import main
 main()

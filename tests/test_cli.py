@@ -46,12 +46,8 @@ def test_inspect_says_what_a_checkpoint_is() -> None:
 def test_export_verify_and_open_again(tmp_path: Path) -> None:
     done = run("export", MODEL, "--target", "onnx", "--variant", "qk_v+gqa4", "--chunk", "16", cwd=tmp_path)
     assert "- verified: yes: 64 tokens" in done.stdout
-    assert done.stderr.splitlines() == [
-        "checking the weights",
-        "writing model.onnx",
-        "computing the original's logits",
-        "verifying ONNX",
-    ]
+    stages = ["checking the weights", "quantizing", "writing model.onnx", "computing the original's logits"]
+    assert done.stderr.splitlines() == [*stages, "verifying ONNX"]
     bundle = tmp_path / "build" / "k_eq_v_gqa"
     assert "verified: yes" in run("verify", bundle).stdout
     assert "verified: yes" in run("verify", bundle, "--against", MODEL).stdout

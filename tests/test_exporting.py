@@ -17,7 +17,7 @@ from edgeqkv.model import Model
 def test_the_sentence_we_live_by(golden: Golden, tmp_path: Path) -> None:
     """``edgeqkv export model.pt --target onnx --variant …`` on every class; the golden logits at every position."""
     model = edgeqkv.load(golden.path)
-    bundle = edgeqkv.export(model, "onnx", out=tmp_path / "out", variant=golden.variant, chunk=16)
+    bundle = edgeqkv.export(model, "onnx", out=tmp_path / "out", variant=golden.variant, chunk=16, weights="fp32")
     result = bundle.target().verification
     assert result is not None
     assert result.passed
@@ -49,7 +49,7 @@ def test_a_false_claim_is_told_what_the_checkpoint_is(gqa_golden: Golden, tmp_pa
         ({"context": 0}, "context of 0 is impossible"),
         ({"chunk": 0}, "chunk of 0 is impossible"),
         ({"chunk": 49}, "chunk of 49 is impossible with a context of 48"),
-        ({"weights": "int3"}, "ONNX cannot do weights 'int3'; it can do fp32"),
+        ({"weights": "int3"}, "ONNX cannot do weights 'int3'; it can do int4, int8, fp16, fp32"),
         ({"state": "fp8"}, "ONNX cannot do state 'fp8'; it can do fp32"),
         ({"form": "fast"}, "ONNX cannot do form 'fast'; it can do portable, static"),
         ({"target": "tflite"}, "unknown target 'tflite'; edgeqkv exports to onnx"),

@@ -26,7 +26,7 @@ from edgeqkv.ops import Heads, Ops
 from edgeqkv.session import Session
 from edgeqkv.weights import Weight
 
-__all__ = ["TorchOps", "TorchSession", "sequence_logits"]
+__all__ = ["TorchOps", "TorchSession", "attend", "sequence_logits"]
 
 Tensor = torch.Tensor
 
@@ -78,7 +78,7 @@ class _StatefulOps(TorchOps):
     def attention(self, layer: int, q: Tensor, k: Tensor, v: Tensor, heads: Heads) -> Tensor:
         keys = self._appended((layer, "kv" if v is k else "k"), k, heads)
         values = keys if v is k else self._appended((layer, "v"), v, heads)
-        return _attend(q, keys, values, heads)
+        return attend(q, keys, values, heads)
 
     def _appended(self, name: tuple[int, str], rows: Tensor, heads: Heads) -> Tensor:
         if name not in self.state:
@@ -103,7 +103,7 @@ class _SequenceOps(TorchOps):
         return super().values(weight)
 
     def attention(self, layer: int, q: Tensor, k: Tensor, v: Tensor, heads: Heads) -> Tensor:
-        return _attend(q, k.view(-1, heads.kv, heads.dim), v.view(-1, heads.kv, heads.dim), heads)
+        return attend(q, k.view(-1, heads.kv, heads.dim), v.view(-1, heads.kv, heads.dim), heads)
 
     def last(self, x: Tensor) -> Tensor:
         return x[self.rows]
@@ -113,7 +113,7 @@ class _SequenceOps(TorchOps):
             self._used.pop().release_pages()
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, heads: Heads) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: Heads) -> Tensor:
     """Causal attention of ``q [S, H·D]``, whose last row stands at the last of ``k, v [T, KV, D]``; ``[S, H·D]``."""
     steps, total = len(q), len(k)
     q, k, v = q.view(steps, heads.query, heads.dim).transpose(0, 1), k.transpose(0, 1), v.transpose(0, 1)

@@ -29,9 +29,10 @@ class OnnxBackend:
         "portable": "one graph for prefill and decode, which reads only the filled part of the state",
         "static": "fixed shapes throughout, a prefill and a decode graph for each window of the state (NPUs)",
     }
-    weights = ("fp32", "fp16")
+    weights = ("int4", "int8", "fp16", "fp32")
     states = ("fp32", "fp16")
-    engines = ("onnxruntime",)
+    engines = ("onnxruntime", "exact")
+    proof_engine = "exact"
 
     def export(self, model: Model, directory: Path, request: Request, report: Report) -> Artifact:
         with needed_for("exporting to ONNX"):
@@ -41,7 +42,7 @@ class OnnxBackend:
     def open(self, directory: Path, artifact: Artifact, engine: str) -> Session:
         with needed_for("running an ONNX bundle"):
             from edgeqkv.backends.onnx.session import OnnxSession
-        return OnnxSession(directory, artifact)
+        return OnnxSession(directory, artifact, engine)
 
 
 BACKEND = OnnxBackend()

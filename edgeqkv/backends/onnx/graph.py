@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from onnx_ir import tape
 
 from edgeqkv.artifact import TensorSpec
 from edgeqkv.backends.onnx.weight_file import WeightFile
-from edgeqkv.weights import Weight
+from edgeqkv.weights import QuantizedWeight, Weight
 
 __all__ = ["DTYPES", "GraphBuilder"]
 
@@ -23,7 +23,8 @@ DTYPES: Final = {
 }
 
 # Opset 24 is the newest that ONNX Runtime 1.31 implements; nothing here needs more than 20 (Gelu).
-_OPSET, _IR_VERSION = 24, 11
+_OPSETS: Final = {"": 24, "com.microsoft": 1}
+_IR_VERSION = 11
 
 
 class GraphBuilder:
@@ -37,10 +38,12 @@ class GraphBuilder:
         self._outputs: list[ir.Value] = []
         self._specs: dict[str, TensorSpec] = {}
         self._initializers: dict[object, ir.Value] = {}
+        self._domains: dict[str, int] = {"": _OPSETS[""]}
 
-    def op(self, kind: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
-        """The output of a new node of the standard domain."""
-        return self._tape.op(kind, inputs, attributes or None)
+    def op(self, kind: str, *inputs: ir.Value | None, domain: str = "", **attributes: Any) -> ir.Value:
+        """The output of a new node, of the standard domain unless another is named."""
+        self._domains[domain] = _OPSETS[domain]
+        return self._tape.op(kind, inputs, attributes or None, domain=domain)
 
     def constant(self, value: object, dtype: str = "int64") -> ir.Value:
         """A small constant inside the graph."""
@@ -53,10 +56,21 @@ class GraphBuilder:
 
     def weight(self, weight: Weight) -> ir.Value:
         """A weight, stored in the weight file, in its stored precision."""
-        if weight not in self._initializers:
-            tensor = self._weights.tensor(weight)
-            self._initializers[weight] = self._tape.initializer(tensor, name=weight.name)
-        return self._initializers[weight]
+        return self._external(weight.name, lambda: self._weights.tensor(weight))
+
+    def codes(self, weight: QuantizedWeight, *shape: int) -> ir.Value:
+        """A quantized weight's packed codes as uint8 of this shape, stored once whatever the shapes."""
+        name = f"{weight.name}.codes_{'x'.join(map(str, shape))}"
+        return self._external(name, lambda: self._weights.codes(weight, shape))
+
+    def scales(self, weight: QuantizedWeight) -> ir.Value:
+        """A quantized weight's scales, ``[rows, blocks]``."""
+        return self._external(f"{weight.name}.scales", lambda: self._weights.scales(weight))
+
+    def _external(self, name: str, refer: Callable[[], ir.ExternalTensor]) -> ir.Value:
+        if name not in self._initializers:
+            self._initializers[name] = self._tape.initializer(refer(), name=name)
+        return self._initializers[name]
 
     def input(self, name: str, dtype: str, shape: Sequence[int | str]) -> ir.Value:
         """Declare an input; a dimension given by name may vary."""
@@ -86,7 +100,7 @@ class GraphBuilder:
             self._outputs,
             nodes=self._tape.nodes,
             initializers=self._tape.initializers,
-            opset_imports={"": _OPSET},
+            opset_imports=self._domains,
             name=self._name,
         )
         model = ir.Model(graph, ir_version=_IR_VERSION, producer_name="edgeqkv", producer_version=producer_version)

@@ -1,7 +1,9 @@
-"""The ONNX interpreter: the model's operations as nodes of pure ``ai.onnx``.
+"""The ONNX interpreter: the model's operations as ONNX nodes.
 
-Activations are ``[T, C]``. Linear layers are ``Gemm(transB=1)``, so that weights keep the layout they were
-trained in and stream from the checkpoint unchanged, byte for byte.
+Activations are ``[T, C]``. Linear layers are ``Gemm(transB=1)``, so that weights keep the layout they were trained in
+and stream from the checkpoint unchanged, byte for byte: pure ``ai.onnx``. Quantized ones are ``MatMulNBits``, and
+``GatherBlockQuantized`` for the table, two operators of ONNX Runtime that read the same codes; the standard's blocked
+``DequantizeLinear`` would be unpacked to float32, or repacked in memory, by the runtime.
 
 A state tensor is ``[1, kv_heads, context, head_dim]``, a graph input and output that the caller binds to the same
 memory. New rows are put in with ``ScatterND``, which then works in place; attention reads the first ``window``
@@ -20,7 +22,7 @@ import onnx_ir as ir
 from edgeqkv.artifact import StateTensor
 from edgeqkv.backends.onnx.graph import GraphBuilder
 from edgeqkv.ops import Heads, Ops
-from edgeqkv.weights import Weight
+from edgeqkv.weights import QuantizedWeight, Weight
 
 if TYPE_CHECKING:
     from edgeqkv.models.layers import Linear, Norm
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
 __all__ = ["OnnxOps"]
 
 Value = ir.Value
+
+# Quantizes activations to int8 as well, which is what makes int4 products fast on CPUs. It is a permission and not an
+# order: a session that does not prepack the weights computes in float32, which is how exports are proven.
+_ACCURACY_LEVEL = 4
 
 
 class OnnxOps(Ops[Value]):
@@ -85,8 +91,7 @@ class OnnxOps(Ops[Value]):
         return self._op("LayerNormalization", x, scale, bias, axis=-1, epsilon=norm.eps)
 
     def linear(self, x: Value, linear: Linear) -> Value:
-        bias = [self._float(linear.bias)] if linear.bias is not None else []
-        return self._op("Gemm", x, self._float(linear.weight), *bias, transB=1)
+        return self._product(x, linear.weight, self._float(linear.bias) if linear.bias is not None else None)
 
     def gelu(self, x: Value) -> Value:
         return self._op("Gelu", x)
@@ -98,7 +103,7 @@ class OnnxOps(Ops[Value]):
         return self._op("Gather", x, self._logit_index)
 
     def logits(self, x: Value, table: Weight) -> Value:
-        return self._op("Gemm", x, self._float(table), transB=1)
+        return self._product(x, table, None)
 
     def attention(self, layer: int, q: Value, k: Value, v: Value, heads: Heads) -> Value:
         keys = self._appended(layer, "kv" if v is k else "k", k, heads)
@@ -156,7 +161,45 @@ class OnnxOps(Ops[Value]):
     def _reshape(self, x: Value, *shape: int) -> Value:
         return self._op("Reshape", x, self._graph.constant(shape))
 
+    def _product(self, x: Value, weight: Weight, bias: Value | None) -> Value:
+        if isinstance(weight, QuantizedWeight):
+            return self._quantized_product(x, weight, bias)
+        return self._op("Gemm", x, self._float(weight), *filter(None, [bias]), transB=1)
+
+    def _quantized_product(self, x: Value, weight: QuantizedWeight, bias: Value | None) -> Value:
+        rows, columns = weight.shape
+        scheme = weight.scheme
+        codes = self._graph.codes(weight, rows, columns // scheme.block, scheme.block * scheme.bits // 8)
+        return self._op(
+            "MatMulNBits",
+            x,
+            codes,
+            self._graph.scales(weight),
+            None,  # zero points: half the range, which is where `packed` puts zero
+            None,  # group indices
+            bias,
+            domain="com.microsoft",
+            K=columns,
+            N=rows,
+            bits=scheme.bits,
+            block_size=scheme.block,
+            accuracy_level=_ACCURACY_LEVEL,
+        )
+
     def _rows(self, table: Weight, index: Value) -> Value:
+        if isinstance(table, QuantizedWeight):
+            rows, columns = table.shape
+            return self._op(
+                "GatherBlockQuantized",
+                self._graph.codes(table, rows, columns * table.scheme.bits // 8),
+                index,
+                self._graph.scales(table),
+                domain="com.microsoft",
+                bits=table.scheme.bits,
+                block_size=table.scheme.block,
+                gather_axis=0,
+                quantize_axis=1,
+            )
         # Cast after looking up, so that a runtime does not expand the whole table.
         return self._cast(self._op("Gather", self._graph.weight(table), index), table.precision, "fp32")
 

@@ -24,7 +24,11 @@ class OnnxSession(Session):
     runtime appends to it where it lies and never copies it.
     """
 
-    def __init__(self, directory: Path, artifact: Artifact) -> None:
+    def __init__(self, directory: Path, artifact: Artifact, engine: str = "onnxruntime") -> None:
+        # Float weights are never packed: that would copy every one out of the mapped file, twice the memory for the
+        # same numbers. Quantized ones must be, for the fast kernels, which quantize activations too; unpacked, the
+        # runtime multiplies in float32, which shows what is in the file and nothing else.
+        self._prepack = engine != "exact" and artifact.weights not in ("fp32", "fp16")
         self._directory = directory
         self._artifact = artifact
         self._state = {
@@ -68,18 +72,21 @@ class OnnxSession(Session):
 
     def _runner(self, graph: Graph) -> _Runner:
         if graph.name not in self._runners:
-            self._runners[graph.name] = _Runner(self._directory / graph.file, graph, self._artifact, self._state)
+            self._runners[graph.name] = _Runner(
+                self._directory / graph.file, graph, self._artifact, self._state, self._prepack
+            )
         return self._runners[graph.name]
 
 
 class _Runner:
     """One graph, loaded and with the state bound to it."""
 
-    def __init__(self, path: Path, graph: Graph, artifact: Artifact, state: dict[str, ort.OrtValue]) -> None:
+    def __init__(
+        self, path: Path, graph: Graph, artifact: Artifact, state: dict[str, ort.OrtValue], prepack: bool
+    ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 3  # errors only: warnings about its own optimizations are not the user's
-        # Prepacking would copy every weight out of the mapped file: twice the memory for the same numbers.
-        options.add_session_config_entry("session.disable_prepacking", "1")
+        options.add_session_config_entry("session.disable_prepacking", "0" if prepack else "1")
         # The default arena grows by doubling and never shrinks.
         options.enable_cpu_mem_arena = False
         try:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import onnx_ir as ir
+import torch
 
-from edgeqkv.weights import Weight
+from edgeqkv.weights import QuantizedWeight, Weight
 
-__all__ = ["WeightFile"]
+__all__ = ["WeightFile", "packed"]
 
-_ONNX_TYPES = {"fp32": ir.DataType.FLOAT, "fp16": ir.DataType.FLOAT16}
+_FLOATS = {"fp32": ir.DataType.FLOAT, "fp16": ir.DataType.FLOAT16}
 
 # Large tensors start on a page, so that a runtime can map them; 16 KiB is the largest page size among the
 # targets (Apple silicon, Android 15). Small ones are packed.
@@ -28,7 +31,7 @@ class WeightFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = path.open("wb")
-        self._written: dict[Weight, ir.ExternalTensor] = {}
+        self._places: dict[str, int] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -39,23 +42,48 @@ class WeightFile:
         self._file.close()
 
     def tensor(self, weight: Weight) -> ir.ExternalTensor:
-        """A reference to the weight, which is written if it was not yet."""
-        if weight not in self._written:
-            self._written[weight] = self._write(weight)
-        return self._written[weight]
+        """A reference to a weight's floating-point values, which are written if they were not yet."""
+        return self._refer(weight.name, weight.shape, _FLOATS[weight.precision], lambda: weight.stored())
 
-    def _write(self, weight: Weight) -> ir.ExternalTensor:
-        alignment = _PAGE if weight.stored_bytes >= _LARGE else _PACKED
-        offset = -(-self._file.tell() // alignment) * alignment
-        self._file.seek(offset)
-        self._file.write(weight.stored().contiguous().numpy().data)
-        weight.release_pages()
+    def codes(self, weight: QuantizedWeight, shape: Sequence[int]) -> ir.ExternalTensor:
+        """A reference to a weight's packed codes, seen as uint8 of any shape with as many bytes.
+
+        Two views of the same codes are one place in the file.
+        """
+        return self._refer(f"{weight.name}.codes", shape, ir.DataType.UINT8, lambda: packed(weight))
+
+    def scales(self, weight: QuantizedWeight) -> ir.ExternalTensor:
+        """A reference to a weight's scales, ``[rows, blocks]``."""
+        return self._refer(f"{weight.name}.scales", weight.scales.shape, ir.DataType.FLOAT, lambda: weight.scales)
+
+    def _refer(
+        self, name: str, shape: Sequence[int], dtype: ir.DataType, data: Callable[[], torch.Tensor]
+    ) -> ir.ExternalTensor:
+        length = math.prod(shape) * dtype.itemsize
+        if name not in self._places:
+            self._places[name] = self._write(data(), int(length))
         return ir.ExternalTensor(
             location=self._path.name,
-            offset=offset,
-            length=weight.stored_bytes,
-            dtype=_ONNX_TYPES[weight.precision],
-            shape=ir.Shape(weight.shape),
-            name=weight.name,
+            offset=self._places[name],
+            length=int(length),
+            dtype=dtype,
+            shape=ir.Shape(shape),
+            name=name,
             base_dir=self._path.parent,
         )
+
+    def _write(self, data: torch.Tensor, length: int) -> int:
+        alignment = _PAGE if length >= _LARGE else _PACKED
+        offset = -(-self._file.tell() // alignment) * alignment
+        self._file.seek(offset)
+        written = self._file.write(data.contiguous().numpy().data)
+        assert written == length, "a view of a tensor must have as many bytes as the tensor"
+        return offset
+
+
+def packed(weight: QuantizedWeight) -> torch.Tensor:
+    """Codes as the runtime reads them: unsigned, offset by half the range, 4-bit ones in pairs, the first one low."""
+    unsigned = (weight.codes.to(torch.int16) - weight.scheme.lowest).to(torch.uint8)
+    if weight.scheme.bits == 8:
+        return unsigned
+    return unsigned[:, 0::2] | (unsigned[:, 1::2] << 4)

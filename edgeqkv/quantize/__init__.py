@@ -1,0 +1,119 @@
+"""Quantization: a model in, the same model with integer matrices out.
+
+The integers are computed once, here; every backend stores the same ones where its format allows, and the torch
+interpreter on the quantized model (`Weight.values`) is the reference for all of them.
+
+What is quantized: the matrices of the linear layers, and the token table with the head, which stay one tensor where
+they are tied. What is not (position table, biases, normalization) is stored in fp16: a part in a hundred of the size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import gcd
+from typing import TYPE_CHECKING, Final
+
+from edgeqkv.errors import UnsupportedError
+from edgeqkv.model import Model
+from edgeqkv.models.decoder import Decoder
+from edgeqkv.progress import Report, silent
+from edgeqkv.quantize.nearest import nearest
+from edgeqkv.weights import PRECISIONS, Scheme, Weight
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+__all__ = ["SCHEMES", "Recipe", "apply", "matrices"]
+
+SCHEMES: Final = {
+    "int8": Scheme("int8", bits=8, block=128),
+    "int4": Scheme("int4", bits=4, block=32),
+}
+"""Block sizes are the runtimes' common ground: ONNX Runtime's MatMulNBits and Core ML's blockwise scales take both."""
+
+_SMALLEST_BLOCK = 16  # of MatMulNBits
+
+REST = "fp16"
+"""Precision of what a scheme leaves alone."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to do to a model's weights.
+
+    Attributes:
+        weights: ``fp32``, ``fp16`` or a key of `SCHEMES`.
+        head: the precision of the token table and the head, if it is to differ.
+        calibration: token ids ``[sequences, length]`` on which to calibrate; None: round to nearest.
+    """
+
+    weights: str
+    head: str | None = None
+    calibration: npt.NDArray[np.int64] | None = None
+
+
+def apply(model: Model, recipe: Recipe, report: Report = silent) -> Model:
+    """The model with its weights as the recipe says.
+
+    Raises:
+        UnsupportedError: a precision is unknown, or the model's shape does not divide into blocks.
+    """
+    for precision in filter(None, (recipe.weights, recipe.head)):
+        if precision not in PRECISIONS and precision not in SCHEMES:
+            known = ", ".join((*PRECISIONS, *SCHEMES))
+            raise UnsupportedError(f"weights '{precision}' are unknown; edgeqkv knows {known}")
+    if recipe.weights in PRECISIONS and recipe.head in (None, recipe.weights):
+        return model.with_weights(recipe.weights)
+    plan = _plan(model.network, recipe)
+    if recipe.calibration is not None:
+        from edgeqkv.quantize.calibrated import calibrate
+
+        return calibrate(model, plan, recipe.calibration, report)
+    done = 0
+
+    def change(weight: Weight) -> Weight:
+        nonlocal done
+        chosen = plan.get(weight)
+        if chosen is None:
+            return replace(weight, precision=REST)
+        if isinstance(chosen, str):
+            return replace(weight, precision=chosen)
+        report("quantizing", done / len(plan))
+        done += 1
+        quantized = nearest(weight, chosen)
+        weight.release_pages()
+        return quantized
+
+    return model.with_changed_weights(change)
+
+
+def matrices(network: Decoder) -> tuple[Weight, ...]:
+    """The matrices of the linear layers, each once."""
+    linears = [
+        linear
+        for block in network.blocks
+        for linear in (block.attention.q, block.attention.k, block.attention.v, block.attention.out)
+    ]
+    linears += [linear for block in network.blocks for linear in (block.mlp.up, block.mlp.down)]
+    return tuple(dict.fromkeys(linear.weight for linear in linears))
+
+
+def _plan(network: Decoder, recipe: Recipe) -> dict[Weight, Scheme | str]:
+    """What becomes of each matrix: a scheme whose block fits its columns, or a floating-point precision."""
+    wanted = dict.fromkeys(matrices(network), recipe.weights)
+    wanted |= dict.fromkeys((network.token_table, network.head), recipe.head or recipe.weights)
+    return {weight: _fitted(weight, precision) for weight, precision in wanted.items()}
+
+
+def _fitted(weight: Weight, precision: str) -> Scheme | str:
+    if precision in PRECISIONS:
+        return precision
+    scheme = SCHEMES[precision]
+    block = gcd(scheme.block, weight.shape[1])
+    if block < _SMALLEST_BLOCK:
+        raise UnsupportedError(
+            f"'{weight.name}' has {weight.shape[1]} columns, which do not divide into blocks of {_SMALLEST_BLOCK} or "
+            f"more; use weights fp16 or fp32"
+        )
+    return replace(scheme, block=block)

@@ -1,0 +1,157 @@
+"""GPTQ on calibration text: each rounding error is made up for by the weights that are still to be rounded.
+
+Frantar et al., *GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers* (2022).
+
+The whole calibration is one more interpretation of the model. Running it on text, `linear` sees its own input, knows
+from it which errors matter, quantizes its matrix there and then, and goes on with the quantized one: so that every
+layer is calibrated on what the quantized layers before it really produce, in a single pass.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from edgeqkv.backends.torch import TorchOps, attend
+from edgeqkv.model import Model
+from edgeqkv.models.decoder import decode
+from edgeqkv.models.layers import Linear
+from edgeqkv.ops import Heads
+from edgeqkv.progress import Report
+from edgeqkv.quantize.nearest import nearest, quantized, round_to, scales_of
+from edgeqkv.weights import QuantizedWeight, Scheme, Weight
+
+__all__ = ["calibrate", "gptq"]
+
+Tensor = torch.Tensor
+
+# Added to the diagonal of the second moments, as a part of its mean: keeps the inverse sane where an input channel
+# hardly varies. The paper's own value.
+_DAMPING = 0.01
+
+# A block's scale is searched below the one that fits its largest value: clipping that one can round the rest better.
+_SHRINK = torch.linspace(0.7, 1.0, 13)
+
+
+@torch.inference_mode()
+def calibrate(model: Model, plan: dict[Weight, Scheme | str], tokens: npt.NDArray[np.int64], report: Report) -> Model:
+    """Quantize a model's linear layers with GPTQ, the tables by rounding.
+
+    Args:
+        model: the original.
+        plan: what becomes of each weight; those that it does not name are stored in fp16.
+        tokens: calibration text, ``[sequences, length]`` token ids.
+        report: told of the progress.
+    """
+    from edgeqkv.quantize import REST
+
+    ops = _CalibratingOps(plan, tokens.shape, report)
+    decode(ops, model.network, torch.from_numpy(tokens.reshape(-1)))
+
+    def change(weight: Weight) -> Weight:
+        return ops.done.get(weight) or _float(weight, plan.get(weight, REST))
+
+    return model.with_changed_weights(change)
+
+
+def _float(weight: Weight, precision: Scheme | str) -> Weight:
+    assert isinstance(precision, str), "every matrix with a scheme takes part in the computation"
+    return Weight(weight.name, weight.tensor, precision, weight.mapped)
+
+
+class _CalibratingOps(TorchOps):
+    """Computes many sequences at once, stacked to ``[sequences · length, C]``, and quantizes what it meets."""
+
+    def __init__(self, plan: dict[Weight, Scheme | str], shape: tuple[int, ...], report: Report) -> None:
+        self.sequences, self.length = shape
+        self.plan = plan
+        self.report = report
+        self.done: dict[Weight, QuantizedWeight] = {}
+
+    def values(self, weight: Weight) -> Tensor:
+        return self.done[weight].values() if weight in self.done else super().values(weight)
+
+    def embed(self, tokens: Tensor, token_table: Weight, position_table: Weight) -> Tensor:
+        scheme = self.plan.get(token_table)
+        if isinstance(scheme, Scheme):
+            # As an embedding a row stands for itself, and no other row can make up for it: rounding is all there is.
+            self.done[token_table] = nearest(token_table, scheme)
+        positions = torch.arange(self.length).repeat(self.sequences)
+        return F.embedding(tokens, self.values(token_table)) + self.values(position_table)[positions]
+
+    def linear(self, x: Tensor, linear: Linear) -> Tensor:
+        self._quantize(linear.weight, x)
+        return super().linear(x, linear)
+
+    def logits(self, x: Tensor, table: Weight) -> Tensor:
+        self._quantize(table, x)
+        return x  # nobody asks for the logits of the calibration text
+
+    def last(self, x: Tensor) -> Tensor:
+        return x
+
+    def attention(self, layer: int, q: Tensor, k: Tensor, v: Tensor, heads: Heads) -> Tensor:
+        by_sequence = [t.view(self.sequences, self.length, -1) for t in (q, k, v)]
+        return torch.cat(
+            [
+                attend(q, k.view(-1, heads.kv, heads.dim), v.view(-1, heads.kv, heads.dim), heads)
+                for q, k, v in zip(*by_sequence, strict=True)
+            ]
+        )
+
+    def _quantize(self, weight: Weight, x: Tensor) -> None:
+        scheme = self.plan.get(weight)
+        if weight in self.done or not isinstance(scheme, Scheme):
+            return
+        self.report("calibrating", len(self.done) / len(self.plan))
+        self.done[weight] = gptq(weight, x, scheme)
+        weight.release_pages()
+
+
+def gptq(weight: Weight, x: Tensor, scheme: Scheme) -> QuantizedWeight:
+    """Quantize a matrix so that its product with ``x [samples, columns]`` changes little.
+
+    Columns are rounded one after the other; each error is spread over the columns to come, by the inverse second
+    moments of the inputs, and each block's scale is chosen when its turn comes.
+    """
+    rows, columns = weight.shape
+    left = weight.tensor.float().clone()
+    spread = _error_spread(x)
+    codes = torch.empty(rows, columns, dtype=torch.int8)
+    scales = torch.empty(rows, columns // scheme.block)
+    for start in range(0, columns, scheme.block):
+        stop = start + scheme.block
+        block, errors = left[:, start:stop], torch.empty(rows, scheme.block)
+        scale = _best_scales(block, scheme)
+        scales[:, start // scheme.block] = scale
+        for column in range(scheme.block):
+            at = start + column
+            values = block[:, column]
+            codes[:, at] = round_to(values, scale, scheme)
+            errors[:, column] = (values - codes[:, at] * scale) / spread[at, at]
+            block[:, column:] -= errors[:, column, None] * spread[at, at:stop]
+        left[:, stop:] -= errors @ spread[start:stop, stop:]
+    return quantized(weight, codes, scales, scheme)
+
+
+def _error_spread(x: Tensor) -> Tensor:
+    """How an error in one column is best made up for in later ones: the Cholesky factor of the inverse moments.
+
+    ``[columns, columns]``, upper triangular; in float64, because the moments of few samples are nearly singular.
+    """
+    moments = (x.T @ x).double()
+    moments.diagonal().add_(_DAMPING * moments.diagonal().mean().clamp_min(1e-12))
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(moments))
+    factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return factor.float()
+
+
+def _best_scales(block: Tensor, scheme: Scheme) -> Tensor:
+    """``[rows]``: of some scales below the fitting one, that with the least squared rounding error."""
+    largest = block.abs().amax(-1)
+    candidates = scales_of(largest[None] * _SHRINK[:, None], scheme)
+    rounded = round_to(block[None], candidates[:, :, None], scheme) * candidates[:, :, None]
+    best = (rounded - block[None]).square().sum(-1).argmin(0)
+    return candidates.gather(0, best[None])[0]

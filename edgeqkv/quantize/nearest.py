@@ -1,0 +1,38 @@
+"""Round to nearest: every value to the closest multiple of its block's scale."""
+
+from __future__ import annotations
+
+import torch
+
+from edgeqkv.weights import QuantizedWeight, Scheme, Weight
+
+__all__ = ["nearest", "quantized", "round_to", "scales_of"]
+
+# A block of zeros has no scale of its own; any positive one reproduces it. This is float16's smallest normal number.
+_TINY = 2.0**-14
+
+
+def nearest(weight: Weight, scheme: Scheme) -> QuantizedWeight:
+    """Quantize a matrix ``[rows, columns]``; the scheme's block must divide the columns."""
+    rows, columns = weight.shape
+    blocks = weight.tensor.float().view(rows, columns // scheme.block, scheme.block)
+    scales = scales_of(blocks.abs().amax(-1), scheme)
+    codes = round_to(blocks, scales[:, :, None], scheme).view(rows, columns)
+    return quantized(weight, codes, scales, scheme)
+
+
+def scales_of(largest: torch.Tensor, scheme: Scheme) -> torch.Tensor:
+    """The scales at which the largest magnitudes fall on the highest code; numbers that float16 can hold."""
+    return (largest / scheme.highest).clamp_min(_TINY).half().float()
+
+
+def round_to(values: torch.Tensor, scales: torch.Tensor, scheme: Scheme) -> torch.Tensor:
+    """The codes of values, int8."""
+    return (values / scales).round().clamp(scheme.lowest, scheme.highest).to(torch.int8)
+
+
+def quantized(weight: Weight, codes: torch.Tensor, scales: torch.Tensor, scheme: Scheme) -> QuantizedWeight:
+    """The weight with these codes and scales."""
+    return QuantizedWeight(
+        weight.name, weight.tensor, scheme.name, weight.mapped, codes=codes, scales=scales, scheme=scheme
+    )
