@@ -24,6 +24,7 @@ __all__ = ["TARGETS", "Backend", "Request", "backend"]
 
 _REGISTRY: Final = {
     "onnx": "edgeqkv.backends.onnx",
+    "coreml": "edgeqkv.backends.coreml",
 }
 
 TARGETS: Final = tuple(_REGISTRY)
@@ -58,6 +59,7 @@ class Backend(Protocol):
         weights: precisions of stored weights.
         states: precisions of the stored state.
         engines: what can run it here; the first is the default.
+        proof_engine: the one that computes what is stored and rounds no more than float32 does.
     """
 
     name: str
@@ -68,12 +70,13 @@ class Backend(Protocol):
     weights: tuple[str, ...]
     states: tuple[str, ...]
     engines: tuple[str, ...]
+    proof_engine: str
 
     def export(self, model: Model, directory: Path, request: Request, report: Report) -> Artifact:
         """Write the model into ``directory`` and describe what was written.
 
         ``model`` has the context and the weights that the request asks for (`Model.with_context`,
-        `Model.with_weights`).
+        `edgeqkv.quantize.apply`).
         """
 
     def open(self, directory: Path, artifact: Artifact, engine: str) -> Session:

@@ -42,9 +42,7 @@ class State:
     def __init__(self, specs: Mapping[str, FeatureSpec], precision: Precision) -> None:
         self.specs = MappingProxyType(dict(specs))
         self.precision: Precision = precision
-        self._tensors = {
-            name: held(torch.zeros(spec.shape), spec.dtype, precision) for name, spec in specs.items()
-        }
+        self._tensors = {name: held(torch.zeros(spec.shape), spec.dtype, precision) for name, spec in specs.items()}
 
     def read_state(self, name: str) -> Array:
         """A copy of the state of this name, in the type in which it is held."""

@@ -29,9 +29,7 @@ class ConstantPool:
     def __init__(self, package: Package, function: Function) -> None:
         self._derived = package.derived
         self._operations = {
-            op.name: op
-            for op in function.operations
-            if op.type == "const" or op.type.startswith("constexpr_")
+            op.name: op for op in function.operations if op.type == "const" or op.type.startswith("constexpr_")
         }
         self._values: dict[str, Value] = {}
         self._storages: set[int] = set()

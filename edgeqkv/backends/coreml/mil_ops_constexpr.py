@@ -22,11 +22,7 @@ CONSTEXPR = OpTable()
 @CONSTEXPR.op
 def constexpr_blockwise_shift_scale(data: Tensor, scale: Tensor, offset: Tensor | None = None) -> Tensor:
     """``scale * (data - offset)``, with one scale and offset for each block of the data."""
-    blocks = [
-        size
-        for length, count in zip(data.shape, scale.shape, strict=True)
-        for size in (count, length // count)
-    ]
+    blocks = [size for length, count in zip(data.shape, scale.shape, strict=True) for size in (count, length // count)]
     per_block = [size for count in scale.shape for size in (count, 1)]
     if math.prod(blocks) != data.numel():
         raise BundleError(f"scales {list(scale.shape)} do not divide the data {list(data.shape)}")
@@ -37,9 +33,7 @@ def constexpr_blockwise_shift_scale(data: Tensor, scale: Tensor, offset: Tensor 
 
 
 @CONSTEXPR.op
-def constexpr_affine_dequantize(
-    quantized_data: Tensor, zero_point: Tensor, scale: Tensor, axis: Tensor
-) -> Tensor:
+def constexpr_affine_dequantize(quantized_data: Tensor, zero_point: Tensor, scale: Tensor, axis: Tensor) -> Tensor:
     """``scale * (data - zero_point)``, each a scalar or one per position along the axis."""
     shape = [1] * quantized_data.dim()
     shape[integer(axis)] = -1

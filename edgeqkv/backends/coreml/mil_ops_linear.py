@@ -37,9 +37,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 @LINEAR.op
-def matmul(
-    x: Tensor, y: Tensor, transpose_x: Tensor | bool = False, transpose_y: Tensor | bool = False
-) -> Tensor:
+def matmul(x: Tensor, y: Tensor, transpose_x: Tensor | bool = False, transpose_y: Tensor | bool = False) -> Tensor:
     if transpose_x and x.dim() > 1:
         x = x.mT
     if transpose_y and y.dim() > 1:
@@ -78,9 +76,7 @@ def conv(
     else:
         convolve = (F.conv1d, F.conv2d, F.conv3d)[rank - 1]
         padded = F.pad(wide(x), padding)
-        result = convolve(
-            padded, wide(weight), stride=tuple(stride), dilation=tuple(dilation), groups=integer(groups)
-        )
+        result = convolve(padded, wide(weight), stride=tuple(stride), dilation=tuple(dilation), groups=integer(groups))
     return result if bias is None else result + wide(bias).reshape(-1, *[1] * rank)
 
 
@@ -139,9 +135,7 @@ def batch_norm(
 
 
 @LINEAR.op
-def scaled_dot_product_attention(
-    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None
-) -> Tensor:
+def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None) -> Tensor:
     """A row that a mask hides entirely is NaN, as the softmax of nothing is."""
     scores = wide(query) @ wide(key).mT / math.sqrt(query.shape[-1])
     if attn_mask is not None and attn_mask.dtype == torch.bool:

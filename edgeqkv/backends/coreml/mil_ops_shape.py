@@ -228,9 +228,7 @@ def scatter_along_axis(
         return target.scatter_add(dim, places, values if mode == "add" else -values)
     if mode not in _SCATTER_MODES or (mode == "div" and not values.is_floating_point()):
         raise UnsupportedError(f"the mode {mode!r} for {values.dtype}")
-    return target.scatter_reduce(
-        dim, places, values.reciprocal() if mode == "div" else values, _SCATTER_MODES[mode]
-    )
+    return target.scatter_reduce(dim, places, values.reciprocal() if mode == "div" else values, _SCATTER_MODES[mode])
 
 
 def _places(indices: Tensor, size: int, validate: bool) -> Tensor:
@@ -329,9 +327,7 @@ def _slices(
         (off if mask is None else mask).tolist() for mask in (begin_mask, end_mask, squeeze_mask)
     )
     slices = []
-    for dim, (size, first, last, step) in enumerate(
-        zip(sizes, integers(begin), integers(end), steps, strict=True)
-    ):
+    for dim, (size, first, last, step) in enumerate(zip(sizes, integers(begin), integers(end), steps, strict=True)):
         if single[dim]:
             start = first + size if first < 0 else first
             _check_range(start, start + 1, size, dim)
@@ -352,6 +348,4 @@ def _slices(
 
 def _check_range(start: int, stop: int, size: int, dim: int) -> None:
     if not 0 <= start <= stop <= size:
-        raise InputError(
-            f"positions {start} to {stop} of dimension {dim} are out of range: its capacity is {size}"
-        )
+        raise InputError(f"positions {start} to {stop} of dimension {dim} are out of range: its capacity is {size}")

@@ -130,9 +130,7 @@ class Program:
             used = [operand.name for operands in op.inputs.values() for operand in operands]
             for name in op.outputs:
                 self._slots[name] = len(self._slots)
-            dying = [
-                self._slots[n] for n in {*used, *op.outputs} if n in self._slots and last_use[n] == index
-            ]
+            dying = [self._slots[n] for n in {*used, *op.outputs} if n in self._slots and last_use[n] == index]
             self._steps.append((op, self._compile(op, index in moves_state, dying), dying))
 
     def run(
@@ -189,9 +187,7 @@ class Program:
             for parameter, slot in single.items():
                 arguments[parameter] = frame.get(slot)
             for parameter, sources in several.items():
-                arguments[parameter] = [
-                    frame.get(each) if isinstance(each, int) else each for each in sources
-                ]
+                arguments[parameter] = [frame.get(each) if isinstance(each, int) else each for each in sources]
             in_place = may_update and target is not None and self._may_overwrite(frame, target)
             result = assign_slice(**arguments) if in_place else function(**arguments)  # type: ignore[arg-type]
             tensors = result if isinstance(result, tuple) else (result,)
@@ -238,9 +234,7 @@ class Program:
             peak.observe(value, kept.dtype == torch.float16)
         return kept
 
-    def _arguments(
-        self, op: Operation
-    ) -> tuple[dict[str, Value], dict[str, int], dict[str, list[Value | int]]]:
+    def _arguments(self, op: Operation) -> tuple[dict[str, Value], dict[str, int], dict[str, list[Value | int]]]:
         """The operands by parameter: constants, slots, and tuples of either."""
         fixed: dict[str, Value] = {}
         single: dict[str, int] = {}

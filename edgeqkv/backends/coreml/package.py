@@ -65,8 +65,7 @@ class FeatureSpec:
         if not self.ranges:
             return shape == self.shape
         return len(shape) == len(self.ranges) and all(
-            low <= size and (high is None or size <= high)
-            for size, (low, high) in zip(shape, self.ranges, strict=True)
+            low <= size and (high is None or size <= high) for size, (low, high) in zip(shape, self.ranges, strict=True)
         )
 
     def __str__(self) -> str:
@@ -198,9 +197,7 @@ class Package:
 
     def _tensor_type(self, value_type: Any, name: str = "") -> TensorType:
         if not _is(value_type, "tensorType"):
-            raise UnsupportedError(
-                f"value {name!r} is a {value_type.WhichOneof('type')}; only tensors are read"
-            )
+            raise UnsupportedError(f"value {name!r} is a {value_type.WhichOneof('type')}; only tensors are read")
         tensor = value_type.tensorType
         return TensorType(
             self._proto.MIL_pb2.DataType.Name(tensor.dataType).replace("FLOAT", "fp").lower(),

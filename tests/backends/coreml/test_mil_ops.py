@@ -97,10 +97,7 @@ REDUCTIONS = [
 CASES: dict[str, Build] = {
     **{name: lambda name=name: getattr(mb, name)(x=X) for name in UNARY},
     **{f"{name}-float": lambda name=name: getattr(mb, name)(x=X, y=Y) for name in COMPARISONS + ARITHMETIC},
-    **{
-        f"{name}-int": lambda name=name: getattr(mb, name)(x=INTS, y=DIVISORS)
-        for name in COMPARISONS + ARITHMETIC
-    },
+    **{f"{name}-int": lambda name=name: getattr(mb, name)(x=INTS, y=DIVISORS) for name in COMPARISONS + ARITHMETIC},
     **{f"{name}-all": lambda name=name: getattr(mb, name)(x=X) for name in REDUCTIONS},
     **{
         f"{name}-axes{axes}{keep}": lambda name=name, axes=axes, keep=keep: getattr(mb, name)(
@@ -110,9 +107,7 @@ CASES: dict[str, Build] = {
         for axes, keep in (([1], False), ([-1], True), ([0, -1], False))
     },
     **{
-        f"{name}{axis}{keep}": lambda name=name, axis=axis, keep=keep: getattr(mb, name)(
-            x=X, axis=axis, keep_dims=keep
-        )
+        f"{name}{axis}{keep}": lambda name=name, axis=axis, keep=keep: getattr(mb, name)(x=X, axis=axis, keep_dims=keep)
         for name in ("reduce_argmax", "reduce_argmin")
         for axis in (0, -1)
         for keep in (True, False)
@@ -157,13 +152,9 @@ CASES: dict[str, Build] = {
     "matmul-matrix": lambda: mb.matmul(x=X, y=Y, transpose_y=True),
     "matmul-vector": lambda: mb.matmul(x=X[0, 0], y=Y, transpose_y=True),
     "matmul-int": lambda: mb.matmul(x=INTS, y=INTS, transpose_y=True),
-    "einsum": lambda: mb.einsum(
-        values=[X[None, :, :1], X.transpose(2, 1, 0)[None]], equation="nchw,nwhu->nchu"
-    ),
+    "einsum": lambda: mb.einsum(values=[X[None, :, :1], X.transpose(2, 1, 0)[None]], equation="nchw,nwhu->nchu"),
     **{
-        f"sdpa-{name}": lambda mask=mask: mb.scaled_dot_product_attention(
-            query=X, key=X + 1, value=X - 1, **mask
-        )
+        f"sdpa-{name}": lambda mask=mask: mb.scaled_dot_product_attention(query=X, key=X + 1, value=X - 1, **mask)
         for name, mask in {
             "plain": {},
             "bool": {"attn_mask": np.tri(3, dtype=bool)},
@@ -201,15 +192,9 @@ CASES: dict[str, Build] = {
     "gather": lambda: mb.gather(x=X, indices=np.array([[2, 0], [1, 1]], np.int32), axis=1),
     "gather-scalar": lambda: mb.gather(x=X, indices=np.int32(2), axis=-2),
     "gather-negative": lambda: mb.gather(x=X, indices=np.array([-1, -4], np.int32), axis=2),
-    "gather-batch": lambda: mb.gather(
-        x=X, indices=np.array([[2, 0], [1, 1]], np.int32), axis=1, batch_dims=1
-    ),
-    "gather-batch-later-axis": lambda: mb.gather(
-        x=X, indices=np.array([[3], [1]], np.int32), axis=2, batch_dims=1
-    ),
-    "gather_along_axis": lambda: mb.gather_along_axis(
-        x=X, indices=np.array([[[2, 0, 1, -1]]] * 2, np.int32), axis=1
-    ),
+    "gather-batch": lambda: mb.gather(x=X, indices=np.array([[2, 0], [1, 1]], np.int32), axis=1, batch_dims=1),
+    "gather-batch-later-axis": lambda: mb.gather(x=X, indices=np.array([[3], [1]], np.int32), axis=2, batch_dims=1),
+    "gather_along_axis": lambda: mb.gather_along_axis(x=X, indices=np.array([[[2, 0, 1, -1]]] * 2, np.int32), axis=1),
     "scatter_along_axis-update": lambda: mb.scatter_along_axis(
         data=X,
         indices=np.array([[[2, 0, 1, 1]]] * 2, np.int32),
@@ -245,9 +230,7 @@ def slices(draw: st.DrawFn) -> tuple[list[int], list[tuple[int, int, int, bool, 
             # Backwards, from the last element to the one before `first`, which only a mask can be for 0.
             chosen.append((last - size * negative, max(first - 1, 0), -stride, False, first == 0))
         else:
-            chosen.append(
-                (first - size * negative, last + 1, stride, draw(st.booleans()), draw(st.booleans()))
-            )
+            chosen.append((first - size * negative, last + 1, stride, draw(st.booleans()), draw(st.booleans())))
     return sizes, chosen
 
 
@@ -292,9 +275,7 @@ def test_gather_undoes_concat(data: st.DataObject) -> None:
     for part in parts:
         places = torch.arange(start, start + part.shape[axis], dtype=torch.int32)
         for indices in (places, places - sum(sizes)):
-            torch.testing.assert_close(
-                OPS["gather"](x=whole, indices=indices, axis=tensor(axis)), part, rtol=0, atol=0
-            )
+            torch.testing.assert_close(OPS["gather"](x=whole, indices=indices, axis=tensor(axis)), part, rtol=0, atol=0)
         start += part.shape[axis]
     again = OPS["split"](x=whole, split_sizes=tensor(sizes), axis=tensor(axis))
     assert all(torch.equal(a, b) for a, b in zip(again, parts, strict=True))
@@ -355,15 +336,11 @@ def test_silu() -> None:
 
 
 def test_exclusive_cumsum() -> None:
-    np.testing.assert_array_equal(
-        OPS["cumsum"](x=tensor([1, 2, 3]), exclusive=tensor(True, bool)), np.array([0, 1, 3])
-    )
+    np.testing.assert_array_equal(OPS["cumsum"](x=tensor([1, 2, 3]), exclusive=tensor(True, bool)), np.array([0, 1, 3]))
 
 
 def test_interleaved_concat() -> None:
-    result = OPS["concat"](
-        values=[tensor([[1, 2]]), tensor([[3, 4]])], axis=tensor(1), interleave=tensor(True, bool)
-    )
+    result = OPS["concat"](values=[tensor([[1, 2]]), tensor([[3, 4]])], axis=tensor(1), interleave=tensor(True, bool))
     np.testing.assert_array_equal(result, [[1, 3, 2, 4]])
 
 

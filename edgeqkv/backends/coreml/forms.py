@@ -1,0 +1,128 @@
+"""The forms that a package can have: how it computes, and how it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from edgeqkv.artifact import Graph, TensorSpec
+from edgeqkv.backends import Request
+from edgeqkv.backends.coreml.calls import Call, CountCall, MaskCall, PositionCall
+from edgeqkv.backends.coreml.layouts import ConvLayout, Layout, LinearLayout
+from edgeqkv.backends.coreml.mil import Var
+from edgeqkv.backends.coreml.states import OnehotUpdate, SliceUpdate, Update
+from edgeqkv.backends.coreml.weights import WeightPool
+
+__all__ = ["FORMS", "PACKAGE", "Form", "Interface"]
+
+PACKAGE: Final = "model.mlpackage"
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Interface:
+    """How the functions of a package are called.
+
+    Attributes:
+        graphs: the functions, for a request and a vocabulary. Each has two inputs: the tokens, and what says
+            where they stand.
+        call: what a function knows of a call, from these two inputs, the most tokens and the context.
+        states: the name of the state in each role.
+        placeholders: states that must be there, and their shapes if nothing is kept in them.
+        ranges: the least and greatest size of each dimension that varies, by its name, for a context.
+    """
+
+    graphs: Callable[[Request, int], tuple[Graph, ...]]
+    call: Callable[[Var, Var, int, int], Call]
+    states: dict[str, str]
+    placeholders: dict[str, Shape]
+    ranges: Callable[[int], dict[str, tuple[int, int]]]
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a form is put together from."""
+
+    layout: Callable[[WeightPool], Layout]
+    update: Callable[[], Update]
+    interface: Interface
+
+
+def _fixed_graphs(request: Request, vocab_size: int) -> tuple[Graph, ...]:
+    """Prefill of exactly one chunk and decode of one token; decode alone where chunks are single tokens."""
+    sizes = {"prefill": request.chunk, "decode": 1} if request.chunk > 1 else {"decode": 1}
+    return tuple(
+        Graph(
+            name=name,
+            file=PACKAGE,
+            tokens=tokens,
+            fixed=True,
+            window=request.context,
+            inputs=(
+                TensorSpec(name="input_ids", dtype="int32", shape=(1, tokens)),
+                TensorSpec(name="position", dtype="int32", shape=(1,)),
+            ),
+            outputs=(TensorSpec(name="logits", dtype="fp16", shape=(1, vocab_size)),),
+        )
+        for name, tokens in sizes.items()
+    )
+
+
+def _runner_graphs(mask: TensorSpec) -> Callable[[Request, int], tuple[Graph, ...]]:
+    """One function for a prompt of any length and for single tokens, which gives every token's logits."""
+
+    def graphs(request: Request, vocab_size: int) -> tuple[Graph, ...]:
+        ids = TensorSpec(name="inputIds", dtype="int32", shape=(1, "tokens"))
+        logits = TensorSpec(name="logits", dtype="fp16", shape=(1, "tokens", vocab_size))
+        return (
+            Graph(
+                name="main",
+                file=PACKAGE,
+                tokens=request.context,
+                fixed=False,
+                inputs=(ids, mask),
+                outputs=(logits,),
+            ),
+        )
+
+    return graphs
+
+
+def _runner(mask: TensorSpec, call: Callable[[Var, Var, int, int], Call]) -> Interface:
+    """swift-transformers' runner, which insists on two states; a merged model leaves the second empty."""
+    return Interface(
+        graphs=_runner_graphs(mask),
+        call=call,
+        states={"kv": "keyCache", "k": "keyCache", "v": "valueCache"},
+        placeholders={"valueCache": (1, 1, 1, 1)},
+        ranges=lambda context: {"tokens": (1, context), "end": (1, context), "end + 1": (2, context + 1)},
+    )
+
+
+_OWN: Final = Interface(
+    graphs=_fixed_graphs,
+    call=lambda _, position, tokens, context: PositionCall(position, tokens, context),
+    states={"kv": "kv_cache", "k": "k_cache", "v": "v_cache"},
+    placeholders={},
+    ranges=lambda _: {},
+)
+_MASK_RUNNER: Final = _runner(
+    TensorSpec(name="fullAttentionMask", dtype="fp16", shape=(1, 1, "tokens", "end")),
+    lambda _, mask, *__: MaskCall(mask),
+)
+_COUNT_RUNNER: Final = _runner(
+    TensorSpec(name="causalMask", dtype="fp16", shape=(1, 1, 1, "end + 1")),
+    lambda tokens, zeros, *_: CountCall(tokens, zeros),
+)
+
+FORMS: Final = {
+    "linear": Form(LinearLayout, SliceUpdate, _OWN),
+    "linear-onehot": Form(LinearLayout, OnehotUpdate, _OWN),
+    "conv": Form(ConvLayout, OnehotUpdate, _OWN),
+    "conv-slice": Form(ConvLayout, SliceUpdate, _OWN),
+    "swift-transformers": Form(LinearLayout, SliceUpdate, _MASK_RUNNER),
+    "swift-transformers-1": Form(LinearLayout, SliceUpdate, _COUNT_RUNNER),
+}
+"""What `edgeqkv.backends.coreml.CoreMLBackend.forms` describes."""

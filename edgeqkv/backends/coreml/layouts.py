@@ -1,0 +1,133 @@
+"""How the activations of S tokens and C channels lie in a tensor, and what depends on that.
+
+``LinearLayout`` is ``[1, S, C]``, the natural one for the GPU and the CPU. ``ConvLayout`` is ``[1, C, 1, S]``
+with every matrix as a 1×1 convolution and every table in parts, the form that the Neural Engine is built for
+(Apple, "Deploying Transformers on the Apple Neural Engine", 2022).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from edgeqkv.backends.coreml.mil import Var, mb
+from edgeqkv.backends.coreml.weights import WeightPool
+from edgeqkv.models.layers import Linear
+from edgeqkv.weights import Weight
+
+__all__ = ["ConvLayout", "Layout", "LinearLayout"]
+
+
+class Layout(Protocol):
+    """One way to lay out activations."""
+
+    channel_axis: int
+
+    def rows(self, table: Weight, index: Var) -> Var:
+        """Activations of the table's rows at ``index [S]``."""
+
+    def linear(self, x: Var, linear: Linear) -> Var:
+        """``x · weightᵀ + bias``."""
+
+    def last(self, x: Var) -> Var:
+        """Activations of the last token alone."""
+
+    def logits(self, x: Var, table: Weight) -> Var:
+        """``[S, vocabulary]``."""
+
+    def split_heads(self, x: Var, heads: int, dim: int) -> Var:
+        """``[1, heads, S, dim]``."""
+
+    def merge_heads(self, x: Var) -> Var:
+        """The inverse of `split_heads`."""
+
+
+class LinearLayout:
+    """``[1, S, C]``."""
+
+    channel_axis = 2
+
+    def __init__(self, weights: WeightPool) -> None:
+        self._weights = weights
+
+    def rows(self, table: Weight, index: Var) -> Var:
+        found = mb.gather(x=self._weights.constant(table, 2), indices=index, axis=0, validate_indices=False)
+        return mb.expand_dims(x=found, axes=[0])
+
+    def linear(self, x: Var, linear: Linear) -> Var:
+        return self._product(x, linear.weight, linear.bias)
+
+    def last(self, x: Var) -> Var:
+        return _last_along(x, 1)
+
+    def logits(self, x: Var, table: Weight) -> Var:
+        return mb.squeeze(x=self._product(x, table, None), axes=[0])
+
+    def split_heads(self, x: Var, heads: int, dim: int) -> Var:
+        return mb.transpose(x=mb.reshape(x=x, shape=[1, -1, heads, dim]), perm=[0, 2, 1, 3])
+
+    def merge_heads(self, x: Var) -> Var:
+        _, heads, _, dim = x.shape
+        return mb.reshape(x=mb.transpose(x=x, perm=[0, 2, 1, 3]), shape=[1, -1, heads * dim])
+
+    def _product(self, x: Var, weight: Weight, bias: Weight | None) -> Var:
+        added = self._weights.zeros(weight.shape[0]) if bias is None else self._weights.constant(bias, 1)
+        return mb.linear(x=x, weight=self._weights.constant(weight, 2), bias=added)
+
+
+class ConvLayout:
+    """``[1, C, 1, S]``. Weights are ``[out, in, 1, 1]``: the same bytes as ``[out, in]``."""
+
+    channel_axis = 1
+
+    def __init__(self, weights: WeightPool) -> None:
+        self._weights = weights
+
+    def rows(self, table: Weight, index: Var) -> Var:
+        """Looks in every part, and keeps what was found in the part that holds the row."""
+        found, start = None, 0
+        for part in self._weights.parts(table):
+            size = part.shape[0]
+            local = index if len(self._weights.parts(table)) == 1 else _clamped(index, start, size)
+            here = mb.gather(x=self._weights.constant(part, 4), indices=local, axis=0, validate_indices=False)
+            if found is None:
+                found = here
+            else:
+                beyond = mb.greater_equal(x=index, y=np.int32(start))
+                found = mb.select(cond=mb.reshape(x=beyond, shape=[-1, 1, 1, 1]), a=here, b=found)
+            start += size
+        return mb.transpose(x=found, perm=[3, 1, 2, 0])
+
+    def linear(self, x: Var, linear: Linear) -> Var:
+        bias = {"bias": self._weights.constant(linear.bias, 1)} if linear.bias is not None else {}
+        return mb.conv(x=x, weight=self._weights.constant(linear.weight, 4), **bias)
+
+    def last(self, x: Var) -> Var:
+        return _last_along(x, 3)
+
+    def logits(self, x: Var, table: Weight) -> Var:
+        parts = [mb.conv(x=x, weight=self._weights.constant(part, 4)) for part in self._weights.parts(table)]
+        whole = mb.concat(values=parts, axis=1) if len(parts) > 1 else parts[0]
+        return mb.transpose(x=mb.squeeze(x=whole, axes=[0, 2]), perm=[1, 0])
+
+    def split_heads(self, x: Var, heads: int, dim: int) -> Var:
+        return mb.transpose(x=mb.reshape(x=x, shape=[1, heads, dim, -1]), perm=[0, 1, 3, 2])
+
+    def merge_heads(self, x: Var) -> Var:
+        _, heads, _, dim = x.shape
+        return mb.reshape(x=mb.transpose(x=x, perm=[0, 1, 3, 2]), shape=[1, heads * dim, 1, -1])
+
+
+def _clamped(index: Var, start: int, size: int) -> Var:
+    """Where the rows are in a part that begins at ``start``; some row of the part for those that it lacks."""
+    local = mb.sub(x=index, y=np.int32(start))
+    return mb.minimum(x=mb.maximum(x=local, y=np.int32(0)), y=np.int32(size - 1))
+
+
+def _last_along(x: Var, axis: int) -> Var:
+    size = x.shape[axis]
+    if size == 1:
+        return x
+    begin = [size - 1 if dim == axis else 0 for dim in range(len(x.shape))]
+    return mb.slice_by_index(x=x, begin=begin, end=list(x.shape))
