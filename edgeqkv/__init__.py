@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeqkv.budget import budget
 from edgeqkv.errors import (
     BundleError,
     CheckpointError,
@@ -47,6 +48,7 @@ __all__ = [
     "Variant",
     "VariantError",
     "VerificationFailed",
+    "budget",
     "export",
     "load",
     "open",

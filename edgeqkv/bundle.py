@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from edgeqkv.artifact import Artifact
 from edgeqkv.backends import backend
 from edgeqkv.errors import BundleError, UnsupportedError
+from edgeqkv.perplexity import Quality
 from edgeqkv.proof import Verification
 from edgeqkv.session import Session
 
@@ -92,11 +93,13 @@ class QuantizationCard(_Record):
 
 
 class TargetCard(_Record):
-    """One target: the artifact, how its weights were quantized and, unless it was switched off, how it was verified."""
+    """One target: the artifact, how its weights were quantized, how it was verified (unless that was switched off), and
+    its perplexity on a text, if one was given."""
 
     artifact: Artifact
     quantization: QuantizationCard | None = None
     verification: Verification | None
+    quality: Quality | None = None
 
 
 class Manifest(_Record):

@@ -101,6 +101,12 @@ def export(
     calibrate: Annotated[
         Path | None, typer.Option("--calibrate", metavar="TEXT", help="Text on which to calibrate the quantization.")
     ] = None,
+    text: Annotated[
+        Path | None, typer.Option("--text", metavar="TEXT", help="Text on which to measure the perplexity.")
+    ] = None,
+    max_degradation: Annotated[
+        float, typer.Option("--max-degradation", help="Percent by which the perplexity on --text may rise.")
+    ] = 3.0,
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Prove the result before it is called done.")
     ] = True,
@@ -126,6 +132,8 @@ def export(
             tokenizer=tokenizer,
             head=keep_head,
             calibrate=calibrate,
+            text=text,
+            max_degradation=max_degradation / 100,
             verify=verify,
             overwrite=force,
             report=report,
@@ -143,6 +151,15 @@ def verify(
         Path | None,
         typer.Option("--against", metavar="MODEL", help="The checkpoint; without it the bundle's own proof."),
     ] = None,
+    text: Annotated[
+        Path | None, typer.Option("--text", metavar="TEXT", help="Text on which to measure the perplexity too.")
+    ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option("--tokenizer", help="tokenizer.json, if the bundle holds none.")
+    ] = None,
+    max_degradation: Annotated[
+        float, typer.Option("--max-degradation", help="Percent by which the perplexity may be above --against's.")
+    ] = 3.0,
     target: Target = None,
     as_json: Json = False,
 ) -> None:
@@ -151,22 +168,40 @@ def verify(
 
     opened = Bundle(bundle)
     original = edgeqkv.load(against) if against else None
-    results = {}
+    words = _tokenizer_of(opened, tokenizer) if text else None
+    results, measured = {}, {}
     with console.progress() as report, needed_for("verifying"):
+        from edgeqkv.perplexity import excess, measure
+        from edgeqkv.tokenizer import read_text
         from edgeqkv.verify import verify as verify_bundle
 
         for name in [target] if target else opened.targets:
             report(f"verifying {name}", None)
             results[name] = verify_bundle(opened, name, against=original)
+            if text and words:
+                tokens = words.encode(read_text(text))
+                measured[name] = measure(opened.session(name), tokens, text.name, original, report)
     if as_json:
-        console.print_json({"bundle": str(bundle), "targets": {n: r.model_dump() for n, r in results.items()}})
+        told = {
+            name: result.model_dump(mode="json")
+            | ({"quality": measured[name].model_dump(mode="json")} if name in measured else {})
+            for name, result in results.items()
+        }
+        console.print_json({"bundle": str(bundle), "targets": told})
     else:
         for name, result in results.items():
-            console.print_facts(f"{bundle} · {name}", [("verified", _verdict(result))])
-    failed = [f"{name}: {result.failure}" for name, result in results.items() if not result.passed]
-    if failed:
+            rows: list[tuple[str, object]] = [("verified", _verdict(result))]
+            rows += [("perplexity", _quality(measured[name]))] if name in measured else []
+            console.print_facts(f"{bundle} · {name}", rows)
+    problems = [
+        f"{bundle} does not compute what the original does: {name}: {result.failure}"
+        for name, result in results.items()
+        if not result.passed
+    ]
+    problems += filter(None, (excess(quality, name, max_degradation / 100) for name, quality in measured.items()))
+    if problems:
         # Printed and not raised: the results are out already, and JSON stays one document.
-        failure = VerificationFailed(f"{bundle} does not compute what the original does: {'; '.join(failed)}")
+        failure = VerificationFailed("; ".join(problems))
         console.print_error(failure)
         raise typer.Exit(failure.exit_code)
 
@@ -226,14 +261,19 @@ def demo(
 ) -> None:
     """The built-in trained model through all of it: inspect, export, verify, generate."""
     from edgeqkv import demo as built_in
+    from edgeqkv.backends import backend
 
     model, tokenizer = built_in.checkpoint_path(), built_in.tokenizer_path()
     inspect(model)
     typer.echo()
-    export(model, target=[target], out=out, tokenizer=tokenizer, force=(out / "manifest.json").is_file())
-    for name in target.split(","):
+    names = target.split(",")
+    # So small a model loses readability at 4 bits; 8 cost it nothing, where the target has them.
+    weights = "int8" if all("int8" in backend(name).weights for name in names) else None
+    replaces = (out / "manifest.json").is_file()
+    export(model, target=names, out=out, weights=weights, tokenizer=tokenizer, force=replaces)
+    for name in names:
         typer.echo()
-        generate(out, prompt=built_in.DEMO_PROMPT, max_tokens=120, target=name)
+        generate(out, prompt=built_in.DEMO_PROMPT, max_tokens=90, target=name)
 
 
 @app.command()
@@ -329,6 +369,7 @@ def _show_bundle(bundle: Any, seconds: float) -> None:
             ),
             ("- verified", _verdict(card.verification) if card.verification else "not (--no-verify)"),
         ]
+        rows += [("- perplexity", _quality(card.quality))] if card.quality else []
     rows += [("note", note) for note in bundle.manifest.model.notes]
     console.print_facts(f"{bundle.path} written in {seconds:.1f} s", rows)
 
@@ -340,6 +381,15 @@ def _verdict(result: Any) -> str:
         f"yes: {result.positions} tokens in {result.steps} calls, largest difference of a logit "
         f"{result.max_abs_error:.1e} ({result.tolerance:.1e} allowed), most likely token equal in "
         f"{result.argmax_equal} of {result.steps}"
+    )
+
+
+def _quality(quality: Any) -> str:
+    if quality.original is None:
+        return f"{quality.perplexity:.2f} on {quality.tokens} tokens of {quality.text}"
+    return (
+        f"{quality.perplexity:.2f} on {quality.tokens} tokens of {quality.text}; the original's {quality.original:.2f} "
+        f"({quality.degradation:+.2%})"
     )
 
 

@@ -27,6 +27,7 @@ from edgeqkv.bundle import (
 from edgeqkv.errors import InputError, UnsupportedError, VariantError, VerificationFailed
 from edgeqkv.extras import installed_version
 from edgeqkv.model import Model
+from edgeqkv.perplexity import Quality, excess, measure
 from edgeqkv.progress import Report, silent
 from edgeqkv.proof import Proof, Verification
 from edgeqkv.tokenizer import Tokenizer, read_text
@@ -37,7 +38,7 @@ from edgeqkv.weights import PRECISIONS
 __all__ = ["check_variant", "export"]
 
 _DEFAULT_CHUNK = 128
-_CALIBRATION_LENGTH, _CALIBRATION_SEQUENCES = 512, 64
+_CALIBRATION_LENGTH, _CALIBRATION_SEQUENCES = 512, 128
 
 
 def export(
@@ -54,6 +55,8 @@ def export(
     tokenizer: str | Path | None = None,
     head: str | None = None,
     calibrate: str | Path | None = None,
+    text: str | Path | None = None,
+    max_degradation: float = 0.03,
     verify: bool = True,
     overwrite: bool = False,
     report: Report = silent,
@@ -73,12 +76,15 @@ def export(
         tokenizer: a ``tokenizer.json`` to put into the bundle.
         head: precision of the token table and the head, if it is to differ from ``weights``.
         calibrate: a text file on which to calibrate the quantization; without one it rounds to nearest.
+        text: a text file on which to measure the perplexity of every artifact and of the model.
+        max_degradation: how much higher an artifact's perplexity may be, as a part of the model's.
         verify: compare every artifact with the model before it is called done.
         overwrite: replace a bundle at ``out``.
         report: told of the progress.
 
     Raises:
-        VerificationFailed: an artifact does not compute what the model does; no bundle is written.
+        VerificationFailed: an artifact does not compute what the model does, or its perplexity is too high; no bundle
+            is written.
         EdgeQKVError: the input is wrong; the subclass says in which way.
     """
     names = list(dict.fromkeys([target] if isinstance(target, str) else target))
@@ -108,11 +114,13 @@ def export(
         }
         card = _tokenizer_card(words, staging)
         results = _prove(stored, artifacts, staging, report) if verify else dict.fromkeys(artifacts)
+        measured = _measure(model, artifacts, staging, text, words, max_degradation, report)
         targets = {
             name: TargetCard(
                 artifact=artifact,
                 quantization=_quantization(artifact, head, calibrate),
                 verification=results[name],
+                quality=measured.get(name),
             )
             for name, artifact in artifacts.items()
         }
@@ -210,6 +218,33 @@ def _quantization(artifact: Artifact, head: str | None, calibrate: str | Path | 
         method="nearest" if calibrate is None else "gptq",
         calibration=None if calibrate is None else Path(calibrate).name,
     )
+
+
+def _measure(
+    model: Model,
+    artifacts: dict[str, Artifact],
+    staging: Staged,
+    text: str | Path | None,
+    words: Tokenizer | None,
+    max_degradation: float,
+    report: Report,
+) -> dict[str, Quality]:
+    """The perplexity of every artifact, if there is a text to measure it on."""
+    if text is None:
+        return {}
+    if words is None:
+        raise InputError(f"measuring the perplexity on {text} needs the model's tokenizer; give it with --tokenizer")
+    tokens = words.encode(read_text(Path(text)))
+    measured = {}
+    for name, artifact in artifacts.items():
+        runtime = backend(name)
+        session = runtime.open(staging.path, artifact, runtime.engines[0])
+        quality = measure(session, tokens, Path(text).name, model, report)
+        too_much = excess(quality, runtime.title, max_degradation)
+        if too_much:
+            raise VerificationFailed(f"{too_much}. No bundle was written")
+        measured[name] = quality
+    return measured
 
 
 def _tokenizer_card(words: Tokenizer | None, staging: Staged) -> TokenizerCard | None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import edgeqkv
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
+
+# Tests run side by side, and tiny products gain nothing from more threads. The variable is for the processes that
+# tests start.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 DATA = Path(__file__).parent / "data" / "checkpoints"
 
