@@ -1,6 +1,6 @@
 """The command line: one thin function a command. The work is done by the modules of the same names.
 
-Exit codes: 0 fine, 1 a check failed (verification), 2 wrong input.
+Exit codes: 0 fine, 1 a check failed (verification, budget), 2 wrong input.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import typer
 
 import edgeqkv
 from edgeqkv import console
+from edgeqkv.budget import commands
 from edgeqkv.errors import EdgeQKVError, VerificationFailed
 from edgeqkv.extras import installed_version, needed_for
 
@@ -62,7 +63,7 @@ def export(
     model: CheckpointPath,
     target: Annotated[
         list[str] | None,
-        typer.Option("--target", "-t", help="onnx; repeat it or give a comma list. Default: onnx."),
+        typer.Option("--target", "-t", help="onnx; repeat it or give a comma list. Default: the recipe's, or onnx."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -107,6 +108,9 @@ def export(
     max_degradation: Annotated[
         float, typer.Option("--max-degradation", help="Percent by which the perplexity on --text may rise.")
     ] = 3.0,
+    recipe: commands.RecipeName = None,
+    device: commands.DeviceNames = None,
+    own_devices: commands.DevicesFile = None,
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Prove the result before it is called done.")
     ] = True,
@@ -114,26 +118,32 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write MODEL as a bundle for one or more targets, and prove it."""
-    targets = [name.strip() for entry in target or ["onnx"] for name in entry.split(",")]
+    from edgeqkv.recipes import Choices
+
+    named = [name.strip() for entry in target or [] for name in entry.split(",")]
     if tokenizer is None and (beside := model.with_name("tokenizer.json")).is_file():
         tokenizer = beside
     started = time.perf_counter()
+    loaded, asked = edgeqkv.load(model), Choices(None, form, weights, state, context, chunk)
+    targets, choices = commands.complete(loaded, named, asked, recipe, device or [], own_devices)
     with console.progress() as report:
         bundle = edgeqkv.export(
-            edgeqkv.load(model),
+            loaded,
             targets,
             out=out or Path("build") / model.stem,
             variant=variant,
-            weights=weights,
-            state=state,
-            context=context,
-            chunk=chunk,
-            form=form,
+            weights=choices.weights,
+            state=choices.state,
+            context=choices.context,
+            chunk=choices.chunk,
+            form=choices.form,
             tokenizer=tokenizer,
             head=keep_head,
             calibrate=calibrate,
             text=text,
             max_degradation=max_degradation / 100,
+            devices=device or (),
+            own_devices=own_devices,
             verify=verify,
             overwrite=force,
             report=report,
@@ -146,7 +156,7 @@ def export(
 
 @app.command()
 def verify(
-    bundle: BundlePath,
+    bundle: Annotated[Path, typer.Argument(metavar="DIR", help="A bundle, or a Core ML package (.mlpackage).")],
     against: Annotated[
         Path | None,
         typer.Option("--against", metavar="MODEL", help="The checkpoint; without it the bundle's own proof."),
@@ -161,9 +171,13 @@ def verify(
         float, typer.Option("--max-degradation", help="Percent by which the perplexity may be above --against's.")
     ] = 3.0,
     target: Target = None,
+    engine: Engine = None,
     as_json: Json = False,
 ) -> None:
     """Prove a bundle again: its files, and its logits against the original's. Exits 1 if they differ."""
+    if bundle.suffix == ".mlpackage":
+        _verify_package(bundle, against, engine, as_json)
+        return
     from edgeqkv.bundle import Bundle
 
     opened = Bundle(bundle)
@@ -177,7 +191,7 @@ def verify(
 
         for name in [target] if target else opened.targets:
             report(f"verifying {name}", None)
-            results[name] = verify_bundle(opened, name, against=original)
+            results[name] = verify_bundle(opened, name, against=original, engine=engine)
             if text and words:
                 tokens = words.encode(read_text(text))
                 measured[name] = measure(opened.session(name), tokens, text.name, original, report)
@@ -303,6 +317,9 @@ def doctor(as_json: Json = False) -> None:
     console.print_table(("backend", "state", "packages", "to add it"), rows)
 
 
+commands.register(app)
+
+
 def main() -> None:
     """The ``edgeqkv`` command."""
     debug = "--debug" in sys.argv
@@ -319,6 +336,37 @@ def main() -> None:
     except BrokenPipeError:  # the reader of a pipe has had enough
         sys.stderr.close()
         sys.exit(0)
+
+
+def _verify_package(path: Path, against: Path | None, engine: str | None, as_json: bool) -> None:
+    """A Core ML package without its bundle: against the original, or on its own."""
+    with console.progress() as report, needed_for("verifying a Core ML package"):
+        from edgeqkv.backends.coreml.standalone import examine
+        from edgeqkv.verify import verify_package
+
+        report(f"verifying {path.name}", None)
+        if against is None:
+            found = examine(path)
+            told = {"functions": found}
+            wrong = [f"{name} gives results that are not numbers" for name, each in found.items() if not each["finite"]]
+        else:
+            result = verify_package(path, edgeqkv.load(against), engine)
+            told = {"verification": result.model_dump(mode="json")}
+            wrong = [] if result.passed else [result.failure]
+    if as_json:
+        console.print_json({"package": str(path), **told})
+    elif against is not None:
+        console.print_facts(str(path), [("verified", _verdict(result))])
+    else:
+        for name, each in found.items():
+            ends = {kind: ", ".join(f"{n} {spec}" for n, spec in each[kind].items()) for kind in ("inputs", "outputs")}
+            states = ", ".join(f"{n} {spec}" for n, spec in each["states"].items()) or "none"
+            runs = f"on zeros, in fp32 and in fp16, {each['fp16_difference']:.1e} apart" if each["finite"] else "no"
+            console.print_facts(f"{path} · {name}", [*ends.items(), ("states", states), ("runs", runs)])
+    if wrong:
+        failure = VerificationFailed(f"{path}: {'; '.join(wrong)}")
+        console.print_error(failure)
+        raise typer.Exit(failure.exit_code)
 
 
 def _show_model(facts: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ from edgeqkv.proof import Proof, Verification, compare, pieces
 if TYPE_CHECKING:
     from edgeqkv.model import Model
 
-__all__ = ["make_proof", "verify", "verify_artifact"]
+__all__ = ["make_proof", "verify", "verify_artifact", "verify_package"]
 
 _SEED = 20260701
 
@@ -70,12 +70,37 @@ def verify(
             f"{bundle.path} was calibrated on {how.calibration}, so the checkpoint alone does not say what its weights "
             f"must be: leave out --against to use the bundle's own proof"
         )
+    return _verify_against(against, bundle.path, artifact, how.head if how else None, engine)
+
+
+def verify_package(path: Path, against: Model, engine: str | None = None) -> Verification:
+    """Prove a Core ML package that edgeqkv exported, without its bundle, against the original.
+
+    Its weights are taken to be rounded to nearest; a calibrated one differs, and only its bundle can prove it.
+
+    Raises:
+        UnsupportedError: somebody else made it.
+        InputError: the original is of another variant.
+    """
+    with needed_for("reading a Core ML package"):
+        from edgeqkv.backends.coreml.standalone import read_artifact
+    artifact = read_artifact(path)
+    if artifact.details["variant"] != str(against.variant):
+        raise InputError(
+            f"{against.source.path.name} is {against.variant}, and {path} was exported from a model that is "
+            f"{artifact.details['variant']}"
+        )
+    return _verify_against(against, path.parent, artifact, None, engine)
+
+
+def _verify_against(
+    original: Model, directory: Path, artifact: Artifact, head: str | None, engine: str | None
+) -> Verification:
     with needed_for("comparing with a checkpoint"):
         from edgeqkv import quantize
-    against.check_finite()
-    recipe = quantize.Recipe(artifact.weights, how.head if how else None)
-    original = quantize.apply(against.with_context(artifact.context), recipe)
-    return verify_artifact(bundle.path, artifact, make_proof(original, artifact.context, artifact.chunk), engine)
+    original.check_finite()
+    stored = quantize.apply(original.with_context(artifact.context), quantize.Recipe(artifact.weights, head))
+    return verify_artifact(directory, artifact, make_proof(stored, artifact.context, artifact.chunk), engine)
 
 
 def make_proof(model: Model, context: int, chunk: int) -> Proof:

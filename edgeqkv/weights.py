@@ -101,8 +101,8 @@ class QuantizedWeight(Weight):
 
     Attributes:
         codes: int8 ``[rows, columns]``, within the scheme's range whatever its bits.
-        scales: float32 ``[rows, columns / block]``, each a number that float16 can hold, so that every format stores
-            the same one.
+        scales: float32 ``[rows, columns / block]``, of so few digits that every code times its scale is exact in
+            float16, so that all formats restore the same numbers.
         scheme: how it was quantized. Its block divides the columns.
     """
 
@@ -122,3 +122,14 @@ class QuantizedWeight(Weight):
         rows, columns = self.codes.shape
         blocks = self.codes.view(rows, -1, self.scheme.block).float()
         return (blocks * self.scales[:, :, None]).view(rows, columns)
+
+    def rows(self, start: int, stop: int) -> QuantizedWeight:
+        if (start, stop) == (0, self.shape[0]):
+            return self
+        return replace(
+            self,
+            name=f"{self.name}[{start}:{stop}]",
+            tensor=self.tensor[start:stop],
+            codes=self.codes[start:stop],
+            scales=self.scales[start:stop],
+        )

@@ -11,6 +11,8 @@ __all__ = ["nearest", "quantized", "round_to", "scales_of"]
 # A block of zeros has no scale of its own; any positive one reproduces it. This is float16's smallest normal number.
 _TINY = 2.0**-14
 
+_HALF_DIGITS = 11  # binary digits of a float16 number, the hidden one included
+
 
 def nearest(weight: Weight, scheme: Scheme) -> QuantizedWeight:
     """Quantize a matrix ``[rows, columns]``; the scheme's block must divide the columns."""
@@ -22,8 +24,14 @@ def nearest(weight: Weight, scheme: Scheme) -> QuantizedWeight:
 
 
 def scales_of(largest: torch.Tensor, scheme: Scheme) -> torch.Tensor:
-    """The scales at which the largest magnitudes fall on the highest code; numbers that float16 can hold."""
-    return (largest / scheme.highest).clamp_min(_TINY).half().float()
+    """The least scales at which the largest magnitudes fall on the highest code or below it.
+
+    They are rounded up to so few binary digits that every code times its scale is exact in float16. Formats that
+    restore weights in float16 and those that do it in float32 then compute with the very same numbers.
+    """
+    digits = _HALF_DIGITS - (scheme.bits - 1)
+    fraction, exponent = torch.frexp((largest / scheme.highest).clamp_min(_TINY))
+    return torch.ldexp((fraction * 2**digits).ceil() / 2**digits, exponent)
 
 
 def round_to(values: torch.Tensor, scales: torch.Tensor, scheme: Scheme) -> torch.Tensor:

@@ -41,9 +41,9 @@ class CoreMLBackend:
             "swift-transformers-1": "for that library's runner, with causalMask (its releases up to 1.3.3)",
         }
     )
-    weights = ("fp16",)
+    weights = ("int4", "int8", "fp16")
     states = ("fp16",)
-    engines = ("coreml", "evaluator") if sys.platform == "darwin" else ("evaluator",)
+    engines = (*(("coreml",) if sys.platform == "darwin" else ()), "evaluator", "evaluator-fp16")
     proof_engine = "evaluator"
 
     def export(self, model: Model, directory: Path, request: Request, report: Report) -> Artifact:

@@ -55,6 +55,7 @@ def _facts(model: Model, artifact: Artifact, version: str) -> dict[str, str]:
         "edgeqkv.version": version,
         "edgeqkv.variant": str(model.variant),
         "edgeqkv.form": artifact.form,
+        "edgeqkv.weights": artifact.weights,
         "edgeqkv.context": str(artifact.context),
         "edgeqkv.chunk": str(artifact.chunk),
         "edgeqkv.state": state,

@@ -87,7 +87,7 @@ class CoreMLSession(Session):
     Args:
         directory: where the package lies.
         artifact: its description.
-        engine: "evaluator", or on a Mac "coreml"; or an engine that is open already.
+        engine: "evaluator", "evaluator-fp16", or on a Mac "coreml"; or an engine that is open already.
 
     Raises:
         UnsupportedError: there is no such engine here.
@@ -143,6 +143,8 @@ _TOLD: Final[Mapping[str, Callable[[int, int], npt.NDArray[Any]]]] = {
 def _engine(name: str, path: Path, artifact: Artifact) -> Engine:
     if name == "evaluator":
         return EvaluatorEngine(path, artifact)
+    if name == "evaluator-fp16":
+        return EvaluatorEngine(path, artifact, "fp16")
     if name == "coreml":
         return CoreMLEngine(path, artifact)
-    raise UnsupportedError(f"Core ML has no engine '{name}'; it has coreml (on a Mac) and evaluator")
+    raise UnsupportedError(f"Core ML has no engine '{name}'; it has coreml (on a Mac), evaluator and evaluator-fp16")

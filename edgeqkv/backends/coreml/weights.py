@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from edgeqkv.backends.coreml.mil import Var, mb
-from edgeqkv.weights import Weight
+from edgeqkv.backends.coreml.mil import Var, mb, types
+from edgeqkv.weights import QuantizedWeight, Weight
 
 __all__ = ["LARGEST_DIMENSION", "WeightPool"]
 
 LARGEST_DIMENSION: Final = 16384
 """The Neural Engine takes no tensor with a larger dimension (public reports; not documented)."""
+
+
+# A weight, a part of a quantized one, or the size of a bias of zeros.
+_Key = Weight | tuple[QuantizedWeight, str] | int
 
 
 class WeightPool:
@@ -25,10 +30,10 @@ class WeightPool:
     """
 
     def __init__(self) -> None:
-        self._arrays: dict[Weight | int, npt.NDArray[np.float16]] = {}
-        self._ids: dict[Weight | int, str] = {}
+        self._arrays: dict[_Key, npt.NDArray[Any]] = {}
+        self._ids: dict[_Key, str] = {}
         self._parts: dict[Weight, tuple[Weight, ...]] = {}
-        self._constants: dict[Weight | int, Var] = {}
+        self._constants: dict[_Key, Var] = {}
 
     def begin_function(self) -> None:
         """From here on, constants are made in another function."""
@@ -44,21 +49,48 @@ class WeightPool:
 
     def constant(self, weight: Weight, rank: int) -> Var:
         """The weight as a constant of ``rank`` dimensions, those that it lacks being 1 at the end."""
+        if isinstance(weight, QuantizedWeight):
+            return self._restored(weight, rank)
         if weight not in self._arrays:
-            array = weight.stored().contiguous().numpy()
-            self._arrays[weight] = array.reshape(array.shape + (1,) * (rank - array.ndim))
+            self._arrays[weight] = _with_rank(weight.stored(), rank)
             weight.release_pages()
         return self._constant(weight, weight.name)
+
+    def _restored(self, weight: QuantizedWeight, rank: int) -> Var:
+        """The codes and scales as constants, and the operation that multiplies them when the model is loaded."""
+        if weight not in self._constants:
+            codes, scales = (weight, "codes"), (weight, "scales")
+            if codes not in self._arrays:
+                integers = _with_rank(weight.codes, rank)
+                narrow = weight.scheme.bits == 4
+                self._arrays[codes] = integers.astype(types.np_int4_dtype) if narrow else integers
+                self._arrays[scales] = _with_rank(weight.scales.half(), rank)
+                weight.release_pages()
+            self._constants[weight] = mb.constexpr_blockwise_shift_scale(
+                data=self._constant(codes, f"{weight.name}_codes"),
+                scale=self._constant(scales, f"{weight.name}_scales"),
+                name=_valid(weight.name),
+            )
+        return self._constants[weight]
 
     def zeros(self, size: int) -> Var:
         """The bias of a matrix product that has none: ``linear`` would make one of its own at every place."""
         self._arrays.setdefault(size, np.zeros(size, np.float16))
         return self._constant(size, f"zeros_{size}")
 
-    def _constant(self, key: Weight | int, name: str) -> Var:
+    def _constant(self, key: _Key, name: str) -> Var:
         if key not in self._constants:
-            # coremltools makes names valid itself, but only where a function is called "main".
-            constant = mb.const(val=self._arrays[key], name=re.sub(r"\W", "_", name, flags=re.ASCII))
+            constant = mb.const(val=self._arrays[key], name=_valid(name))
             constant.op.weight_id = self._ids.setdefault(key, str(len(self._ids)))
             self._constants[key] = constant
         return self._constants[key]
+
+
+def _with_rank(tensor: torch.Tensor, rank: int) -> npt.NDArray[Any]:
+    array = tensor.contiguous().numpy()
+    return array.reshape(array.shape + (1,) * (rank - array.ndim))
+
+
+def _valid(name: str) -> str:
+    # coremltools makes names valid itself, but only where a function is called "main".
+    return re.sub(r"\W", "_", name, flags=re.ASCII)

@@ -1,0 +1,115 @@
+"""A package on its own, without the bundle that it came in: what it is, and whether it runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeqkv.artifact import Artifact, StateTensor
+from edgeqkv.backends import Request
+from edgeqkv.backends.coreml.evaluator import Evaluator, Precision
+from edgeqkv.backends.coreml.forms import FORMS
+from edgeqkv.backends.coreml.package import FeatureSpec, Function, Package
+from edgeqkv.errors import UnsupportedError
+from edgeqkv.variants import Variant
+
+__all__ = ["examine", "read_artifact"]
+
+_FACTS = {"form", "weights", "context", "chunk", "variant"}
+
+_NUMPY = {"fp32": np.float32, "fp16": np.float16, "int32": np.int32}
+
+
+def read_artifact(path: Path) -> Artifact:
+    """The description of a package that edgeqkv exported, from the package itself.
+
+    Raises:
+        UnsupportedError: somebody else made it, so that nothing says how it is to be called.
+        BundleError: it is damaged.
+    """
+    package = Package(path)
+    facts = {
+        key.removeprefix("edgeqkv."): value for key, value in package.metadata.items() if key.startswith("edgeqkv.")
+    }
+    if not set(facts) >= _FACTS:
+        raise UnsupportedError(
+            f"{path} was not exported by edgeqkv, so there is nothing to compare it with: leave out --against to run "
+            f"its functions and see whether their results are numbers"
+        )
+    interface = FORMS[facts["form"]].interface
+    request = Request(
+        form=facts["form"],
+        weights=facts["weights"],
+        state="fp16",
+        context=int(facts["context"]),
+        chunk=int(facts["chunk"]),
+    )
+    function = package.function()
+    roles = ("kv",) if Variant.parse(facts["variant"]).sharing.tensors == 1 else ("k", "v")
+    vocab_size = function.outputs["logits"].shape[-1]
+    return Artifact(
+        target="coreml",
+        form=request.form,
+        weights=request.weights,
+        state=request.state,
+        context=request.context,
+        chunk=request.chunk,
+        vocab_size=vocab_size,
+        axes=("layers", "kv_heads", "context", "head_dim"),
+        graphs=tuple(graph.model_copy(update={"file": path.name}) for graph in interface.graphs(request, vocab_size)),
+        state_tensors=tuple(
+            StateTensor(
+                name=interface.states[role],
+                role=role,
+                layer=None,
+                dtype="fp16",
+                shape=function.states[interface.states[role]].shape,
+            )
+            for role in roles
+        ),
+        versions={},
+        details={"variant": facts["variant"]},
+    )
+
+
+def examine(path: Path) -> dict[str, Any]:
+    """Run every function of any package once, on zeros, in both precisions.
+
+    Returns:
+        For every function its ``inputs``, ``outputs`` and ``states`` in words, the ``operations`` by type with how
+        many there are, whether the results are ``finite``, in fp32 and with fp16's rounding, and by how much the two
+        differ (``fp16_difference``).
+
+    Raises:
+        UnsupportedError: it has operations that the evaluator does not know; they are named.
+        BundleError: it is damaged.
+    """
+    package = Package(path)
+    return {name: _examined(package, function) for name, function in package.functions.items()}
+
+
+def _examined(package: Package, function: Function) -> dict[str, Any]:
+    exact, rounded = (_results(package, function, precision) for precision in ("fp32", "fp16"))
+    pairs = [(exact[name].astype(np.float64), rounded[name].astype(np.float64)) for name in exact]
+    return {
+        "inputs": _in_words(function.inputs),
+        "outputs": _in_words(function.outputs),
+        "states": _in_words(function.states),
+        "operations": dict(Counter(op.type for op in function.operations if op.type != "const").most_common()),
+        "finite": all(bool(np.isfinite(values).all()) for pair in pairs for values in pair),
+        "fp16_difference": max((float(np.abs(a - b).max(initial=0.0)) for a, b in pairs), default=0.0),
+    }
+
+
+def _results(package: Package, function: Function, precision: Precision) -> dict[str, npt.NDArray[Any]]:
+    evaluator = Evaluator(package, function.name, precision)
+    zeros = {name: np.zeros(spec.shape, _NUMPY[spec.dtype]) for name, spec in function.inputs.items()}
+    return evaluator.run(zeros, evaluator.new_state())
+
+
+def _in_words(specs: dict[str, FeatureSpec]) -> dict[str, str]:
+    return {name: str(spec) for name, spec in specs.items()}
