@@ -281,8 +281,8 @@ def demo(
     inspect(model)
     typer.echo()
     names = target.split(",")
-    # So small a model loses readability at 4 bits; 8 cost it nothing, where the target has them.
-    weights = "int8" if all("int8" in backend(name).weights for name in names) else None
+    # So small a model loses readability at 4 bits; 8 cost it nothing, where every target has them.
+    weights = next(choice for choice in ("int8", "fp16") if all(choice in backend(name).weights for name in names))
     replaces = (out / "manifest.json").is_file()
     export(model, target=names, out=out, weights=weights, tokenizer=tokenizer, force=replaces)
     for name in names:

@@ -24,6 +24,7 @@ __all__ = ["TARGETS", "Backend", "Request", "backend"]
 
 _REGISTRY: Final = {
     "onnx": "edgeqkv.backends.onnx",
+    "executorch": "edgeqkv.backends.executorch",
     "coreml": "edgeqkv.backends.coreml",
 }
 

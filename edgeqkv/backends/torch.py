@@ -43,7 +43,7 @@ class TorchOps(Ops[Tensor]):
         return weight.values()
 
     def embed(self, tokens: Tensor, token_table: Weight, position_table: Weight) -> Tensor:
-        positions = torch.arange(self.position, self.position + len(tokens))
+        positions = torch.arange(self.position, self.position + tokens.shape[0])
         return F.embedding(tokens, self.values(token_table)) + self.values(position_table)[positions]
 
     def layer_norm(self, x: Tensor, norm: Norm) -> Tensor:

@@ -1,0 +1,61 @@
+"""ExecuTorch: one ``.pte`` that the stock runners drive, with the state in the file's own memory plan.
+
+Nothing of ExecuTorch is imported before `ExecuTorchBackend.export` or `ExecuTorchBackend.open` is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from edgeqkv.extras import needed_for
+
+if TYPE_CHECKING:
+    from edgeqkv.artifact import Artifact
+    from edgeqkv.backends import Request
+    from edgeqkv.model import Model
+    from edgeqkv.progress import Report
+    from edgeqkv.session import Session
+
+__all__ = ["BACKEND", "ExecuTorchBackend"]
+
+
+class ExecuTorchBackend:
+    """Exports through ``torch.export`` and XNNPACK; runs in ExecuTorch's own runtime."""
+
+    name = "executorch"
+    title = "ExecuTorch"
+    packages = ("torch", "executorch", "torchao")
+    extra = "executorch"
+    forms: Mapping[str, str] = MappingProxyType(
+        {
+            "stock": "one method 'forward' for 1 to chunk tokens, as the stock LLM runners call it",
+            "static": "two methods of fixed shapes, 'prefill' and 'decode', that share weights and state",
+            "portable": "as stock, but of core operators only: no custom attention, no update_cache",
+        }
+    )
+    weights = ("fp32", "fp16")
+    states = ("fp32", "fp16")
+    engines = ("executorch",)
+    proof_engine = "executorch"
+
+    def export(self, model: Model, directory: Path, request: Request, report: Report) -> Artifact:
+        """Write ``model.pte`` into ``directory``."""
+        with needed_for("exporting to ExecuTorch"):
+            from edgeqkv.backends.executorch.export import export
+        return export(model, directory, request, report)
+
+    def open(self, directory: Path, artifact: Artifact, engine: str) -> Session:
+        """A session on the ``model.pte`` in ``directory``.
+
+        Raises:
+            BundleError: the file is missing or damaged.
+        """
+        with needed_for("running an ExecuTorch model"):
+            from edgeqkv.backends.executorch.session import ExecuTorchSession
+        return ExecuTorchSession(directory, artifact)
+
+
+BACKEND: Final = ExecuTorchBackend()

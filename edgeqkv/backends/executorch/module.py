@@ -1,0 +1,109 @@
+"""The module that is exported: a decoder's weights as parameters, its state as buffers."""
+
+from __future__ import annotations
+
+from typing import Any, Self, cast
+
+import torch
+from torch import nn
+
+from edgeqkv.backends import Request
+from edgeqkv.backends.executorch.ops import OPS, promise
+from edgeqkv.model import Model
+from edgeqkv.models.decoder import decode
+from edgeqkv.models.layers import Attention
+from edgeqkv.weights import PRECISIONS, Weight
+
+__all__ = ["DecoderModule", "state_name", "state_of"]
+
+
+def state_name(layer: int, role: str) -> str:
+    """A state buffer's name, by which the file's memory plan calls it too."""
+    return f"state_{layer}_{role}"
+
+
+def state_of(name: str) -> tuple[int, str] | None:
+    """The layer and role of a buffer that `state_name` named, or None."""
+    match name.split("_"):
+        case ["state", layer, role]:
+            return int(layer), role
+    return None
+
+
+class DecoderModule(nn.Module):
+    """``forward(tokens i64 [1, T], input_pos i64 [1]) → logits f32 [1, vocabulary]`` of the last token.
+
+    The stock runners call a method of this signature, chunk by chunk and then token by token.
+    """
+
+    def __init__(self, model: Model, request: Request) -> None:
+        super().__init__()
+        self.network = model.network
+        self.context = request.context
+        self.interpreter = OPS[request.form]
+        self.weights: dict[str, Weight] = {}
+        self._names: dict[Weight, str] = {}
+        norms = _norm_weights(model)
+        for index, weight in enumerate(model.weights):
+            name = f"weight_{index}"
+            # Norms are computed in float32 whatever stores the rest: they are small, and sensitive.
+            tensor = weight.values() if weight in norms else weight.stored()
+            self.register_parameter(name, _Constant(_with_own_storage(tensor)))
+            self.weights[name] = weight
+            self._names[weight] = name
+        for layer, block in enumerate(model.network.blocks):
+            for role in _roles(block.attention):
+                heads = block.attention.heads
+                state = torch.zeros(1, request.context, heads.kv, heads.dim, dtype=PRECISIONS[request.state])
+                self.register_buffer(state_name(layer, role), state)
+
+    def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor) -> torch.Tensor:
+        position = cast("int", input_pos[0].item())
+        promise(position >= 0)
+        promise(position < self.context)
+        promise(position + tokens.shape[1] <= self.context)
+        ops = self.interpreter(position, self._parameter_of, self._state_of)
+        return decode(ops, self.network, tokens[0])
+
+    def _parameter_of(self, weight: Weight) -> torch.Tensor:
+        return self.get_parameter(self._names[weight])
+
+    def _state_of(self, layer: int, role: str) -> torch.Tensor:
+        return self.get_buffer(state_name(layer, role))
+
+
+class _Constant(nn.Parameter):
+    """A weight that nothing will change, so that a deep copy of it is itself.
+
+    Lowering deep-copies every subgraph that it hands to a delegate, weights and all. Copying them would hold the
+    model in memory three times.
+    """
+
+    def __new__(cls, tensor: torch.Tensor) -> Self:
+        return super().__new__(cls, tensor, requires_grad=False)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+
+def _roles(attention: Attention) -> tuple[str, ...]:
+    return ("kv",) if attention.k is attention.v else ("k", "v")
+
+
+def _norm_weights(model: Model) -> set[Weight]:
+    norms = [norm for block in model.network.blocks for norm in (block.ln_1, block.ln_2)]
+    return {weight for norm in (*norms, model.network.ln_f) for weight in (norm.scale, norm.bias)}
+
+
+def _with_own_storage(tensor: torch.Tensor) -> torch.Tensor:
+    """The same memory as a tensor whose storage is no larger than it is.
+
+    XNNPACK's serializer writes a constant's whole storage, which for a part of a fused projection or of the
+    position table would be all of the tensor that it is a part of.
+    """
+    storage = tensor.untyped_storage()
+    if storage.nbytes() == tensor.nbytes:
+        return tensor
+    start = tensor.storage_offset() * tensor.element_size()
+    own = storage[start : start + tensor.nbytes]
+    return torch.empty(0, dtype=tensor.dtype).set_(own, 0, tensor.shape, tensor.stride())

@@ -1,0 +1,120 @@
+"""The interpreters that are traced into an ExecuTorch program: the torch one, with its state in planned memory.
+
+Activations are float32. Weights and state may be stored in fp16: a matrix product with fp16 weights and an
+attention over an fp16 state are computed in fp16, for XNNPACK and the attention operator take operands of one type
+alone; their results are widened again, so that norms and the residual stream keep float32.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+
+from edgeqkv.backends.torch import TorchOps
+from edgeqkv.models.layers import Linear
+from edgeqkv.ops import Heads
+from edgeqkv.weights import Weight
+
+__all__ = ["OPS", "ExecuTorchOps", "PortableOps", "StockOps", "promise"]
+
+Tensor = torch.Tensor
+
+promise: Final[Callable[[bool], None]] = torch._check
+"""Tell torch.export what it cannot know of a position; without it, shapes that depend on one cannot be traced."""
+
+
+class ExecuTorchOps(TorchOps):
+    """What every form has in common.
+
+    Args:
+        position: where the first token stands, a symbol during tracing.
+        weight: the parameter that holds a weight.
+        state: the buffer ``[1, context, kv_heads, head_dim]`` of a layer and role (``kv``, ``k`` or ``v``).
+    """
+
+    def __init__(self, position: int, weight: Callable[[Weight], Tensor], state: Callable[[int, str], Tensor]) -> None:
+        self.position = position
+        self._weight = weight
+        self._state = state
+
+    def values(self, weight: Weight) -> Tensor:
+        return self._weight(weight)
+
+    def embed(self, tokens: Tensor, token_table: Weight, position_table: Weight) -> Tensor:
+        # Not `len(tokens)`, which would fix the length that it is traced with.
+        positions = self.position + torch.arange(tokens.shape[0])
+        rows = F.embedding(tokens, self.values(token_table)).float()
+        return rows + F.embedding(positions, self.values(position_table)).float()
+
+    def linear(self, x: Tensor, linear: Linear) -> Tensor:
+        weight, bias = self.values(linear.weight), self.values(linear.bias) if linear.bias else None
+        return F.linear(x.to(weight.dtype), weight, bias).float()
+
+    def logits(self, x: Tensor, table: Weight) -> Tensor:
+        weight = self.values(table)
+        return F.linear(x.to(weight.dtype), weight).float()
+
+    def attention(self, layer: int, q: Tensor, k: Tensor, v: Tensor, heads: Heads) -> Tensor:
+        steps = q.shape[0]
+        keys = self._append(self._state(layer, "kv" if v is k else "k"), k.view(1, steps, heads.kv, heads.dim))
+        values = keys
+        if v is not k:
+            values = self._append(self._state(layer, "v"), v.view(1, steps, heads.kv, heads.dim))
+        queries = q.view(1, steps, heads.query, heads.dim).to(keys.dtype)
+        return self._attend(queries, keys, values).reshape(steps, -1).float()
+
+    @abstractmethod
+    def _append(self, state: Tensor, rows: Tensor) -> Tensor:
+        """Write ``rows [1, S, KV, D]`` into the state at the position; what is to be attended to."""
+
+    @abstractmethod
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Causal attention of ``q [1, S, H, D]`` to ``k, v [1, T, KV, D]``; ``[1, S, H, D]``."""
+
+
+class StockOps(ExecuTorchOps):
+    """With the custom operators of ExecuTorch's LLM extension, which read and write the state in place."""
+
+    def _append(self, state: Tensor, rows: Tensor) -> Tensor:
+        torch.ops.llama.update_cache(rows.to(state.dtype), state, self.position)
+        return state
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        # Whatever k and v are, the operator takes a buffer for each: the same one twice where they are shared.
+        result: Tensor = torch.ops.llama.custom_sdpa(q, k, v, self.position, None, 0.0, True)
+        return result
+
+
+class PortableOps(ExecuTorchOps):
+    """With core ATen operators only."""
+
+    def _append(self, state: Tensor, rows: Tensor) -> Tensor:
+        steps, context = rows.shape[1], state.shape[1]
+        positions = self.position + torch.arange(steps)
+        state.index_copy_(1, positions, rows.to(state.dtype))
+        # Rows past the last token were never written and may hold anything, NaN included, which a mask would
+        # let through (0 × NaN): they are not read at all.
+        stop = self.position + steps
+        promise(stop <= context)
+        return state.narrow(1, 0, stop)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        steps, heads, dim = q.shape[1:]
+        total, kv_heads = k.shape[1:3]
+        # Query heads of a group become rows of one matrix, so that the state is not repeated for each.
+        queries = q.view(steps, kv_heads, heads // kv_heads, dim).permute(1, 2, 0, 3)
+        queries = queries.reshape(kv_heads, heads // kv_heads * steps, dim)
+        scores = torch.bmm(queries, k[0].permute(1, 2, 0)) * dim**-0.5
+        visible = torch.arange(total) <= (self.position + torch.arange(steps))[:, None]
+        future = torch.where(visible, 0.0, -torch.inf).to(scores.dtype)
+        weights = F.softmax(scores.view(kv_heads, -1, steps, total) + future, dim=-1)
+        mixed = torch.bmm(weights.view(kv_heads, -1, total), v[0].transpose(0, 1))
+        return mixed.view(kv_heads, -1, steps, dim).permute(2, 0, 1, 3).reshape(1, steps, heads, dim)
+
+
+OPS: Final[dict[str, type[ExecuTorchOps]]] = {"stock": StockOps, "static": StockOps, "portable": PortableOps}
+"""Form → interpreter."""

@@ -1,0 +1,67 @@
+"""Our file in ExecuTorch's own text generation, which the mobile apps' runners share."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import edgeqkv
+from edgeqkv.backends import Request
+from edgeqkv.backends.executorch import BACKEND
+from edgeqkv.demo import checkpoint_path, heldout_path, tokenizer_path
+from edgeqkv.generate import generate
+from edgeqkv.progress import silent
+from edgeqkv.tokenizer import Tokenizer
+
+CONTEXT, CHUNK, NEW_TOKENS = 160, 16, 48
+
+
+@pytest.fixture(scope="session")
+def stock_runner() -> ModuleType:
+    """The compiled module that holds ``TextLLMRunner``.
+
+    Its Python package imports `transformers` for the multimodal runner's sake; the text runner needs nothing of it.
+    """
+    (root,) = importlib.util.find_spec("executorch").submodule_search_locations
+    files = (Path(root) / "extension" / "llm" / "runner").glob("_llm_runner*")
+    (library,) = (file for file in files if file.suffix in (".so", ".pyd"))
+    spec = importlib.util.spec_from_file_location("_llm_runner", library)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_stock_runner_writes_what_our_session_does(
+    tmp_path: Path, stock_runner: ModuleType, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    tokenizer = Tokenizer(tokenizer_path())
+    model = edgeqkv.load(checkpoint_path()).with_context(CONTEXT).with_weights("fp32")
+    request = Request("stock", "fp32", "fp32", CONTEXT, CHUNK, tokenizer.bos_id, tokenizer.eos_ids)
+    artifact = BACKEND.export(model, tmp_path, request, silent)
+
+    prompt = heldout_path().read_text(encoding="utf-8")[:200]
+    assert len(tokenizer.encode(prompt)) > 2 * CHUNK
+    session = BACKEND.open(tmp_path, artifact, "executorch")
+    ours = list(generate(session, tokenizer, prompt, max_tokens=NEW_TOKENS))
+    assert len(ours) == NEW_TOKENS
+
+    runner = stock_runner.TextLLMRunner(str(tmp_path / "model.pte"), str(tokenizer_path()))
+    config = stock_runner.GenerationConfig(echo=False, max_new_tokens=NEW_TOKENS, temperature=0.0)
+    capfdbinary.readouterr()
+    # It writes to the standard output what it generates, then a line of statistics. Its callback would be of no
+    # use: it fails where a token ends within a character.
+    runner.generate(prompt, config)
+    written, statistics = capfdbinary.readouterr().out.split(b"PyTorchObserver")
+    # It counts the first token, which the prefill gives, with the prompt.
+    assert f'"generated_tokens":{NEW_TOKENS - 1}'.encode() in statistics
+    # It prints no lone byte of a character that two tokens make up, so only ASCII can be compared.
+    text = tokenizer.decode(ours)
+    assert len(text) > NEW_TOKENS
+    assert _ascii(written.decode(errors="replace")) == _ascii(text)
+
+
+def _ascii(text: str) -> str:
+    return "".join(character for character in text if character.isascii()).strip()
