@@ -13,6 +13,7 @@ import numpy.typing as npt
 from edgeqkv import quantize
 from edgeqkv.artifact import Artifact
 from edgeqkv.backends import Backend, Request, backend
+from edgeqkv.budget.judging import device_names, write_report
 from edgeqkv.bundle import (
     TOKENIZER,
     Bundle,
@@ -57,6 +58,8 @@ def export(
     calibrate: str | Path | None = None,
     text: str | Path | None = None,
     max_degradation: float = 0.03,
+    devices: Sequence[str] = (),
+    own_devices: Path | None = None,
     verify: bool = True,
     overwrite: bool = False,
     report: Report = silent,
@@ -78,6 +81,8 @@ def export(
         calibrate: a text file on which to calibrate the quantization; without one it rounds to nearest.
         text: a text file on which to measure the perplexity of every artifact and of the model.
         max_degradation: how much higher an artifact's perplexity may be, as a part of the model's.
+        devices: names of devices to put a memory budget into the bundle for (`edgeqkv.budget`).
+        own_devices: a file of devices of the user's own.
         verify: compare every artifact with the model before it is called done.
         overwrite: replace a bundle at ``out``.
         report: told of the progress.
@@ -91,6 +96,7 @@ def export(
     if not names:
         raise UnsupportedError("no target was given")
     check_variant(model, variant)
+    devices = device_names(devices, own_devices)
     words = Tokenizer(Path(tokenizer)) if tokenizer is not None else None
     if words is not None:
         words.check_fits(model.config.vocab_size)
@@ -124,6 +130,10 @@ def export(
             )
             for name, artifact in artifacts.items()
         }
+        if devices:
+            report("working out the memory budget", None)
+            entries = words.size if words else 0
+            write_report(staging.path, _model_card(model), list(artifacts.values()), entries, devices, own_devices)
         staging.write_manifest(installed_version("edgeqkv") or "", _model_card(model), card, targets)
     return Bundle(out, check=False)
 

@@ -1,0 +1,55 @@
+"""The memory budget: what a process that runs an export takes, and whether a device lets it.
+
+    report = edgeqkv.budget("build/phone", device="pixel-9-pro")     # what was exported, read from its files
+    report = edgeqkv.budget("model.pt", device=["iphone-15", "hexagon-v75"])   # what an export would take
+
+Every number in a report is a term with its formula and its origin, or a fact with its source; what is assumed is
+marked. `edgeqkv.budget.measure` runs the process and puts the measurement beside the prediction.
+
+    devices.py      the catalogue; devices.yaml is its data
+    footprint.py    terms and their sum
+    plan.py         terms in closed form, from a model's dimensions
+    files.py        terms read from an export's files; activations.py: liveness
+    measure.py      what a process really takes
+    npu.py          an NPU's demands; paper.py: the paper's perplexities
+    answers.py      what all this means on a device
+    judging.py      a subject and devices in, a report out
+    report.py       the report for terminals and scripts; html.py and svg.py: as a page
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgeqkv.budget.report import Report
+    from edgeqkv.bundle import Bundle
+    from edgeqkv.model import Model
+
+__all__ = ["budget"]
+
+
+def budget(
+    subject: Bundle | Model | str | Path,
+    device: str | Sequence[str] = (),
+    *,
+    context: int | None = None,
+    devices: Path | None = None,
+) -> Report:
+    """Predict what a bundle, or an export of a model, takes, and judge it on devices.
+
+    Args:
+        subject: a bundle or its folder, a model or its checkpoint.
+        device: names from the catalogue; without any, the footprint alone is reported.
+        context: tokens; the bundle's or the model's own if not given.
+        devices: a file of the user's own devices, laid over the catalogue.
+
+    Raises:
+        InputError: a device is unknown, or the context is beyond the model's positions.
+        EdgeQKVError: the subject cannot be read; the subclass says in which way.
+    """
+    from edgeqkv.budget.judging import judge
+
+    return judge(subject, device, context=context, devices=devices)

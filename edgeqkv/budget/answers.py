@@ -1,0 +1,256 @@
+"""What a footprint means on a device: does it fit, up to which context, as which variant, how fast at most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final
+
+from edgeqkv.budget import paper
+from edgeqkv.budget.devices import Device, Fact, Npu, Status
+from edgeqkv.budget.footprint import Footprint
+from edgeqkv.budget.npu import GB, Constraint, constraints
+from edgeqkv.budget.plan import Plan, common_terms, footprint, npu_footprint
+from edgeqkv.variants import Sharing, Variant
+
+__all__ = ["HEADROOM", "Answer", "Candidate", "Limit", "Roofline", "VariantRow", "Verdict", "answer", "judge"]
+
+HEADROOM: Final = 1.15
+"""What is left free when something "fits": a tenth for the prediction's error, the rest for the app's own objects."""
+
+_CURVE_POINTS = 33
+
+
+class Verdict(StrEnum):
+    """How a footprint and a limit compare."""
+
+    FITS = "fits"
+    TIGHT = "tight"
+    NOT = "does not fit"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Something to be judged: an export, or the plan of one. ``why`` says how it was chosen."""
+
+    plan: Plan
+    footprint: Footprint
+    exported: bool
+    why: str = ""
+    npu: bool = False
+
+    @classmethod
+    def planned(cls, plan: Plan, *, why: str = "", npu: bool = False) -> Candidate:
+        """What an export of this plan would take: of a process, or of an NPU's memory."""
+        return cls(plan, npu_footprint(plan) if npu else footprint(plan), exported=False, why=why, npu=npu)
+
+    def on_npu(self) -> Candidate:
+        """The same, as far as it lies in an NPU's memory."""
+        return Candidate.planned(self.plan, why=self.why, npu=True)
+
+    @property
+    def label(self) -> str:
+        plan = self.plan
+        return f"{plan.target} {plan.form}, {plan.weights} weights, {plan.state} state"
+
+    def at(self, context: int) -> Footprint:
+        """The footprint with another context: state and activations in closed form, the rest as it is."""
+        if context == self.plan.context:
+            return self.footprint
+        plan = replace(self.plan, context=context)
+        return npu_footprint(plan) if self.npu else self.footprint.with_terms(common_terms(plan))
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a process may take, and what that means for the candidate. ``bytes`` is None where nobody knows.
+
+    ``largest_context`` is None where the limit is unknown, 0 where not even one token fits.
+    """
+
+    name: str
+    bytes: int | None
+    status: Status
+    note: str
+    sources: tuple[str, ...]
+    verdict: Verdict
+    largest_context: int | None
+
+
+@dataclass(frozen=True)
+class VariantRow:
+    """The same model as another variant, exported in the same way. ``curve``: context → peak, in bytes."""
+
+    variant: str
+    is_this: bool
+    state_bytes: int
+    reduction: float
+    peak: int
+    assumed: bool
+    verdict: Verdict
+    largest_context: int | None
+    curve: tuple[tuple[int, int], ...]
+    quality: paper.Quality | None
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """A bound on decoding: tokens a second if reading memory were all there is to do. Not a prediction."""
+
+    tokens_per_second: float
+    bytes_per_token: int
+    bandwidth_gbs: float
+    status: Status
+    note: str
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """All answers for one device and one candidate."""
+
+    device: str
+    title: str
+    kind: str
+    candidate: Candidate
+    limits: tuple[Limit, ...]
+    variants: tuple[VariantRow, ...]
+    npu: str | None
+    constraints: tuple[Constraint, ...]
+    roofline: Roofline | None
+
+    @property
+    def verdict(self) -> Verdict:
+        """At the default limit; for an NPU, whether every demand that is known is met."""
+        if self.kind == "npu":
+            return Verdict.NOT if any(each.holds is False for each in self.constraints) else self._unless_unknown
+        return self.limits[0].verdict
+
+    @property
+    def _unless_unknown(self) -> Verdict:
+        known = any(each.holds for each in self.constraints)
+        return Verdict.FITS if known else Verdict.UNKNOWN
+
+
+def judge(peak: int, limit: int | None) -> Verdict:
+    """Compare a peak with a limit, both in bytes."""
+    if limit is None:
+        return Verdict.UNKNOWN
+    if peak > limit:
+        return Verdict.NOT
+    return Verdict.FITS if peak * HEADROOM <= limit else Verdict.TIGHT
+
+
+def answer(name: str, device: Device | Npu, npus: dict[str, Npu], candidate: Candidate) -> Answer:
+    """Judge a candidate on a device; ``npus`` are the catalogue's, for the one that a phone has."""
+    positions = candidate.plan.dimensions.positions
+    if isinstance(device, Npu):
+        candidate = candidate.on_npu()
+        limits = tuple(_npu_limits(device, candidate, positions))
+        npu_name, bandwidth = name, None
+        kind = "npu"
+    else:
+        facts = (
+            ("default app limit", device.process_limit_default_gb),
+            ("maximum app limit", device.process_limit_max_gb),
+        )
+        limits = tuple(_limit(label, fact, candidate, positions) for label, fact in facts)
+        npu_name, bandwidth = device.npu or "", device.mem_bandwidth_gbs
+        kind = device.kind
+    npu = npus.get(npu_name)
+    return Answer(
+        device=name,
+        title=device.title,
+        kind=kind,
+        candidate=candidate,
+        limits=limits,
+        variants=_variants(candidate, limits[0].bytes if limits else None, positions),
+        npu=npu_name or None,
+        constraints=constraints(npu_name, npu, candidate.plan) if npu else (),
+        roofline=_roofline(bandwidth, candidate.footprint) if bandwidth else None,
+    )
+
+
+def _npu_limits(npu: Npu, candidate: Candidate, positions: int) -> list[Limit]:
+    fact = npu.per_session_limit_gb
+    return [_limit("memory of one session", fact, candidate, positions)] if fact is not None else []
+
+
+def _limit(name: str, fact: Fact[float | None], candidate: Candidate, positions: int) -> Limit:
+    size = None if fact.value is None else round(fact.value * GB)
+    return Limit(
+        name=name,
+        bytes=size,
+        status=fact.status,
+        note=fact.note,
+        sources=fact.sources,
+        verdict=judge(candidate.footprint.peak, size),
+        largest_context=_largest_context(candidate, size, positions),
+    )
+
+
+def _largest_context(candidate: Candidate, limit: int | None, positions: int) -> int | None:
+    """The most tokens, up to the model's positions, with which the peak stays within the limit (0: none)."""
+    if limit is None:
+        return None
+    low, high = 0, positions
+    while low < high:  # the footprint grows with the context
+        middle = (low + high + 1) // 2
+        if candidate.at(middle).peak <= limit:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _curve(candidate: Candidate, positions: int) -> tuple[tuple[int, int], ...]:
+    contexts = sorted({1, *(round(positions * i / (_CURVE_POINTS - 1)) or 1 for i in range(_CURVE_POINTS))})
+    return tuple((context, candidate.at(context).peak) for context in contexts)
+
+
+def _variants(candidate: Candidate, limit: int | None, positions: int) -> tuple[VariantRow, ...]:
+    dims = candidate.plan.dimensions
+    rows = []
+    for variant in _family(dims.variant, dims.heads):
+        this = variant == dims.variant
+        plan = candidate.plan if this else candidate.plan.with_variant(variant)
+        other = candidate if this else Candidate.planned(plan, npu=candidate.npu)
+        rows.append(
+            VariantRow(
+                variant=str(variant),
+                is_this=this,
+                state_bytes=plan.dimensions.state_bytes(plan.context, plan.state),
+                reduction=float(variant.reduction(dims.heads)),
+                peak=other.footprint.peak,
+                assumed=other.footprint.assumes,
+                verdict=judge(other.footprint.peak, limit),
+                largest_context=_largest_context(other, limit, positions),
+                curve=_curve(other, positions),
+                quality=paper.quality(variant, dims.heads, dims.parameters),
+            )
+        )
+    return tuple(rows)
+
+
+def _family(own: Variant, heads: int) -> tuple[Variant, ...]:
+    """The variants to show: the paper's, with the model's own KV heads or else a quarter of its heads."""
+    kv_heads = own.kv_heads_of(heads)
+    grouped = kv_heads if 1 < kv_heads < heads else heads // 4
+    family = [Variant(sharing) for sharing in (Sharing.QKV, Sharing.K_IS_V, Sharing.Q_IS_K, Sharing.ALL)]
+    counts = [n for n in (grouped, 1) if 0 < n < heads and heads % n == 0]
+    family += [Variant(sharing, n) for n in dict.fromkeys(counts) for sharing in (Sharing.QKV, Sharing.K_IS_V)]
+    return tuple(dict.fromkeys([*family, own]))
+
+
+def _roofline(bandwidth: Fact[float | None], predicted: Footprint) -> Roofline | None:
+    if bandwidth.value is None:
+        return None
+    return Roofline(
+        tokens_per_second=bandwidth.value * GB / predicted.streamed,
+        bytes_per_token=predicted.streamed,
+        bandwidth_gbs=bandwidth.value,
+        status=bandwidth.status,
+        note=bandwidth.note,
+        sources=bandwidth.sources,
+    )

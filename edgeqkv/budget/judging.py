@@ -1,0 +1,227 @@
+"""From a subject and the names of devices to a report: what is exported or would be, and what each device says."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from edgeqkv.artifact import Artifact
+from edgeqkv.backends import backend
+from edgeqkv.budget.answers import Answer, Candidate, Verdict, answer
+from edgeqkv.budget.devices import Catalogue, load_catalogue
+from edgeqkv.budget.files import footprint_of
+from edgeqkv.budget.plan import Dimensions, Plan
+from edgeqkv.budget.report import Report, to_json
+from edgeqkv.bundle import Bundle, ModelCard
+from edgeqkv.errors import InputError
+from edgeqkv.recipes import Choices, for_device, load_recipe
+
+if TYPE_CHECKING:
+    from edgeqkv.model import Model
+
+__all__ = ["choose", "device_names", "judge", "plan_of", "write_report"]
+
+REPORT_PAGE: Final = "report.html"
+REPORT_DATA: Final = "report.json"
+
+_DEFAULT_CHUNK = 128
+_DEFAULT_TARGET = "onnx"
+
+
+def judge(
+    subject: Bundle | Model | str | Path,
+    device: str | Sequence[str] = (),
+    *,
+    context: int | None = None,
+    devices: Path | None = None,
+) -> Report:
+    """See `edgeqkv.budget.budget`."""
+    catalogue = load_catalogue(devices)
+    names = _names(catalogue, [device] if isinstance(device, str) else device)
+    opened = _opened(subject)
+    if isinstance(opened, Bundle):
+        artifacts = [target.artifact for target in opened.manifest.targets.values()]
+        return _of_artifacts(opened.path, opened.manifest.model, artifacts, _entries(opened), names, catalogue, context)
+    dimensions = Dimensions.of(opened.variant, dataclasses.asdict(opened.config))
+    asked = Choices(context=context)
+    answers = [_answer(catalogue, name, _planned(dimensions, asked, name, catalogue)) for name in names]
+    planned = [each.candidate for each in answers] or [_planned(dimensions, asked, None, catalogue)]
+    return _report(catalogue, opened.source.path.name, str(opened.variant), opened.parameters, planned, answers)
+
+
+def write_report(
+    directory: Path,
+    card: ModelCard,
+    artifacts: Sequence[Artifact],
+    tokenizer: int,
+    device: Sequence[str],
+    devices: Path | None = None,
+) -> Report:
+    """Judge artifacts in the folder of a bundle in the making, and write ``report.html`` and ``report.json`` there.
+
+    ``tokenizer`` is the number of entries of its vocabulary, 0 without one.
+    """
+    from edgeqkv.budget.html import render
+
+    catalogue = load_catalogue(devices)
+    report = _of_artifacts(directory, card, artifacts, tokenizer, _names(catalogue, device), catalogue)
+    report = dataclasses.replace(report, subject=str(card.source["file"]))
+    (directory / REPORT_PAGE).write_text(render(report), encoding="utf-8")
+    (directory / REPORT_DATA).write_text(json.dumps(to_json(report), indent=2) + "\n", encoding="utf-8")
+    return report
+
+
+def choose(
+    model: Model,
+    choices: Choices,
+    *,
+    recipe: str | Path | None = None,
+    device: str | None = None,
+    devices: Path | None = None,
+) -> tuple[Choices, str]:
+    """Complete what was asked for by a recipe, or by the first of a device's recipes that fits; and why.
+
+    Raises:
+        InputError: there is no such recipe or device.
+    """
+    dimensions = Dimensions.of(model.variant, dataclasses.asdict(model.config))
+    if recipe is not None:
+        known = load_recipe(recipe)
+        return choices.over(known, dimensions.positions), f"recipe {known.name}: {known.why}"
+    if device is None:
+        return choices, ""
+    catalogue = load_catalogue(devices)
+    candidate = _planned(dimensions, choices, catalogue.canonical(device), catalogue)
+    plan = candidate.plan
+    return Choices(plan.target, plan.form, plan.weights, plan.state, plan.context, plan.chunk), candidate.why
+
+
+def _of_artifacts(
+    directory: Path,
+    card: ModelCard,
+    artifacts: Sequence[Artifact],
+    tokenizer: int,
+    names: Sequence[str],
+    catalogue: Catalogue,
+    context: int | None = None,
+) -> Report:
+    candidates = [
+        _at(Candidate(plan, footprint_of(directory, artifact, plan), exported=True), context)
+        for artifact in artifacts
+        for plan in [plan_of(card, artifact, tokenizer)]
+    ]
+    answers = [_answer(catalogue, name, candidate) for name in names for candidate in candidates]
+    return _report(catalogue, directory.name, card.variant, card.parameters, candidates, answers)
+
+
+def _report(
+    catalogue: Catalogue,
+    subject: str,
+    variant: str,
+    parameters: int,
+    candidates: Sequence[Candidate],
+    answers: Sequence[Answer],
+) -> Report:
+    systems = {catalogue.devices[answer.device].system for answer in answers if answer.device in catalogue.devices}
+    return Report(
+        subject=subject,
+        variant=variant,
+        parameters=parameters,
+        candidates=tuple(dict.fromkeys(candidates)),
+        answers=tuple(answers),
+        platform={name: facts for name, facts in catalogue.platform.items() if name in systems},
+        generated=catalogue.generated,
+    )
+
+
+def plan_of(card: ModelCard, artifact: Artifact, tokenizer: int) -> Plan:
+    """The plan that an artifact was made from."""
+    return Plan(
+        dimensions=Dimensions.of(card.variant, card.config),
+        target=artifact.target,
+        form=artifact.form,
+        weights=artifact.weights,
+        state=artifact.state,
+        context=artifact.context,
+        chunk=artifact.chunk,
+        tokenizer=tokenizer,
+    )
+
+
+def device_names(device: Sequence[str], devices: Path | None = None) -> list[str]:
+    """The catalogue's spelling of device names.
+
+    Raises:
+        InputError: one is unknown, or the user's own file is wrong.
+    """
+    return _names(load_catalogue(devices), device)
+
+
+def _names(catalogue: Catalogue, asked: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(catalogue.canonical(name) for name in asked))
+
+
+def _entries(bundle: Bundle) -> int:
+    return bundle.manifest.tokenizer.size if bundle.manifest.tokenizer else 0
+
+
+def _opened(subject: Bundle | Model | str | Path) -> Bundle | Model:
+    if not isinstance(subject, str | Path):
+        return subject
+    path = Path(subject)
+    if path.is_dir():
+        return Bundle(path)
+    import edgeqkv
+
+    return edgeqkv.load(path)
+
+
+def _at(candidate: Candidate, context: int | None) -> Candidate:
+    """The candidate with another context, which its model must have the positions for."""
+    if context is None:
+        return candidate
+    _check_context(context, candidate.plan.dimensions.positions)
+    plan = dataclasses.replace(candidate.plan, context=context)
+    return dataclasses.replace(candidate, plan=plan, footprint=candidate.at(context))
+
+
+def _check_context(context: int, positions: int) -> None:
+    if not 1 <= context <= positions:
+        raise InputError(f"a context of {context} is impossible: the model was trained for {positions} positions")
+
+
+def _planned(dimensions: Dimensions, choices: Choices, device: str | None, catalogue: Catalogue) -> Candidate:
+    """What would be exported for a device: by its first recipe that fits, or with the target's defaults."""
+    options = [
+        _candidate(dimensions, choices.over(recipe, dimensions.positions), f"recipe {recipe.name}: {recipe.why}")
+        for recipe in (for_device(device) if device else ())
+        if choices.target in (None, recipe.target)
+    ]
+    if device is None or not options:
+        return _candidate(dimensions, choices, f"no recipe is for {device}: the target's defaults" if device else "")
+    fitting = (each for each in options if _answer(catalogue, device, each).verdict in (Verdict.FITS, Verdict.TIGHT))
+    first = options[0]
+    return next(fitting, dataclasses.replace(first, why=f"{first.why} (No recipe is known to fit: this is the first.)"))
+
+
+def _candidate(dimensions: Dimensions, choices: Choices, why: str) -> Candidate:
+    target = backend(choices.target or _DEFAULT_TARGET)
+    context = choices.context or dimensions.positions
+    _check_context(context, dimensions.positions)
+    plan = Plan(
+        dimensions=dimensions,
+        target=target.name,
+        form=choices.form or next(iter(target.forms)),
+        weights=choices.weights or target.weights[0],
+        state=choices.state or target.states[0],
+        context=context,
+        chunk=choices.chunk or min(_DEFAULT_CHUNK, context),
+    )
+    return Candidate.planned(plan, why=why)
+
+
+def _answer(catalogue: Catalogue, name: str, candidate: Candidate) -> Answer:
+    return answer(name, catalogue.find(name), catalogue.npus, candidate)

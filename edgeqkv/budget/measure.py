@@ -1,0 +1,262 @@
+"""What an export's process really takes: load, prefill of the whole context and decode, in a process of its own.
+
+The process tells its phases; its memory is read from outside, by this one: the peak of the resident size, as the
+system keeps it for each phase, and the peaks of anonymous and mapped memory, sampled. Linux only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import IO, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeqkv.artifact import Artifact
+from edgeqkv.budget.footprint import MIB, PHASES, Footprint, Memory, Phase, Term
+from edgeqkv.errors import BundleError, UnsupportedError
+from edgeqkv.session import Session
+
+__all__ = ["Comparison", "Measured", "Measurement", "compare", "measure"]
+
+_DECODED = 8  # the last tokens of the context go one by one
+_SAMPLING_SECONDS = 0.002
+
+_SESSION_MODULES: Final = {
+    "onnx": "edgeqkv.backends.onnx.session",
+    "executorch": "edgeqkv.backends.executorch.session",
+}
+
+_SESSION_BYTES: Final = {"onnx": 16 * MIB, "executorch": 6 * MIB}
+"""What opening and running any model adds, however small: pages of the runtime's library that importing it does not
+touch (onnx: 10.5 MiB; executorch: 3), and its own objects (5.5; 3). Measured with the built-in model."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One phase: the peak resident size, and the peaks of anonymous and mapped memory, in bytes."""
+
+    resident: int
+    anonymous: int
+    mapped: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A process's phases. ``imported`` is what it held with the runtime imported and no model: Python and all."""
+
+    imported: Measured
+    phases: dict[Phase, Measured]
+
+    @property
+    def peak(self) -> int:
+        """The largest resident size, in bytes."""
+        return max(measured.resident for measured in self.phases.values())
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A prediction and a measurement, in bytes; ``error`` is relative, positive if too much was predicted."""
+
+    name: str
+    predicted: int
+    measured: int
+
+    @property
+    def error(self) -> float:
+        return self.predicted / self.measured - 1
+
+
+def measure(directory: Path, artifact: Artifact, tokenizer: Path | None = None) -> Measurement:
+    """Run a target's whole life in a fresh process and watch its memory.
+
+    The allocator is told to hand freed blocks back at once, so that what is seen is what the runtime uses. With
+    glibc's own thresholds, which rise with what is freed, the same process keeps hundreds of MiB it has no use for.
+
+    Raises:
+        UnsupportedError: this is not Linux, or the target's own runtime does not run here.
+        BundleError: the process ended early.
+    """
+    if sys.platform != "linux":
+        raise UnsupportedError("a process's memory is measured by Linux's own accounts (/proc); run --measure on Linux")
+    if artifact.target not in _SESSION_MODULES:
+        raise UnsupportedError(
+            f"the runtime of {artifact.target} does not run on Linux, so there is nothing to measure"
+        )
+    with tempfile.TemporaryDirectory(prefix="edgeqkv-") as scratch:
+        (Path(scratch) / "artifact.json").write_text(artifact.model_dump_json(), encoding="utf-8")
+        command = [sys.executable, "-m", "edgeqkv.budget.measure", str(directory.resolve()), scratch]
+        if tokenizer is not None:
+            command.append(str(tokenizer.resolve()))
+        watch = _watched(command, directory)
+    imported = watch.phases.pop("imported")
+    return Measurement(imported, {phase: watch.phases[phase] for phase in PHASES})
+
+
+def _watched(command: list[str], directory: Path) -> _Watch:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=_environment()) as process:
+        assert process.stdout
+        assert process.stderr
+        watch, errors = _Watch(process.pid), _Drain(process.stderr)
+        for line in process.stdout:
+            watch.phase_ended(line)
+        watch.stop()
+        if process.wait():
+            last = errors.text().strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
+            raise BundleError(f"the measured process of {directory} ended early: {last[0]}")
+        errors.text()
+    return watch
+
+
+def compare(predicted: Footprint, measured: Measurement, target: str) -> tuple[Comparison, ...]:
+    """Prediction beside measurement: each phase's resident size, the peak with and without what was there before the
+    model, and the peaks of anonymous and mapped memory.
+
+    The prediction's runtime is what this process held before there was a model, and what any session adds.
+    """
+    here = predicted.with_terms(_runtime_here(measured, target))
+    rows = [Comparison(phase, here.resident(phase), measured.phases[phase].resident) for phase in PHASES]
+    peak = max(rows, key=lambda row: row.predicted)
+    rows.append(Comparison(f"peak ({peak.name})", peak.predicted, measured.peak))
+    before = measured.imported.resident
+    rows.append(Comparison("- above the import", peak.predicted - before, measured.peak - before))
+    kinds: tuple[tuple[str, tuple[Memory, ...]], ...] = (
+        ("anonymous", ("anonymous",)),
+        ("mapped", ("mapped", "mapped again")),
+    )
+    for kind, memory in kinds:
+        most = max(getattr(phase, kind) for phase in measured.phases.values())
+        rows.append(Comparison(kind, max(here.total(phase, *memory) for phase in PHASES), most))
+    return tuple(rows)
+
+
+def _runtime_here(measured: Measurement, target: str) -> tuple[Term, ...]:
+    imported = measured.imported
+    # A runtime's library is mapped, its objects are not: two thirds to one, as counted with the built-in model.
+    library, objects = _SESSION_BYTES[target] * 2 // 3, _SESSION_BYTES[target] // 3
+    origin = "measured in this process before the model was opened; the session's part with the built-in model"
+    formula = "Python, its packages and the runtime"
+    return (
+        Term("runtime", imported.anonymous + objects, "anonymous", PHASES, formula, origin),
+        Term("runtime", imported.mapped + library, "mapped", PHASES, formula, origin),
+    )
+
+
+def _environment() -> dict[str, str]:
+    small = str(64 << 10)
+    return {**os.environ, "MALLOC_MMAP_THRESHOLD_": small, "MALLOC_TRIM_THRESHOLD_": small}
+
+
+class _Watch:
+    """Samples a process's memory from a thread, and keeps the peaks of each phase that the process reports."""
+
+    def __init__(self, pid: int) -> None:
+        self._status = Path(f"/proc/{pid}/status")
+        self._lock = threading.Lock()
+        self._anonymous = self._mapped = 0
+        self._ended = threading.Event()
+        self.phases: dict[str, Measured] = {}
+        threading.Thread(target=self._sample, daemon=True).start()
+
+    def phase_ended(self, line: str) -> None:
+        """Take the process's own account of the phase that it just ended, and start the next."""
+        told = json.loads(line)
+        with self._lock:
+            anonymous = max(self._anonymous, told["anonymous"])
+            mapped = max(self._mapped, told["mapped"])
+            self.phases[told["phase"]] = Measured(told["resident"], anonymous, mapped)
+            self._anonymous = self._mapped = 0
+
+    def stop(self) -> None:
+        self._ended.set()
+
+    def _sample(self) -> None:
+        while not self._ended.is_set():
+            try:
+                now = _account(self._status)
+            except OSError:  # the process has ended
+                return
+            with self._lock:
+                self._anonymous = max(self._anonymous, now.get("RssAnon", 0))
+                self._mapped = max(self._mapped, now.get("RssFile", 0))
+            time.sleep(_SAMPLING_SECONDS)
+
+
+class _Drain:
+    """Reads a pipe to its end, so that the writer is never held up."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._text = ""
+        self._stream = stream
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def text(self) -> str:
+        self._thread.join()
+        return self._text
+
+    def _read(self) -> None:
+        self._text = self._stream.read()
+
+
+def _account(status: Path) -> dict[str, int]:
+    """The sizes in a ``/proc/PID/status``, in bytes."""
+    fields = (line.split(":", 1) for line in status.read_text().splitlines())
+    return {name: int(value.split()[0]) * 1024 for name, value in fields if value.endswith("kB")}
+
+
+def _report(phase: str) -> None:
+    """Print this process's memory in the phase that ends here, and have the system start a new peak."""
+    now = _account(Path("/proc/self/status"))
+    told = {"phase": phase, "resident": now["VmHWM"], "anonymous": now["RssAnon"], "mapped": now["RssFile"]}
+    print(json.dumps(told), flush=True)  # noqa: T201
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def _work(directory: str, scratch: str, tokenizer: str | None = None) -> None:
+    """The measured process: reports after importing, loading, prefilling the context and decoding."""
+    from edgeqkv.backends import backend
+    from edgeqkv.tokenizer import Tokenizer
+
+    artifact = Artifact.model_validate_json((Path(scratch) / "artifact.json").read_text(encoding="utf-8"))
+    import_module(_SESSION_MODULES[artifact.target])
+    _report("imported")
+    words = Tokenizer(Path(tokenizer)) if tokenizer else None
+    target = backend(artifact.target)
+    session = target.open(Path(directory), artifact, target.engines[0])
+    ids = np.random.default_rng(0).integers(0, artifact.vocab_size, artifact.context)
+    session.feed(ids[:1])  # a graph is opened when it is first called
+    session.reset()
+    _report("load")
+    for window in sorted({graph.window or artifact.context for graph in artifact.graphs}):
+        # Chunks of full length up to the window's end, and a few single tokens, so that every graph is used.
+        until = max(window - _DECODED, 1)
+        first = session.position + (until - session.position) % artifact.chunk
+        for stop in range(first, until + 1, artifact.chunk):
+            if stop > session.position:
+                session.feed(ids[session.position : stop])
+        if window < artifact.context:
+            _decode(session, ids[until:window])
+    _report("prefill")
+    _decode(session, ids[session.position :])
+    _report("decode")
+    del words  # kept to here, as an app keeps it
+
+
+def _decode(session: Session, ids: npt.NDArray[np.int64]) -> None:
+    for token in ids:
+        session.feed(token[None])
+
+
+if __name__ == "__main__":
+    _work(*sys.argv[1:])

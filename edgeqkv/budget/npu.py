@@ -1,0 +1,87 @@
+"""What an NPU demands of an export, and whether the export meets it: each demand by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from edgeqkv.budget.devices import Npu, Status
+from edgeqkv.budget.plan import Plan, npu_footprint
+
+__all__ = ["GB", "Constraint", "constraints"]
+
+GB: Final = 10**9
+_ANE_MULTIPLE = 32
+_ANE_MULTIPLE_SOURCE = "https://github.com/apple/coremltools/issues/2631"
+_STATIC_FORMS: Final = {"onnx": ("static",), "executorch": ("static",)}
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A demand. ``holds`` is None where it cannot be told; ``status`` is how the demand is known."""
+
+    name: str
+    holds: bool | None
+    detail: str
+    status: Status
+    sources: tuple[str, ...]
+
+
+def constraints(name: str, npu: Npu, plan: Plan) -> tuple[Constraint, ...]:
+    """All demands of an NPU that are known, in the light of an export."""
+    return tuple(_constraints(name, npu, plan))
+
+
+def _constraints(name: str, npu: Npu, plan: Plan) -> Iterator[Constraint]:
+    yield _dtype(npu, plan)
+    if (static := npu.static_shapes_only) is not None and static.value:
+        holds = _is_static(plan)
+        told = "every shape is a number" if holds else f"form '{plan.form}' takes calls of any length"
+        yield Constraint("static shapes", holds, told, static.status, static.sources)
+    if (limits := npu.max_dim) is not None and limits.value is not None:
+        largest, what = max(_dimensions(plan))
+        limit = min(limits.value.values())
+        told = f"{what} is {largest}, the limit {limit}"
+        yield Constraint("largest dimension", largest <= limit, told, limits.status, limits.sources)
+    if name.startswith("ane-"):
+        odd = [size for size in (plan.context, plan.dimensions.head_dim) if size % _ANE_MULTIPLE]
+        told = f"the state is {plan.context} × {plan.dimensions.head_dim}; multiples of {_ANE_MULTIPLE} are needed"
+        yield Constraint("state dimensions", not odd, told, "community-measured", (_ANE_MULTIPLE_SOURCE,))
+    if (state := npu.state_dtype) is not None:
+        told = f"the state is {plan.state}, {state.value} is what works"
+        yield Constraint("state type", plan.state == state.value, told, state.status, state.sources)
+    if (session := npu.per_session_limit_gb) is not None and session.value is not None:
+        needed = npu_footprint(plan).peak
+        told = f"weights, state and activations are {needed / GB:.2f} GB, a session maps {session.value:g} GB"
+        yield Constraint("session memory", needed <= session.value * GB, told, session.status, session.sources)
+    if npu.toolchain is not None:
+        told = f"not checked: {npu.toolchain.value}"
+        yield Constraint("toolchain", None, told, npu.toolchain.status, npu.toolchain.sources)
+
+
+def _dtype(npu: Npu, plan: Plan) -> Constraint:
+    known = npu.compute_dtypes
+    computes = "fp16" if plan.target == "coreml" else "fp32"
+    if known.value is None:
+        told = f"the export computes in {computes}; what the NPU takes is not published"
+        return Constraint("compute type", None, told, known.status, known.sources)
+    holds = any(dtype.startswith(computes) for dtype in known.value)
+    told = f"the export computes in {computes}, the NPU in {', '.join(known.value)}"
+    return Constraint("compute type", holds, told, known.status, known.sources)
+
+
+def _is_static(plan: Plan) -> bool:
+    if plan.target == "coreml":
+        return not plan.form.startswith("swift-transformers")
+    return plan.form in _STATIC_FORMS.get(plan.target, ())
+
+
+def _dimensions(plan: Plan) -> Iterator[tuple[int, str]]:
+    """The dimensions that can be too large; the conv forms of Core ML split the vocabulary."""
+    dims = plan.dimensions
+    yield plan.context, "the context"
+    yield dims.intermediate_size, "the MLP's width"
+    yield dims.hidden_size, "the hidden size"
+    if not (plan.target == "coreml" and plan.form.startswith("conv")):
+        yield dims.vocab_size, "the vocabulary"

@@ -1,0 +1,156 @@
+"""What a footprint means on a device."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from edgeqkv.budget import paper
+from edgeqkv.budget.answers import Answer, Candidate, Verdict, answer, judge
+from edgeqkv.budget.devices import Device, Fact, load_catalogue
+from edgeqkv.budget.plan import Dimensions, Plan
+from edgeqkv.variants import Variant
+
+GB = 10**9
+DIMENSIONS = Dimensions(
+    variant=Variant.parse("q-k=v+gqa4"),
+    layers=20,
+    hidden_size=1024,
+    heads=16,
+    head_dim=64,
+    intermediate_size=4096,
+    vocab_size=50304,
+    positions=2048,
+    tied_head=True,
+)
+PLAN = Plan(DIMENSIONS, "onnx", "portable", "fp32", "fp32", context=2048, chunk=128)
+
+
+def phone(limit: float | None, maximum: float | None = None) -> Device:
+    known = load_catalogue().devices["pixel-9-pro"]
+    facts = {
+        "process_limit_default_gb": Fact[float | None](value=limit, status="unknown"),
+        "process_limit_max_gb": Fact[float | None](value=maximum, status="unknown"),
+    }
+    return known.model_copy(update=facts)
+
+
+def asked(device: Device | str, **changes: object) -> Answer:
+    catalogue = load_catalogue()
+    candidate = Candidate.planned(dataclasses.replace(PLAN, **changes))
+    if isinstance(device, str):
+        return answer(device, catalogue.find(device), catalogue.npus, candidate)
+    return answer("a phone", device, catalogue.npus, candidate)
+
+
+@pytest.mark.parametrize(
+    ("peak", "limit", "verdict"),
+    [
+        (100, 115, Verdict.FITS),
+        (100, 114, Verdict.TIGHT),
+        (100, 100, Verdict.TIGHT),
+        (101, 100, Verdict.NOT),
+        (100, None, Verdict.UNKNOWN),
+    ],
+)
+def test_verdicts(peak: int, limit: int | None, verdict: Verdict) -> None:
+    assert judge(peak, limit) == verdict
+
+
+def test_default_and_maximum_limits_are_judged_apart() -> None:
+    peak = Candidate.planned(PLAN).footprint.peak / GB
+    found = asked(phone(peak * 0.9, peak * 1.2))
+    assert [limit.verdict for limit in found.limits] == [Verdict.NOT, Verdict.FITS]
+    assert found.verdict == Verdict.NOT
+
+
+def test_the_largest_context_is_the_last_that_fits() -> None:
+    candidate = Candidate.planned(PLAN)
+    for context in (1, 700, 2047):
+        found = asked(phone(candidate.at(context).peak / GB)).limits[0]
+        assert found.largest_context == context
+        assert candidate.at(context).peak <= (found.bytes or 0) < candidate.at(context + 1).peak
+    assert asked(phone(0.01)).limits[0].largest_context == 0
+    assert asked(phone(100)).limits[0].largest_context == 2048
+    assert asked(phone(None)).limits[0].largest_context is None
+
+
+def test_variants_are_side_by_side_and_merging_pays() -> None:
+    rows = {row.variant: row for row in asked("pixel-9-pro").variants}
+    assert list(rows) == [
+        "qkv", "q-k=v", "q=k-v", "q=k=v", "qkv+gqa4", "q-k=v+gqa4", "qkv+mqa", "q-k=v+mqa",
+    ]  # fmt: skip
+    assert rows["q-k=v+gqa4"].is_this
+    assert rows["qkv"].state_bytes == 8 * rows["q-k=v+gqa4"].state_bytes == 320 << 20
+    assert rows["qkv"].peak > rows["q-k=v"].peak > rows["q-k=v+gqa4"].peak > rows["q-k=v+mqa"].peak
+    assert [f"{row.reduction:.1%}" for row in rows.values()][-2:] == ["93.8%", "96.9%"]
+
+
+def test_a_models_own_kv_heads_name_its_family() -> None:
+    dims = dataclasses.replace(DIMENSIONS, variant=Variant.parse("q-k=v+gqa2"))
+    assert "qkv+gqa2" in [row.variant for row in asked("pixel-9-pro", dimensions=dims).variants]
+    single = dataclasses.replace(DIMENSIONS, heads=1, head_dim=1024, variant=Variant.parse("q=k=v"))
+    assert {row.variant for row in asked("pixel-9-pro", dimensions=single).variants} == {
+        "qkv", "q-k=v", "q=k-v", "q=k=v",
+    }  # fmt: skip
+
+
+def test_the_papers_quality_stands_beside_a_variant() -> None:
+    small = {row.variant: row.quality for row in asked("pixel-9-pro").variants}
+    assert str(small["q-k=v"]) == "5.27 (+3.1% against qkv; the paper's 300M)"
+    assert str(small["q=k=v"]) == "6.41 (+25.4% against qkv; the paper's 300M)"
+    assert str(small["q-k=v+gqa4"]) == "5.32 (+4.1% against qkv; the paper's 300M)"
+    large = paper.quality(Variant.parse("q-k=v"), heads=32, parameters=1_200_000_000)
+    assert str(large) == "5.128 (+2.5% against qkv; the paper's 1.2B)"
+    assert paper.quality(Variant.parse("q=k=v"), heads=32, parameters=1_200_000_000) is None
+    assert paper.quality(Variant.parse("q-k=v+2d"), heads=16, parameters=1) is None
+
+
+def test_the_roofline_is_bandwidth_over_what_a_token_reads() -> None:
+    found = asked("raspberry-pi-5-8gb").roofline
+    assert found
+    assert found.tokens_per_second == pytest.approx(17.07e9 / found.bytes_per_token)
+    assert found.bytes_per_token == pytest.approx(4 * DIMENSIONS.parameters + (40 << 20), rel=0.001)
+    assert asked("pixel-8").roofline is None  # nobody knows its bandwidth
+
+
+def held(found: Answer) -> dict[str, bool | None]:
+    return {each.name: each.holds for each in found.constraints}
+
+
+def test_hexagon_names_what_fails() -> None:
+    found = asked("hexagon-v75")
+    assert held(found) == {"compute type": False, "static shapes": False, "session memory": True}
+    assert found.verdict == Verdict.NOT
+    assert held(asked("hexagon-v75", form="static"))["static shapes"] is True
+
+
+def test_a_session_is_limited() -> None:
+    large = dataclasses.replace(DIMENSIONS, layers=80)
+    assert held(asked("hexagon-v75", dimensions=large))["session memory"] is False
+
+
+def test_the_neural_engine_wants_small_dimensions_and_fp16() -> None:
+    whole = asked("ane-a16", target="coreml", form="linear", weights="fp16", state="fp16")
+    assert held(whole)["largest dimension"] is False
+    split = asked("ane-a16", target="coreml", form="conv", weights="fp16", state="fp16")
+    assert all(held(split).values())
+    assert split.verdict == Verdict.FITS
+    odd = asked("ane-a16", target="coreml", form="conv", weights="fp16", state="fp16", context=1000)
+    assert held(odd)["state dimensions"] is False
+    runner = asked("ane-a16", target="coreml", form="swift-transformers", weights="fp16", state="fp16")
+    assert held(runner)["static shapes"] is False
+
+
+def test_a_phone_is_judged_by_memory_and_its_npu_told() -> None:
+    found = asked("galaxy-s24")
+    assert found.npu == "hexagon-v75"
+    assert held(found)["compute type"] is False
+    assert found.verdict == Verdict.FITS
+
+
+def test_what_nobody_knows_stays_open() -> None:
+    found = asked("google-tensor-tpu")
+    assert held(found) == {"compute type": None, "toolchain": None}
+    assert found.verdict == Verdict.UNKNOWN
