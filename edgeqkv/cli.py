@@ -275,14 +275,13 @@ def demo(
 ) -> None:
     """The built-in trained model through all of it: inspect, export, verify, generate."""
     from edgeqkv import demo as built_in
-    from edgeqkv.backends import backend
 
     model, tokenizer = built_in.checkpoint_path(), built_in.tokenizer_path()
     inspect(model)
     typer.echo()
     names = target.split(",")
-    # So small a model loses readability at 4 bits; 8 cost it nothing, where every target has them.
-    weights = next(choice for choice in ("int8", "fp16") if all(choice in backend(name).weights for name in names))
+    # So small a model loses readability at 4 bits, where a larger one does not; every target can do this.
+    weights = "fp16"
     replaces = (out / "manifest.json").is_file()
     export(model, target=names, out=out, weights=weights, tokenizer=tokenizer, force=replaces)
     for name in names:

@@ -50,6 +50,7 @@ def run_edgeqkv(command: str, folder: Path) -> None:
 def test_what_a_page_says_works(page: Path, tmp_path: Path) -> None:
     shutil.copyfile(demo.checkpoint_path(), tmp_path / "model.pt")
     shutil.copyfile(demo.tokenizer_path(), tmp_path / "tokenizer.json")
+    (tmp_path / "heldout.txt").write_text(demo.heldout_path().read_text(encoding="utf-8")[:6000], encoding="utf-8")
     for kind, text in blocks(page):
         if kind == "python":
             subprocess.run([sys.executable, "-c", text], cwd=tmp_path, check=True, capture_output=True)
