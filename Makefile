@@ -8,7 +8,7 @@ demo: .venv/demo.stamp            ## the built-in model: inspect, export, verify
 	$(BIN)/edgeqkv demo
 
 test: check                       ## everything that CI runs
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: .venv/dev.stamp            ## formatting, lint, types
 	$(BIN)/ruff format --check .

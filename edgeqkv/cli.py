@@ -389,6 +389,10 @@ def _show_model(facts: dict[str, Any]) -> None:
         ),
         ("weights", ", ".join(f"{console.size(n)} in {name}" for name, n in facts["weight_bytes"].items())),
     ]
+    rows += [
+        (f"export to {name}", f"weights {', '.join(can['weights'])}; forms {', '.join(can['forms'])}")
+        for name, can in facts["exports"].items()
+    ]
     if training:
         told = [f"{key} {value}" for key, value in training.items() if not isinstance(value, dict)]
         told += [f"{key} {value:.4g}" for key, value in training.get("val_metrics", {}).items()]

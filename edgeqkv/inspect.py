@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from edgeqkv.artifact import ELEMENT_BYTES
+from edgeqkv.backends import TARGETS, backend
 
 if TYPE_CHECKING:
     from edgeqkv.model import Model
@@ -35,6 +36,14 @@ def describe(model: Model) -> dict[str, Any]:
             "reduction_against_qkv": float(reduction),
         },
         "weight_bytes": {name: model.parameters * ELEMENT_BYTES[name] for name in _STATES},
+        "exports": {
+            name: {
+                "forms": list(backend(name).forms),
+                "weights": list(backend(name).weights),
+                "states": list(backend(name).states),
+            }
+            for name in TARGETS
+        },
         "training": model.source.training,
         "notes": list(model.notes),
     }

@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import torch
-
 from edgeqkv.errors import CheckpointError, InputError, UnsupportedError
 from edgeqkv.models.decoder import Decoder
 from edgeqkv.variants import Variant
@@ -90,9 +88,7 @@ class Model:
         """
         if precision not in PRECISIONS:
             raise UnsupportedError(f"weights '{precision}' are unknown; edgeqkv knows {', '.join(PRECISIONS)}")
-        for weight in self.weights:
-            _check_range(weight, precision)
-        return self.with_changed_weights(lambda weight: replace(weight, precision=precision))
+        return self.with_changed_weights(lambda weight: weight.with_precision(precision))
 
     def with_changed_weights(self, change: Callable[[Weight], Weight]) -> Model:
         """The same model with every distinct weight changed once; what is shared stays shared."""
@@ -132,19 +128,6 @@ class Model:
                     f"(of {weight.tensor.numel()}): the training diverged or the file is damaged"
                 )
             weight.release_pages()
-
-
-def _check_range(weight: Weight, precision: str) -> None:
-    dtype = PRECISIONS[precision]
-    if torch.finfo(dtype).max >= torch.finfo(weight.tensor.dtype).max:
-        return
-    low, high = weight.tensor.aminmax()
-    weight.release_pages()
-    peak, limit = max(-float(low), float(high)), torch.finfo(dtype).max
-    if peak > limit:
-        raise UnsupportedError(
-            f"'{weight.name}' reaches {peak:.3g}, beyond {precision}'s largest number {limit:.5g}; use weights fp32"
-        )
 
 
 def _weights_in(node: object) -> Iterator[Weight]:

@@ -10,6 +10,7 @@ A recipe file:
     state: fp32
     context: 2048      # at most; left out: the model's own
     chunk: 128         # at most; left out: 128
+    rank: 1            # of several recipes for a device, the lowest is tried first; left out: 1
     why: why these choices
 """
 
@@ -41,6 +42,7 @@ class Recipe(BaseModel):
     state: str
     context: int | None = Field(default=None, ge=1)
     chunk: int | None = Field(default=None, ge=1)
+    rank: int = 1
     why: str
 
     @field_validator("target")
@@ -117,13 +119,12 @@ def load_recipe(name: str | Path) -> Recipe:
     known = {recipe.name: recipe for recipe in built_in()}
     if str(name) in known:
         return known[str(name)]
-    for recipe in built_in():
-        if name in recipe.devices:
-            return recipe
+    if recipes := for_device(str(name)):
+        return recipes[0]
     raise InputError(f"unknown recipe '{name}'; {nearest(str(name), known)}. 'edgeqkv recipes' lists them")
 
 
 def for_device(device: str) -> tuple[Recipe, ...]:
-    """The built-in recipes for a device: first the one of its own name, then the rest by name."""
+    """The built-in recipes for a device, in the order in which they are to be tried."""
     matching = [recipe for recipe in built_in() if device in recipe.devices]
-    return tuple(sorted(matching, key=lambda recipe: recipe.name != device))
+    return tuple(sorted(matching, key=lambda recipe: (recipe.rank, recipe.name)))

@@ -10,6 +10,8 @@ from typing import Final
 
 import torch
 
+from edgeqkv.errors import UnsupportedError
+
 __all__ = ["PRECISIONS", "QuantizedWeight", "Scheme", "Weight"]
 
 PRECISIONS: Final = {"fp32": torch.float32, "fp16": torch.float16}
@@ -63,6 +65,24 @@ class Weight:
     def stored_bytes(self) -> int:
         """Bytes it takes in an artifact."""
         return self.tensor.numel() * PRECISIONS[self.precision].itemsize
+
+    def with_precision(self, precision: str) -> Weight:
+        """The same values, to be stored in this precision.
+
+        Raises:
+            UnsupportedError: one of them is beyond its range.
+        """
+        limit = torch.finfo(PRECISIONS[precision]).max
+        if limit < torch.finfo(self.tensor.dtype).max:
+            low, high = self.tensor.aminmax()
+            self.release_pages()
+            peak = max(-float(low), float(high))
+            if peak > limit:
+                raise UnsupportedError(
+                    f"'{self.name}' reaches {peak:.3g}, beyond {precision}'s largest number {limit:.5g}; "
+                    f"use weights fp32"
+                )
+        return replace(self, precision=precision)
 
     def stored(self) -> torch.Tensor:
         """The values as an artifact stores them; a view of the checkpoint where the types agree."""

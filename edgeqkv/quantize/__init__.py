@@ -34,8 +34,7 @@ SCHEMES: Final = {
 
 _SMALLEST_BLOCK = 16  # of MatMulNBits
 
-REST = "fp16"
-"""Precision of what a scheme leaves alone."""
+_REST = "fp16"  # what a scheme leaves alone
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def apply(model: Model, recipe: Recipe, report: Report = silent) -> Model:
             raise UnsupportedError(f"weights '{precision}' are unknown; edgeqkv knows {known}")
     if recipe.weights in PRECISIONS and recipe.head in (None, recipe.weights):
         return model.with_weights(recipe.weights)
-    plan = _plan(model.network, recipe)
+    plan = _plan(model, recipe)
     if recipe.calibration is not None:
         from edgeqkv.quantize.calibrated import calibrate
 
@@ -74,13 +73,11 @@ def apply(model: Model, recipe: Recipe, report: Report = silent) -> Model:
 
     def change(weight: Weight) -> Weight:
         nonlocal done
-        chosen = plan.get(weight)
-        if chosen is None:
-            return replace(weight, precision=REST)
-        if isinstance(chosen, str):
-            return replace(weight, precision=chosen)
         report("quantizing", done / len(plan))
         done += 1
+        chosen = plan[weight]
+        if isinstance(chosen, str):
+            return weight.with_precision(chosen)
         quantized = nearest(weight, chosen)
         weight.release_pages()
         return quantized
@@ -99,9 +96,11 @@ def matrices(network: Decoder) -> tuple[Weight, ...]:
     return tuple(dict.fromkeys(linear.weight for linear in linears))
 
 
-def _plan(network: Decoder, recipe: Recipe) -> dict[Weight, Scheme | str]:
-    """What becomes of each matrix: a scheme whose block fits its columns, or a floating-point precision."""
-    wanted = dict.fromkeys(matrices(network), recipe.weights)
+def _plan(model: Model, recipe: Recipe) -> dict[Weight, Scheme | str]:
+    """What becomes of each weight: a scheme whose block fits its columns, or a floating-point precision."""
+    network = model.network
+    wanted = dict.fromkeys(model.weights, _REST)
+    wanted |= dict.fromkeys(matrices(network), recipe.weights)
     wanted |= dict.fromkeys((network.token_table, network.head), recipe.head or recipe.weights)
     return {weight: _fitted(weight, precision) for weight, precision in wanted.items()}
 

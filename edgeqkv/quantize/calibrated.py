@@ -46,19 +46,18 @@ def calibrate(model: Model, plan: dict[Weight, Scheme | str], tokens: npt.NDArra
 
     Args:
         model: the original.
-        plan: what becomes of each weight; those that it does not name are stored in fp16.
+        plan: what becomes of each weight: a scheme, or a floating-point precision.
         tokens: calibration text, ``[sequences, length]`` token ids.
         report: told of the progress.
     """
-    from edgeqkv.quantize import REST
-
     ids = torch.from_numpy(tokens.reshape(-1))
     done = _tables(model, plan, _final_states(model, ids, tokens.shape, report))
     ops = _CalibratingOps(plan, done, tokens.shape, report)
     decode(ops, model.network, ids)
 
     def change(weight: Weight) -> Weight:
-        return done.get(weight) or _float(weight, plan.get(weight, REST))
+        chosen = plan[weight]
+        return weight.with_precision(chosen) if isinstance(chosen, str) else done[weight]
 
     return model.with_changed_weights(change)
 
@@ -83,11 +82,6 @@ def _tables(model: Model, plan: dict[Weight, Scheme | str], x: Tensor) -> dict[W
         return {embedding: nearest(embedding, scheme), head: gptq(head, x, scheme)}
     strength = (_EMBEDDING_SHARE * x.square().sum() / x.shape[1]).sqrt()
     return {head: gptq(head, torch.cat([x, strength * torch.eye(x.shape[1])]), scheme)}
-
-
-def _float(weight: Weight, precision: Scheme | str) -> Weight:
-    assert isinstance(precision, str), "every matrix with a scheme takes part in the computation"
-    return Weight(weight.name, weight.tensor, precision, weight.mapped)
 
 
 class _CalibratingOps(TorchOps):
