@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 import edgeqkv
-from edgeqkv import console
+from edgeqkv import console, summaries
 from edgeqkv.budget import commands
 from edgeqkv.errors import EdgeQKVError, VerificationFailed
 from edgeqkv.extras import installed_version, needed_for
@@ -55,7 +55,7 @@ def inspect(model: CheckpointPath, as_json: Json = False) -> None:
     if as_json:
         console.print_json(facts)
     else:
-        _show_model(facts)
+        summaries.show_model(facts)
 
 
 @app.command()
@@ -151,7 +151,7 @@ def export(
     if as_json:
         console.print_json({"bundle": str(bundle.path), **bundle.manifest.model_dump(mode="json")})
         return
-    _show_bundle(bundle, time.perf_counter() - started)
+    summaries.show_bundle(bundle, time.perf_counter() - started)
 
 
 @app.command()
@@ -204,8 +204,8 @@ def verify(
         console.print_json({"bundle": str(bundle), "targets": told})
     else:
         for name, result in results.items():
-            rows: list[tuple[str, object]] = [("verified", _verdict(result))]
-            rows += [("perplexity", _quality(measured[name]))] if name in measured else []
+            rows: list[tuple[str, object]] = [("verified", summaries.verdict(result))]
+            rows += [("perplexity", summaries.perplexity(measured[name]))] if name in measured else []
             console.print_facts(f"{bundle} · {name}", rows)
     problems = [
         f"{bundle} does not compute what the original does: {name}: {result.failure}"
@@ -355,93 +355,14 @@ def _verify_package(path: Path, against: Path | None, engine: str | None, as_jso
     if as_json:
         console.print_json({"package": str(path), **told})
     elif against is not None:
-        console.print_facts(str(path), [("verified", _verdict(result))])
+        console.print_facts(str(path), [("verified", summaries.verdict(result))])
     else:
         for name, each in found.items():
-            ends = {kind: ", ".join(f"{n} {spec}" for n, spec in each[kind].items()) for kind in ("inputs", "outputs")}
-            states = ", ".join(f"{n} {spec}" for n, spec in each["states"].items()) or "none"
-            runs = f"on zeros, in fp32 and in fp16, {each['fp16_difference']:.1e} apart" if each["finite"] else "no"
-            console.print_facts(f"{path} · {name}", [*ends.items(), ("states", states), ("runs", runs)])
+            summaries.show_function(f"{path} · {name}", each)
     if wrong:
         failure = VerificationFailed(f"{path}: {'; '.join(wrong)}")
         console.print_error(failure)
         raise typer.Exit(failure.exit_code)
-
-
-def _show_model(facts: dict[str, Any]) -> None:
-    config, state, training = facts["config"], facts["state"], facts["training"]
-    tensors = "one merged tensor" if state["tensors_per_layer"] == 1 else "two tensors"
-    full = state["bytes_at_full_context"]
-    rows: list[tuple[str, object]] = [
-        ("variant", f"{facts['variant']} ({facts['class']})"),
-        ("parameters", f"{facts['parameters']:,}"),
-        (
-            "shape",
-            f"{config['layers']} layers, {config['hidden_size']} channels, {config['heads']} query heads, "
-            f"{config['kv_heads']} KV heads of {config['head_dim']}, vocabulary {config['vocab_size']}",
-        ),
-        ("context", f"{config['positions']} tokens"),
-        ("KV state", f"{tensors} a layer, {state['reduction_against_qkv']:.1%} less than qkv"),
-        ("- per token", f"{state['bytes_per_token']['fp16']:,} bytes in fp16"),
-        (
-            f"- at {config['positions']}",
-            f"{console.size(full['fp32'])} in fp32, {console.size(full['fp16'])} in fp16",
-        ),
-        ("weights", ", ".join(f"{console.size(n)} in {name}" for name, n in facts["weight_bytes"].items())),
-    ]
-    rows += [
-        (f"export to {name}", f"weights {', '.join(can['weights'])}; forms {', '.join(can['forms'])}")
-        for name, can in facts["exports"].items()
-    ]
-    if training:
-        told = [f"{key} {value}" for key, value in training.items() if not isinstance(value, dict)]
-        told += [f"{key} {value:.4g}" for key, value in training.get("val_metrics", {}).items()]
-        rows.append(("training", ", ".join(told)))
-    rows += [("note", note) for note in facts["notes"]]
-    console.print_facts(facts["file"], rows)
-
-
-def _show_bundle(bundle: Any, seconds: float) -> None:
-    files = bundle.manifest.files
-    rows: list[tuple[str, object]] = [
-        ("variant", bundle.manifest.model.variant),
-        ("files", ", ".join(f"{name} ({console.size(card.bytes)})" for name, card in files.items())),
-    ]
-    for name, card in bundle.manifest.targets.items():
-        artifact = card.artifact
-        rows += [
-            (
-                name,
-                f"{artifact.form}, {artifact.weights} weights, context {artifact.context}, chunk {artifact.chunk}",
-            ),
-            (
-                "- KV state",
-                f"{console.size(artifact.state_bytes)} ({artifact.state}, {len(artifact.state_tensors)} tensors)",
-            ),
-            ("- verified", _verdict(card.verification) if card.verification else "not (--no-verify)"),
-        ]
-        rows += [("- perplexity", _quality(card.quality))] if card.quality else []
-    rows += [("note", note) for note in bundle.manifest.model.notes]
-    console.print_facts(f"{bundle.path} written in {seconds:.1f} s", rows)
-
-
-def _verdict(result: Any) -> str:
-    if not result.passed:
-        return f"no: {result.failure}"
-    return (
-        f"yes: {result.positions} tokens in {result.steps} calls, largest difference of a logit "
-        f"{result.max_abs_error:.1e} ({result.tolerance:.1e} allowed), most likely token equal in "
-        f"{result.argmax_equal} of {result.steps}"
-    )
-
-
-def _quality(quality: Any) -> str:
-    if quality.original is None:
-        return f"{quality.perplexity:.2f} on {quality.tokens} tokens of {quality.text}"
-    return (
-        f"{quality.perplexity:.2f} on {quality.tokens} tokens of {quality.text}; the original's {quality.original:.2f} "
-        f"({quality.degradation:+.2%})"
-    )
 
 
 def _tokenizer_of(bundle: Any, given: Path | None) -> Any:

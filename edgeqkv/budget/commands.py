@@ -152,7 +152,7 @@ def complete(
 
 
 def _measured(report: Report, subject: Path, context: int | None) -> Report:
-    from edgeqkv.budget.measure import compare, measure
+    from edgeqkv.budget.measure import compare, measurable, measure
     from edgeqkv.bundle import Bundle
 
     if context is not None:
@@ -163,6 +163,9 @@ def _measured(report: Report, subject: Path, context: int | None) -> Report:
     by_target = {candidate.plan.target: candidate.footprint for candidate in report.candidates}
     with console.progress() as tell:
         for target, predicted in by_target.items():
+            if not measurable(target) and len(by_target) > 1:
+                console.print_note(f"{target} is not measured: its runtime does not run on Linux")
+                continue
             tell(f"measuring {target}", None)
             measurement = measure(bundle.path, bundle.target(target).artifact, bundle.tokenizer_path)
             report = report.with_measured(target, measurement, compare(predicted, measurement, target))

@@ -26,7 +26,7 @@ from edgeqkv.budget.footprint import MIB, PHASES, Footprint, Memory, Phase, Term
 from edgeqkv.errors import BundleError, UnsupportedError
 from edgeqkv.session import Session
 
-__all__ = ["Comparison", "Measured", "Measurement", "compare", "measure"]
+__all__ = ["Comparison", "Measured", "Measurement", "compare", "measurable", "measure"]
 
 _DECODED = 8  # the last tokens of the context go one by one
 _SAMPLING_SECONDS = 0.002
@@ -88,7 +88,7 @@ def measure(directory: Path, artifact: Artifact, tokenizer: Path | None = None) 
     """
     if sys.platform != "linux":
         raise UnsupportedError("a process's memory is measured by Linux's own accounts (/proc); run --measure on Linux")
-    if artifact.target not in _SESSION_MODULES:
+    if not measurable(artifact.target):
         raise UnsupportedError(
             f"the runtime of {artifact.target} does not run on Linux, so there is nothing to measure"
         )
@@ -116,6 +116,11 @@ def _watched(command: list[str], directory: Path) -> _Watch:
             raise BundleError(f"the measured process of {directory} ended early: {last[0]}")
         errors.text()
     return watch
+
+
+def measurable(target: str) -> bool:
+    """Whether a target's own runtime runs on Linux."""
+    return target in _SESSION_MODULES
 
 
 def compare(predicted: Footprint, measured: Measurement, target: str) -> tuple[Comparison, ...]:

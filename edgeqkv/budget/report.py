@@ -197,7 +197,7 @@ def _answer_lines(answer: Answer, facts: Facts, table: Table) -> None:
     facts(f"{answer.title} ({answer.device}): {answer.verdict}", rows)
     limit_mark = mark(answer.limits[0].status) if answer.limits else ""
     table(
-        ("variant", "KV state", "cut", "process", "verdict", "largest context", "quality (perplexity)"),
+        ("variant", "KV state", "cut", "process", "memory", "largest context", "quality (perplexity)"),
         [
             (
                 f"{row.variant}{' (this)' if row.is_this else ''}",
@@ -206,7 +206,7 @@ def _answer_lines(answer: Answer, facts: Facts, table: Table) -> None:
                 amount(row.peak) + (ASSUMED if row.assumed else ""),
                 row.verdict,
                 "not known" if row.largest_context is None else f"{row.largest_context}{limit_mark}",
-                row.quality or "not measured",
+                row.quality or "not in the paper",
             )
             for row in answer.variants
         ],

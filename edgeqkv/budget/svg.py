@@ -66,8 +66,7 @@ def _bar(bar: Bar, top: int, scale: float) -> str:
             )
             x += width
     pieces.append(_text(x + 6, top + 39, bar.total, "total"))
-    at = (bar.limit or _WIDTH) * scale
-    if at < _WIDTH:
+    if bar.limit is not None and (at := bar.limit * scale) < _WIDTH:
         pieces.append(f'<line class="limit" x1="{at:.1f}" x2="{at:.1f}" y1="{top + 20}" y2="{top + 48}"/>')
         pieces.append(_text(at, top + 58, bar.limit_label, "remark", "middle"))
     return "".join(pieces)

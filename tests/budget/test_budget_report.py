@@ -96,6 +96,14 @@ def test_every_drawing_has_a_text_alternative(page: str) -> None:
         assert re.match(r"<title>[^<]+</title><desc>[^<]+</desc>", drawing)
 
 
+def test_limits_are_drawn_where_there_are_any(report: Report, page: str) -> None:
+    bars, *drawings = re.findall(r"<svg[^>]*>(.*?)</svg>", page, re.DOTALL)
+    assert 'class="limit"' not in bars  # they all lie far beyond this small model's bars
+    for answer, chart, variants in zip(report.answers, drawings[::2], drawings[1::2], strict=True):
+        assert chart.count('class="limit"') == sum(limit.bytes is not None for limit in answer.limits)
+        assert 'class="limit"' not in variants
+
+
 def test_every_unknown_number_is_marked(report: Report, page: str) -> None:
     marked = Page(page).unknown
     assert all(text.endswith("?") for text in marked)

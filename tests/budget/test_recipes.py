@@ -69,8 +69,9 @@ def test_a_recipe_is_found_by_its_name_a_devices_name_or_a_file(tmp_path: Path) 
         load_recipe("pixel-9")
 
 
-def test_a_devices_own_recipe_comes_first() -> None:
+def test_of_several_recipes_the_lowest_rank_is_first() -> None:
     assert [recipe.name for recipe in for_device("iphone-15")] == ["iphone-15", "iphone-15-gpu"]
+    assert [recipe.name for recipe in for_device("pixel-8")] == ["pixel-9-pro", "android-executorch"]
 
 
 @pytest.mark.parametrize(
