@@ -43,7 +43,9 @@ class WeightFile:
 
     def tensor(self, weight: Weight) -> ir.ExternalTensor:
         """A reference to a weight's floating-point values, which are written if they were not yet."""
-        return self._refer(weight.name, weight.shape, _FLOATS[weight.precision], lambda: weight.stored())
+        reference = self._refer(weight.name, weight.shape, _FLOATS[weight.precision], weight.stored)
+        weight.release_pages()
+        return reference
 
     def codes(self, weight: QuantizedWeight, shape: Sequence[int]) -> ir.ExternalTensor:
         """A reference to a weight's packed codes, seen as uint8 of any shape with as many bytes.
