@@ -18,6 +18,8 @@ from edgeqkv.backends.torch import sequence_logits
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
 from edgeqkv.model import Model
 from edgeqkv.progress import silent
+from edgeqkv.quantize import Recipe, apply
+from edgeqkv.weights import Weight
 
 # float32 in another order of summation than the original's. Measured: 3.1e-6 with logits up to 4.5.
 TOLERANCE = 1e-4
@@ -36,7 +38,7 @@ def write(tmp_path: Path) -> Write:
             "chunk": 16,
         }
         request = Request(**{**chosen, **choices})
-        stored = model.with_context(request.context).with_weights(request.weights)
+        stored = apply(model.with_context(request.context), Recipe(request.weights))
         artifact = backend("onnx").export(stored, tmp_path, request, silent)
         session = backend("onnx").open(tmp_path, artifact, "onnxruntime")
         assert isinstance(session, OnnxSession)
@@ -163,6 +165,18 @@ def test_the_weight_file_holds_each_weight_once(gqa_golden: Golden, write: Write
         held = (tmp_path / artifact.details["weight_file"]).stat().st_size
         expected = model.with_weights(weights).weight_bytes
         assert expected <= held <= expected + 64 * len(model.weights)
+
+
+@pytest.mark.parametrize("weights", ["fp32", "int4"])
+def test_written_weights_give_their_memory_back(
+    gqa_golden: Golden, write: Write, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise an export holds the whole checkpoint in memory while the result is verified."""
+    model = edgeqkv.load(gqa_golden.path)
+    released: list[str] = []
+    monkeypatch.setattr(Weight, "release_pages", lambda weight: released.append(weight.name))
+    write(model, weights=weights)
+    assert {weight.name for weight in model.weights} <= set(released)
 
 
 def test_untied_heads_and_models_without_biases(tmp_path: Path, write: Write) -> None:
