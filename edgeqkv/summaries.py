@@ -68,7 +68,15 @@ def show_bundle(bundle: Bundle, seconds: float) -> None:
             ),
             ("- verified", verdict(card.verification) if card.verification else "not (--no-verify)"),
         ]
-        rows += [("- perplexity", perplexity(card.quality))] if card.quality else []
+        if card.quality:
+            rows.append(("- perplexity", perplexity(card.quality)))
+        elif card.quantization:
+            how = (
+                "calibrated"
+                if card.quantization.method == "gptq"
+                else "rounded to nearest (--calibrate TEXT is better)"
+            )
+            rows.append(("- quality", f"weights {how}; what that costs was not measured (--text TEXT does)"))
     rows += [("note", note) for note in bundle.manifest.model.notes]
     console.print_facts(f"{bundle.path} written in {seconds:.1f} s", rows)
 

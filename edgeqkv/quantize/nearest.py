@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from edgeqkv.errors import UnsupportedError
 from edgeqkv.weights import QuantizedWeight, Scheme, Weight
 
 __all__ = ["nearest", "quantized", "round_to", "scales_of"]
@@ -40,7 +41,18 @@ def round_to(values: torch.Tensor, scales: torch.Tensor, scheme: Scheme) -> torc
 
 
 def quantized(weight: Weight, codes: torch.Tensor, scales: torch.Tensor, scheme: Scheme) -> QuantizedWeight:
-    """The weight with these codes and scales."""
+    """The weight with these codes and scales.
+
+    Raises:
+        UnsupportedError: a value that they restore is beyond float16.
+    """
+    limit = torch.finfo(torch.float16).max
+    restored = codes.view(len(codes), -1, scheme.block).abs().amax(-1) * scales
+    if restored.max() > limit:
+        raise UnsupportedError(
+            f"'{weight.name}' reaches {float(weight.tensor.abs().max()):.3g}, beyond float16's largest number {limit:.5g}, "
+            f"in which formats restore quantized weights; use weights fp32"
+        )
     return QuantizedWeight(
         weight.name, weight.tensor, scheme.name, weight.mapped, codes=codes, scales=scales, scheme=scheme
     )

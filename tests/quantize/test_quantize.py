@@ -59,6 +59,14 @@ def test_quantizing_what_is_quantized_changes_nothing(drawn: tuple[Weight, Schem
     assert same[full].all()
 
 
+@pytest.mark.parametrize("name", ["int4", "int8"])
+def test_weights_that_float16_cannot_restore_are_named(name: str) -> None:
+    tensor = torch.zeros(2, 128)
+    tensor[1, 3] = -7e4
+    with pytest.raises(UnsupportedError, match=r"'w' reaches 7.*e\+04, beyond float16's largest number 65504"):
+        nearest(Weight("w", tensor), SCHEMES[name])
+
+
 def test_zeros_stay_zeros() -> None:
     result = nearest(Weight("w", torch.zeros(2, 64)), SCHEMES["int4"])
     assert not result.values().any()

@@ -124,13 +124,14 @@ def test_an_activation_beyond_fp16_is_named(tmp_path: Path) -> None:
 
 
 def test_the_backend_offers_core_ml_on_a_mac_alone() -> None:
-    assert BACKEND.engines == (("coreml", "evaluator") if sys.platform == "darwin" else ("evaluator",))
+    own = ("evaluator", "evaluator-fp16")
+    assert BACKEND.engines == (("coreml", *own) if sys.platform == "darwin" else own)
     listed = (
         "import sys, edgeqkv.backends; sys.platform = 'darwin'; "
         "from edgeqkv.backends.coreml import BACKEND; print(*BACKEND.engines)"
     )
     done = subprocess.run([sys.executable, "-c", listed], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["coreml", "evaluator"]
+    assert done.stdout.split() == ["coreml", *own]
 
 
 def test_offering_it_imports_nothing_heavy() -> None:

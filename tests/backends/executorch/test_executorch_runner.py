@@ -25,8 +25,9 @@ def stock_runner() -> ModuleType:
 
     Its Python package imports `transformers` for the multimodal runner's sake; the text runner needs nothing of it.
     """
-    (root,) = importlib.util.find_spec("executorch").submodule_search_locations
-    files = (Path(root) / "extension" / "llm" / "runner").glob("_llm_runner*")
+    # A namespace package: this folder of tests may be a part of it too.
+    roots = importlib.util.find_spec("executorch").submodule_search_locations
+    files = (file for root in roots for file in (Path(root) / "extension" / "llm" / "runner").glob("_llm_runner*"))
     (library,) = (file for file in files if file.suffix in (".so", ".pyd"))
     spec = importlib.util.spec_from_file_location("_llm_runner", library)
     module = importlib.util.module_from_spec(spec)
