@@ -49,9 +49,10 @@ def quantized(weight: Weight, codes: torch.Tensor, scales: torch.Tensor, scheme:
     limit = torch.finfo(torch.float16).max
     restored = codes.view(len(codes), -1, scheme.block).abs().amax(-1) * scales
     if restored.max() > limit:
+        largest = float(weight.tensor.abs().max())
         raise UnsupportedError(
-            f"'{weight.name}' reaches {float(weight.tensor.abs().max()):.3g}, beyond float16's largest number {limit:.5g}, "
-            f"in which formats restore quantized weights; use weights fp32"
+            f"'{weight.name}' reaches {largest:.3g}, beyond float16's largest number {limit:.5g}, in which formats "
+            f"restore quantized weights; use weights fp32"
         )
     return QuantizedWeight(
         weight.name, weight.tensor, scheme.name, weight.mapped, codes=codes, scales=scales, scheme=scheme
