@@ -14,13 +14,13 @@ from edgeqkv.session import Session
 
 __all__ = ["OnnxSession"]
 
-_NUMPY = {"fp32": np.float32, "fp16": np.float16, "int64": np.int64}
+_NUMPY = {"fp32": np.float32, "fp16": np.float16, "int8": np.int8}
 
 
 class OnnxSession(Session):
     """A session on the graphs of an ONNX export.
 
-    Every state tensor is one `OrtValue`, bound as the input and as the output of every graph, so that the
+    Every state tensor is one `OrtValue`, bound as the input and as every output of every graph, so that the
     runtime appends to it where it lies and never copies it.
     """
 
@@ -98,7 +98,8 @@ class _Runner:
         self._binding = self._session.io_binding()
         for tensor in artifact.state_tensors:
             self._binding.bind_ortvalue_input(tensor.input, state[tensor.name])
-            self._binding.bind_ortvalue_output(tensor.output, state[tensor.name])
+            for output in (tensor.output, *tensor.aliases):
+                self._binding.bind_ortvalue_output(output, state[tensor.name])
         self._logits: npt.NDArray[np.float32] = np.zeros((1, artifact.vocab_size), np.float32)
         self._binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(self._logits))
 
