@@ -173,8 +173,8 @@ def _request(
     able = target.state_forms.get(chosen_state, (chosen_form,))
     if chosen_form not in able:
         raise UnsupportedError(
-            f"{target.title}'s form '{chosen_form}' cannot keep its state in {chosen_state}; {chosen_state} state needs "
-            f"--form {' or '.join(able)}"
+            f"{target.title}'s form '{chosen_form}' cannot keep its state in {chosen_state}; {chosen_state} state "
+            f"needs --form {' or '.join(able)}"
         )
     return Request(
         form=chosen_form,
