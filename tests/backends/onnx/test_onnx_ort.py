@@ -210,6 +210,6 @@ def test_other_forms_refuse_an_int8_state(gqa_golden: Golden, tmp_path: Path, fo
 def test_heads_that_the_operator_does_not_take(tmp_path: Path) -> None:
     sizes = {**TINY, "n_embd": 16}
     model = edgeqkv.load(write_random_checkpoint(tmp_path / "m.pt", "q-k=v", **sizes))
-    with pytest.raises(UnsupportedError, match="heads of 4 channels: .* multiples of 8.*--form portable"):
+    with pytest.raises(UnsupportedError, match=r"heads of 4 channels: .* multiples of 8.*--form portable"):
         edgeqkv.export(model, "onnx", out=tmp_path / "out", form="ort", weights="fp32")
     assert not (tmp_path / "out").exists()
