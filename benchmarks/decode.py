@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 import edgeqkv
-from benchmarks.measure import checkpoint, run, save
+from benchmarks.measure import Usage, checkpoint, run, save
 from edgeqkv import quantize
 from edgeqkv.artifact import Artifact
 from edgeqkv.backends import Request, backend
@@ -52,7 +52,7 @@ LIMIT = 0.70  # int8 state's decode at the last fill ÷ the peer's
 
 
 def export_all(scratch: Path) -> None:
-    """Every case in a folder of its own."""
+    """Every case in a folder of its own; needs much memory, so it is done in a process of its own."""
     for variant in dict.fromkeys(case.variant for case in CASES.values()):
         model = edgeqkv.load(checkpoint("300m", variant)).with_context(CONTEXT)
         stored = quantize.apply(model, quantize.Recipe(WEIGHTS))
@@ -63,7 +63,6 @@ def export_all(scratch: Path) -> None:
                 request = Request(case.form, WEIGHTS, case.state, CONTEXT, CHUNK)
                 artifact = backend("onnx").export(with_state(stored, case.state, None), folder, request, silent)
                 (folder / "artifact.json").write_text(artifact.model_dump_json())
-                print(f"exported {name}", flush=True)
 
 
 def opened(folder: Path) -> OnnxSession:
@@ -84,40 +83,38 @@ def tokens() -> npt.NDArray[np.int64]:
 
 def memory_of(folder: Path) -> int:
     """Peak resident memory of a process that fills the state, in bytes."""
-    return run([sys.executable, "-m", "benchmarks.decode", "--fill", str(folder)]).process_bytes
+    return in_subprocess("--fill", folder).process_bytes
+
+
+def in_subprocess(command: str, folder: Path) -> Usage:
+    """This script in a fresh process, which is charged with nothing that another one took."""
+    return run([sys.executable, "-m", "benchmarks.decode", command, str(folder)])
 
 
 def decode_in_turns(sessions: dict[str, OnnxSession], repeats: int) -> dict[str, dict[int, dict[str, float]]]:
     """Milliseconds a step, by case and fill."""
     ids = tokens()
-    result: dict[str, dict[int, dict[str, float]]] = {name: {} for name in sessions}
-    for fill in FILLS:
-        times: dict[str, list[float]] = {name: [] for name in sessions}
-        for _ in range(repeats):
+    times: dict[str, dict[int, list[float]]] = {name: {fill: [] for fill in FILLS} for name in sessions}
+    for _ in range(repeats):
+        for fill in FILLS:
             for name, session in sessions.items():
                 start = time.perf_counter()
                 session._step(ids[fill - 1 : fill], fill - 1)
-                times[name].append((time.perf_counter() - start) * 1e3)
-        for name, values in times.items():
-            result[name][fill] = {"min": round(min(values), 2), "median": round(median(values), 2)}
-    return result
+                times[name][fill].append((time.perf_counter() - start) * 1e3)
+    return {
+        name: {fill: {"min": round(min(ms), 2), "median": round(median(ms), 2)} for fill, ms in fills.items()}
+        for name, fills in times.items()
+    }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=40)
-    parser.add_argument("--fill", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.fill:
-        filled(arguments.fill)
-        return
+def compare(repeats: int) -> None:
     rows: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="edgeqkv-decode-") as folder:
         scratch = Path(folder)
-        export_all(scratch)
+        in_subprocess("--export", scratch)
         memory = {name: memory_of(scratch / name) for name in CASES}
         sessions = {name: filled(scratch / name) for name in CASES}
-        times = decode_in_turns(sessions, arguments.repeats)
+        times = decode_in_turns(sessions, repeats)
         for name, case in CASES.items():
             files = sum(file.stat().st_size for file in (scratch / name).iterdir() if file.suffix != ".json")
             rows[name] = {
@@ -132,15 +129,12 @@ def main() -> None:
     last = FILLS[-1]
     for name, row in rows.items():
         shown = " / ".join(f"{row['decode_ms'][fill]['median']:.1f}" for fill in FILLS)
-        row["over_peer"] = {
-            measure: round(row["decode_ms"][last][measure] / times[PEER][last][measure], 3)
-            for measure in ("min", "median")
-        }
+        row["over_peer"] = round(row["decode_ms"][last]["median"] / times[PEER][last]["median"], 3)
         row["state_over_peer"] = row["state_bytes"] / rows[PEER]["state_bytes"]
         print(
-            f"{name}: decode {shown} ms at fill {' / '.join(map(str, FILLS))}, at {last} "
-            f"{row['over_peer']['median']} × the peer's, state {row['state_bytes'] / 2**20:.0f} MiB, peak {row['peak_process_bytes'] / 1e6:.0f} MB, "
-            f"model {row['model_bytes'] / 1e6:.0f} MB"
+            f"{name}: decode {shown} ms at fill {' / '.join(map(str, FILLS))}, at {last} {row['over_peer']} × the "
+            f"peer's, state {row['state_bytes'] / 2**20:.0f} MiB, peak {row['peak_process_bytes'] / 1e6:.0f} MB, model "
+            f"{row['model_bytes'] / 1e6:.0f} MB"
         )
     save(
         "decode",
@@ -149,14 +143,28 @@ def main() -> None:
             "weights": WEIGHTS,
             "context": CONTEXT,
             "threads": 1,
-            "repeats": arguments.repeats,
+            "repeats": repeats,
             "onnxruntime": installed_version("onnxruntime"),
             "peer": PEER,
             "rows": rows,
         },
     )
-    if rows["ort, int8 state"]["over_peer"]["median"] > LIMIT:
+    if rows["ort, int8 state"]["over_peer"] > LIMIT:
         sys.exit(f"decode with an int8 state takes more than {LIMIT} of the peer's time")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=40)
+    parser.add_argument("--export", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--fill", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.export:
+        export_all(arguments.export)
+    elif arguments.fill:
+        filled(arguments.fill)
+    else:
+        compare(arguments.repeats)
 
 
 if __name__ == "__main__":
