@@ -28,7 +28,7 @@ class OnnxBackend:
     forms: Mapping[str, str] = {
         "portable": "one graph for prefill and decode, which reads only the filled part of the state",
         "static": "fixed shapes throughout, a prefill and a decode graph for each window of the state (NPUs)",
-        "ort": "fastest on ONNX Runtime's CPU: its fused attention on one buffer, optionally an int8 state",
+        "ort": "ONNX Runtime's own fused attention on one buffer, and the only one that can keep its state in int8",
     }
     weights = ("int4", "int8", "fp16", "fp32")
     states = ("fp32", "fp16", "int8")
