@@ -49,7 +49,7 @@ class StateTensor(_Record):
 
     ``role`` is ``kv`` for a merged tensor, else ``k`` or ``v``; ``layer`` is None where one tensor holds all
     layers. ``input`` and ``output`` name the graph's ends where the caller holds the state; they are None where
-    the runtime does.
+    the runtime does. ``aliases`` are further outputs that hold the same tensor, and must be bound to the same memory.
     """
 
     name: str
@@ -59,6 +59,7 @@ class StateTensor(_Record):
     shape: tuple[int, ...]
     input: str | None = None
     output: str | None = None
+    aliases: tuple[str, ...] = ()
 
     @property
     def nbytes(self) -> int:

@@ -31,6 +31,7 @@ from edgeqkv.model import Model
 from edgeqkv.perplexity import Quality, excess, measure
 from edgeqkv.progress import Report, silent
 from edgeqkv.proof import Proof, Verification
+from edgeqkv.quantize.state import with_state
 from edgeqkv.tokenizer import Tokenizer, read_text
 from edgeqkv.variants import Variant
 from edgeqkv.verify import make_proof, verify_artifact
@@ -110,12 +111,16 @@ def export(
     with staged(Path(out), overwrite=overwrite) as staging:
         report("checking the weights", None)
         model.check_finite()
-        stored = {
+        quantized = {
             weights: quantize.apply(shortened, quantize.Recipe(weights, head, calibration), report)
             for weights in dict.fromkeys(request.weights for request in requests.values())
         }
+        stored = {
+            name: with_state(quantized[request.weights], request.state, calibration, report)
+            for name, request in requests.items()
+        }
         artifacts = {
-            name: backend(name).export(stored[request.weights], staging.path, request, report)
+            name: backend(name).export(stored[name], staging.path, request, report)
             for name, request in requests.items()
         }
         card = _tokenizer_card(words, staging)
@@ -163,10 +168,18 @@ def _request(
 ) -> Request:
     if chunk is not None and not 1 <= chunk <= context:
         raise InputError(f"a chunk of {chunk} is impossible with a context of {context}; choose 1 to {context}")
+    chosen_form = _choice(target, "form", form, tuple(target.forms))
+    chosen_state = _choice(target, "state", state, target.states)
+    able = target.state_forms.get(chosen_state, (chosen_form,))
+    if chosen_form not in able:
+        raise UnsupportedError(
+            f"{target.title}'s form '{chosen_form}' cannot keep its state in {chosen_state}; {chosen_state} state "
+            f"needs --form {' or '.join(able)}"
+        )
     return Request(
-        form=_choice(target, "form", form, tuple(target.forms)),
+        form=chosen_form,
         weights=_choice(target, "weights", weights, target.weights),
-        state=_choice(target, "state", state, target.states),
+        state=chosen_state,
         context=context,
         chunk=min(_DEFAULT_CHUNK, context) if chunk is None else chunk,
         bos_id=words.bos_id if words else None,
@@ -185,22 +198,22 @@ def _choice(target: Backend, what: str, asked: str | None, offered: tuple[str, .
 def _prove(
     stored: dict[str, Model], artifacts: dict[str, Artifact], staging: Staged, report: Report
 ) -> dict[str, Verification | None]:
-    """Compare every artifact with the model whose weights it stores, and keep the proof beside it."""
+    """Compare every artifact with the model that it stores, and keep the proof beside it."""
     results: dict[str, Verification | None] = {}
-    proofs: dict[str, Proof] = {}
+    proofs: dict[Model, Proof] = {}  # targets that store the same model share one
     for name, artifact in artifacts.items():
-        title, model = backend(name).title, stored[artifact.weights]
-        if artifact.weights not in proofs:
+        title, model = backend(name).title, stored[name]
+        if model not in proofs:
             report("computing the original's logits", None)
-            proofs[artifact.weights] = make_proof(model, artifact.context, artifact.chunk)
+            proofs[model] = make_proof(model, artifact.context, artifact.chunk)
         report(f"verifying {title}", None)
-        result = verify_artifact(staging.path, artifact, proofs[artifact.weights])
+        result = verify_artifact(staging.path, artifact, proofs[model])
         if not result.passed:
             raise VerificationFailed(
                 f"{title} does not compute what {model.source.path.name} does: {result.failure}. No bundle was written"
             )
         results[name] = result
-        proofs[artifact.weights].sampled().save(staging.path / proof_name(name))
+        proofs[model].sampled().save(staging.path / proof_name(name))
     return results
 
 

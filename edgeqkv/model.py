@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 
 from edgeqkv.errors import CheckpointError, InputError, UnsupportedError
 from edgeqkv.models.decoder import Decoder
+from edgeqkv.state_scales import StateScales
 from edgeqkv.variants import Variant
 from edgeqkv.weights import PRECISIONS, Weight
 
@@ -49,6 +50,7 @@ class Model:
     """A trained model: its variant, its dimensions, its weights (mapped, not read) and its origin.
 
     ``notes`` are what a reader of the checkpoint should know, such as a config that contradicts the weights.
+    ``state_scales`` say how its state rounds keys and values, where it is stored in int8.
     """
 
     variant: Variant
@@ -56,6 +58,7 @@ class Model:
     network: Decoder
     source: Source
     notes: tuple[str, ...] = ()
+    state_scales: StateScales | None = None
 
     @property
     def weights(self) -> tuple[Weight, ...]:

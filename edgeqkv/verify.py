@@ -98,8 +98,11 @@ def _verify_against(
 ) -> Verification:
     with needed_for("comparing with a checkpoint"):
         from edgeqkv import quantize
+        from edgeqkv.state_scales import StateScales
     original.check_finite()
     stored = quantize.apply(original.with_context(artifact.context), quantize.Recipe(artifact.weights, head))
+    if scales := artifact.details.get("state_scales"):
+        stored = dataclasses.replace(stored, state_scales=StateScales(scales))
     return verify_artifact(directory, artifact, make_proof(stored, artifact.context, artifact.chunk), engine)
 
 
@@ -107,7 +110,8 @@ def make_proof(model: Model, context: int, chunk: int) -> Proof:
     """The original model's logits on random tokens that fill the context; see `edgeqkv.proof.pieces`.
 
     The reference is the torch interpreter on the whole sequence at once, without a state
-    (`edgeqkv.backends.torch.sequence_logits`), in float32 on the weights as they are stored.
+    (`edgeqkv.backends.torch.sequence_logits`), in float32 on the weights as they are stored, and on keys and values as
+    an int8 state rounds them.
     """
     from edgeqkv.backends.torch import sequence_logits
 

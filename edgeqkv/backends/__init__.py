@@ -59,6 +59,7 @@ class Backend(Protocol):
         forms: name → what it is for.
         weights: precisions of stored weights.
         states: precisions of the stored state.
+        state_forms: for a state that not every form takes, those that do.
         engines: what can run it here; the first is the default.
         proof_engine: the one that computes what is stored and rounds no more than float32 does.
     """
@@ -70,6 +71,7 @@ class Backend(Protocol):
     forms: Mapping[str, str]
     weights: tuple[str, ...]
     states: tuple[str, ...]
+    state_forms: Mapping[str, tuple[str, ...]]
     engines: tuple[str, ...]
     proof_engine: str
 

@@ -24,9 +24,10 @@ from edgeqkv.models.decoder import decode
 from edgeqkv.models.layers import Linear, Norm
 from edgeqkv.ops import Heads, Ops
 from edgeqkv.session import Session
+from edgeqkv.state_scales import StateScales
 from edgeqkv.weights import Weight
 
-__all__ = ["TorchOps", "TorchSession", "attend", "sequence_logits"]
+__all__ = ["SequenceOps", "TorchOps", "TorchSession", "attend", "sequence_logits"]
 
 Tensor = torch.Tensor
 
@@ -34,9 +35,17 @@ _QUERY_BLOCK = 256  # rows of the score matrix made at a time: bounds its memory
 
 
 class TorchOps(Ops[Tensor]):
-    """What reads the same with and without a state."""
+    """What reads the same with and without a state.
+
+    ``scales`` say how the state that is to be compared with rounds keys and values, if it does.
+    """
 
     position = 0
+    scales: StateScales | None = None
+
+    def stored(self, name: str, rows: Tensor) -> Tensor:
+        """What a state tensor gives back of rows that were stored in it."""
+        return rows if self.scales is None else self.scales.rounded(name, rows)
 
     def values(self, weight: Weight) -> Tensor:
         """A weight's numbers in float32."""
@@ -71,28 +80,33 @@ class TorchOps(Ops[Tensor]):
 class _StatefulOps(TorchOps):
     """Appends keys and values to a state a layer, ``[context, kv_heads, head_dim]``: one tensor if k is v."""
 
-    def __init__(self, context: int) -> None:
+    def __init__(self, context: int, scales: StateScales | None) -> None:
         self.context = context
-        self.state: dict[tuple[int, str], Tensor] = {}
+        self.scales = scales
+        self.state: dict[str, Tensor] = {}
 
     def attention(self, layer: int, q: Tensor, k: Tensor, v: Tensor, heads: Heads) -> Tensor:
-        keys = self._appended((layer, "kv" if v is k else "k"), k, heads)
-        values = keys if v is k else self._appended((layer, "v"), v, heads)
+        keys = self._appended(f"{'kv' if v is k else 'k'}_{layer}", k, heads)
+        values = keys if v is k else self._appended(f"v_{layer}", v, heads)
         return attend(q, keys, values, heads)
 
-    def _appended(self, name: tuple[int, str], rows: Tensor, heads: Heads) -> Tensor:
+    def _appended(self, name: str, rows: Tensor, heads: Heads) -> Tensor:
         if name not in self.state:
             self.state[name] = torch.zeros(self.context, heads.kv, heads.dim)
         state, stop = self.state[name], self.position + len(rows)
-        state[self.position : stop] = rows.view(-1, heads.kv, heads.dim)
+        state[self.position : stop] = self.stored(name, rows).view(-1, heads.kv, heads.dim)
         return state[:stop]
 
 
-class _SequenceOps(TorchOps):
-    """Computes a whole sequence without a state, looking at each weight once."""
+class SequenceOps(TorchOps):
+    """Computes a whole sequence without a state, looking at each weight once.
 
-    def __init__(self, rows: Sequence[int]) -> None:
+    ``rows`` are the positions whose logits are wanted.
+    """
+
+    def __init__(self, rows: Sequence[int], scales: StateScales | None = None) -> None:
         self.rows = list(rows)
+        self.scales = scales
         self._used: list[Weight] = []
 
     def values(self, weight: Weight) -> Tensor:
@@ -103,7 +117,9 @@ class _SequenceOps(TorchOps):
         return super().values(weight)
 
     def attention(self, layer: int, q: Tensor, k: Tensor, v: Tensor, heads: Heads) -> Tensor:
-        return attend(q, k.view(-1, heads.kv, heads.dim), v.view(-1, heads.kv, heads.dim), heads)
+        keys = self.stored(f"{'kv' if v is k else 'k'}_{layer}", k)
+        values = keys if v is k else self.stored(f"v_{layer}", v)
+        return attend(q, keys.view(-1, heads.kv, heads.dim), values.view(-1, heads.kv, heads.dim), heads)
 
     def last(self, x: Tensor) -> Tensor:
         return x[self.rows]
@@ -140,14 +156,14 @@ def sequence_logits(
     """Logits of a whole sequence, computed at once and without a state.
 
     Args:
-        model: the model; its weights' precision counts (`Weight.values`).
+        model: the model; its weights' precision counts (`Weight.values`), and so does an int8 state's rounding.
         tokens: ``[T]`` token ids, at most as many as the model has positions.
         rows: the positions whose logits are wanted; all by default.
 
     Returns:
         ``[len(rows), vocab]``.
     """
-    ops = _SequenceOps(range(len(tokens)) if rows is None else rows)
+    ops = SequenceOps(range(len(tokens)) if rows is None else rows, model.state_scales)
     ids = torch.as_tensor(np.asarray(tokens, dtype=np.int64))
     logits = decode(ops, model.network, ids)
     ops.release()
@@ -160,7 +176,7 @@ class TorchSession(Session):
     def __init__(self, model: Model, *, context: int | None = None, chunk: int = 128) -> None:
         capacity = model.config.positions if context is None else context
         self._model = model.with_context(capacity)
-        self._ops = _StatefulOps(capacity)
+        self._ops = _StatefulOps(capacity, model.state_scales)
         super().__init__(
             capacity=capacity,
             chunk=min(chunk, capacity),

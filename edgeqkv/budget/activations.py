@@ -135,7 +135,7 @@ class _OnnxShapes:
 
     def _infer(self, node: Any) -> dict[str, Any]:
         if node.domain == "com.microsoft":
-            return {node.output[0]: self._infer_microsoft(node)}
+            return self._infer_microsoft(node)
         onnx = self._onnx
         opset = onnx.defs.onnx_opset_version()
         inferred: dict[str, Any] = onnx.shape_inference.infer_node_outputs(
@@ -147,17 +147,20 @@ class _OnnxShapes:
         )
         return inferred
 
-    def _infer_microsoft(self, node: Any) -> Any:
+    def _infer_microsoft(self, node: Any) -> dict[str, Any]:
         attributes = {attribute.name: attribute.i for attribute in node.attribute}
         first = self._shape(node.input[0])
         float32 = self._onnx.TensorProto.FLOAT
         match node.op_type:
             case "MatMulNBits":
-                return self._type(self._types[node.input[0]].tensor_type.elem_type, [*first[:-1], attributes["N"]])
+                kind = self._types[node.input[0]].tensor_type.elem_type
+                return {node.output[0]: self._type(kind, [*first[:-1], attributes["N"]])}
             case "GatherBlockQuantized":
                 packed = self._types[node.input[0]].tensor_type.elem_type == self._onnx.TensorProto.UINT8
                 width = first[1] * (8 // attributes.get("bits", 4) if packed else 1)
-                return self._type(float32, [*self._shape(node.input[1]), width])
+                return {node.output[0]: self._type(float32, [*self._shape(node.input[1]), width])}
+            case "GroupQueryAttention":
+                return dict(zip(node.output, (self._types[node.input[i]] for i in (0, 3, 4)), strict=True))
         raise UnsupportedError(f"the memory that the operator {node.op_type} takes is not known to this edgeqkv")
 
     def _fold(self, node: Any) -> None:

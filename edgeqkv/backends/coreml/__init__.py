@@ -43,6 +43,7 @@ class CoreMLBackend:
     )
     weights = ("int4", "int8", "fp16")
     states = ("fp16",)
+    state_forms: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     engines = (*(("coreml",) if sys.platform == "darwin" else ()), "evaluator", "evaluator-fp16")
     proof_engine = "evaluator"
 

@@ -38,6 +38,7 @@ class ExecuTorchBackend:
     )
     weights = ("fp32", "fp16")
     states = ("fp32", "fp16")
+    state_forms: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     engines = ("executorch",)
     proof_engine = "executorch"
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Final
 
 from edgeqkv.artifact import Artifact, Graph
 from edgeqkv.backends import Request
 from edgeqkv.backends.onnx.graph import GraphBuilder
 from edgeqkv.backends.onnx.ops import OnnxOps
+from edgeqkv.backends.onnx.ort_ops import OrtOps
+from edgeqkv.backends.onnx.standard_ops import StandardOps
 from edgeqkv.backends.onnx.weight_file import WeightFile
+from edgeqkv.errors import UnsupportedError
 from edgeqkv.extras import installed_version
 from edgeqkv.model import Model
 from edgeqkv.models.decoder import decode
@@ -21,16 +25,24 @@ WEIGHT_FILE = "model.onnx.data"
 
 _SMALLEST_WINDOW = 256
 
+_HEAD_MULTIPLE: Final = 8
+
 
 def export(model: Model, directory: Path, request: Request, report: Report) -> Artifact:
-    """Write the graphs of the asked form; see `OnnxBackend` for the forms."""
+    """Write the graphs of the asked form; see `OnnxBackend` for the forms.
+
+    Raises:
+        UnsupportedError: the form cannot hold the model.
+    """
+    if request.form == "ort":
+        _check_heads(model)
     graphs = []
     with WeightFile(directory / WEIGHT_FILE) as weights:
         planned = list(_plan(request))
         for index, (name, tokens, window) in enumerate(planned):
             report(f"writing {name}.onnx", index / len(planned))
             builder = GraphBuilder(name, weights)
-            ops = OnnxOps(builder, context=request.context, state=request.state, tokens=tokens, window=window)
+            ops = _ops(builder, model, request, tokens, window)
             state = ops.finish(decode(ops, model.network, ops.tokens), model.config.vocab_size)
             builder.save(directory / f"{name}.onnx", installed_version("edgeqkv") or "")
             graphs.append(
@@ -56,13 +68,32 @@ def export(model: Model, directory: Path, request: Request, report: Report) -> A
         graphs=tuple(graphs),
         state_tensors=state,
         versions={name: installed_version(name) or "" for name in ("onnx-ir", "onnxruntime", "torch")},
-        details={"weight_file": WEIGHT_FILE, "opset": 24},
+        details={"weight_file": WEIGHT_FILE, "opset": 24, **_state_details(model)},
     )
+
+
+def _check_heads(model: Model) -> None:
+    size = model.config.head_dim
+    if size % _HEAD_MULTIPLE:
+        raise UnsupportedError(
+            f"heads of {size} channels: ONNX Runtime's fused attention takes multiples of {_HEAD_MULTIPLE}. Export it "
+            f"with --form portable"
+        )
+
+
+def _ops(builder: GraphBuilder, model: Model, request: Request, tokens: int | None, window: int | None) -> OnnxOps:
+    if request.form == "ort":
+        return OrtOps(builder, context=request.context, state=request.state, scales=model.state_scales)
+    return StandardOps(builder, context=request.context, state=request.state, tokens=tokens, window=window)
+
+
+def _state_details(model: Model) -> dict[str, Any]:
+    return {} if model.state_scales is None else {"state_scales": dict(model.state_scales.of)}
 
 
 def _plan(request: Request) -> Iterator[tuple[str, int | None, int | None]]:
     """Name, tokens and window of every graph: one that takes any, or a pair of fixed ones for each window."""
-    if request.form == "portable":
+    if request.form != "static":
         yield "model", None, None
         return
     windows = []

@@ -19,6 +19,8 @@ __all__ = ["DTYPES", "GraphBuilder"]
 DTYPES: Final = {
     "fp32": ir.DataType.FLOAT,
     "fp16": ir.DataType.FLOAT16,
+    "int8": ir.DataType.INT8,
+    "int32": ir.DataType.INT32,
     "int64": ir.DataType.INT64,
 }
 
@@ -42,8 +44,14 @@ class GraphBuilder:
 
     def op(self, kind: str, *inputs: ir.Value | None, domain: str = "", **attributes: Any) -> ir.Value:
         """The output of a new node, of the standard domain unless another is named."""
+        return self.ops(kind, *inputs, outputs=1, domain=domain, **attributes)[0]
+
+    def ops(
+        self, kind: str, *inputs: ir.Value | None, outputs: int, domain: str = "", **attributes: Any
+    ) -> tuple[ir.Value, ...]:
+        """All outputs of a new node that has several."""
         self._domains[domain] = _OPSETS[domain]
-        return self._tape.op(kind, inputs, attributes or None, domain=domain)
+        return tuple(self._tape.op_multi_out(kind, inputs, attributes or None, num_outputs=outputs, domain=domain))
 
     def constant(self, value: object, dtype: str = "int64") -> ir.Value:
         """A small constant inside the graph."""

@@ -1,4 +1,4 @@
-"""The ONNX interpreter: the model's operations as ONNX nodes.
+"""The ONNX interpreter: the model's operations as ONNX nodes, but for attention, in which the forms differ.
 
 Activations are ``[T, C]``. Linear layers are ``Gemm(transB=1)``, so that weights keep the layout they were trained in
 and stream from the checkpoint unchanged, byte for byte: pure ``ai.onnx``. Quantized ones are ``MatMulNBits``, and
@@ -6,9 +6,7 @@ and stream from the checkpoint unchanged, byte for byte: pure ``ai.onnx``. Quant
 ``DequantizeLinear`` would be unpacked to float32, or repacked in memory, by the runtime.
 
 A state tensor is ``[1, kv_heads, context, head_dim]``, a graph input and output that the caller binds to the same
-memory. New rows are put in with ``ScatterND``, which then works in place; attention reads the first ``window``
-positions of the result: both as keys and as values, where the model shares them. Query heads that read the same
-KV head are folded into the rows of one matrix product, so that no key or value is ever repeated.
+memory.
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx_ir as ir
 
 from edgeqkv.artifact import StateTensor
@@ -37,19 +34,16 @@ _ACCURACY_LEVEL = 4
 
 
 class OnnxOps(Ops[Value]):
-    """Interprets a decoder into a graph.
+    """Interprets a decoder into a graph; a subclass says what attention is.
 
     Args:
         graph: where the nodes go.
         context: positions that the state has room for.
         state: precision in which the state is stored; arithmetic is float32.
         tokens: tokens a call takes; None: any number (``T``).
-        window: positions that attention reads; None: as many as the call says (``kv_len``).
     """
 
-    def __init__(
-        self, graph: GraphBuilder, *, context: int, state: str, tokens: int | None, window: int | None
-    ) -> None:
+    def __init__(self, graph: GraphBuilder, *, context: int, state: str, tokens: int | None) -> None:
         self._graph = graph
         self._op: Callable[..., Value] = graph.op
         self._context = context
@@ -58,29 +52,15 @@ class OnnxOps(Ops[Value]):
         position_ids = graph.input("position_ids", "int64", [1, tokens or "T"])
         self._logit_index = graph.input("logit_index", "int64", [1])
         self._positions = self._op("Squeeze", position_ids, graph.constant([0]))
-        if window is None:
-            kv_len = graph.input("kv_len", "int64", [1])
-            self._window: Value = kv_len
-            self._columns = self._op(
-                "Range",
-                graph.constant(0),
-                self._op("Squeeze", kv_len, graph.constant([0])),
-                graph.constant(1),
-            )
-        else:
-            self._window = graph.constant([window])
-            self._columns = graph.constant(np.arange(window))
-        self._reads_all = window == context
-        self._mask: Value | None = None
-        self._indices: dict[int, Value] = {}
-        self._presents: list[tuple[Value, StateTensor]] = []
+        self._presents: list[tuple[StateTensor, tuple[Value, ...]]] = []
 
     def finish(self, logits: Value, vocab_size: int) -> tuple[StateTensor, ...]:
         """Declare the outputs and return the state that the graph keeps."""
         self._graph.output(logits, "logits", "fp32", [1, vocab_size])
-        for value, tensor in self._presents:
-            self._graph.output(value, str(tensor.output), tensor.dtype, tensor.shape)
-        return tuple(tensor for _, tensor in self._presents)
+        for tensor, values in self._presents:
+            for value, name in zip(values, (str(tensor.output), *tensor.aliases), strict=True):
+                self._graph.output(value, name, tensor.dtype, tensor.shape)
+        return tuple(tensor for tensor, _ in self._presents)
 
     def embed(self, tokens: Value, token_table: Weight, position_table: Weight) -> Value:
         ids = self._op("Squeeze", tokens, self._graph.constant([0]))
@@ -106,21 +86,10 @@ class OnnxOps(Ops[Value]):
         return self._product(x, table, None)
 
     def attention(self, layer: int, q: Value, k: Value, v: Value, heads: Heads) -> Value:
-        keys = self._appended(layer, "kv" if v is k else "k", k, heads)
-        values = keys if v is k else self._appended(layer, "v", v, heads)
-        group = heads.query // heads.kv
-        scaled = self._op("Mul", q, self._graph.constant(heads.dim**-0.5, "fp32"))
-        grouped = self._op("Transpose", self._reshape(scaled, -1, heads.kv, group, heads.dim), perm=[1, 2, 0, 3])
-        folded = self._reshape(grouped, 1, heads.kv, -1, heads.dim)
-        scores = self._op("MatMul", folded, self._op("Transpose", keys, perm=[0, 1, 3, 2]))
-        # A 0 keeps the dimension at that place, here the window's.
-        masked = self._op("Add", self._reshape(scores, heads.kv, group, -1, 0), self._causal_mask())
-        weights = self._reshape(self._op("Softmax", masked, axis=-1), 1, heads.kv, -1, 0)
-        mixed = self._reshape(self._op("MatMul", weights, values), heads.kv, group, -1, heads.dim)
-        return self._reshape(self._op("Transpose", mixed, perm=[2, 0, 1, 3]), -1, heads.query * heads.dim)
+        raise NotImplementedError
 
-    def _appended(self, layer: int, role: str, rows: Value, heads: Heads) -> Value:
-        """Put this call's rows into a state tensor; what attention reads of it, in float32."""
+    def _past(self, layer: int, role: str, heads: Heads, aliases: tuple[str, ...] = ()) -> tuple[Value, StateTensor]:
+        """Declare a state tensor: the input that holds it, and its description."""
         tensor = StateTensor(
             name=f"{role}_{layer}",
             role=role,
@@ -129,34 +98,9 @@ class OnnxOps(Ops[Value]):
             shape=(1, heads.kv, self._context, heads.dim),
             input=f"past_{role}_{layer}",
             output=f"present_{role}_{layer}",
+            aliases=aliases,
         )
-        past = self._graph.input(str(tensor.input), tensor.dtype, tensor.shape)
-        new = self._op("Transpose", self._reshape(rows, 1, -1, heads.kv, heads.dim), perm=[0, 2, 1, 3])
-        present = self._op("ScatterND", past, self._scatter_indices(heads.kv), self._cast(new, "fp32", self._state))
-        self._presents.append((present, tensor))
-        if not self._reads_all:
-            start, axis = self._graph.constant([0]), self._graph.constant([2])
-            present = self._op("Slice", present, start, self._window, axis)
-        return self._cast(present, self._state, "fp32")
-
-    def _scatter_indices(self, kv_heads: int) -> Value:
-        """``[1, kv_heads, T, 3]``: where each new row goes (batch, head, position); one for all layers."""
-        if kv_heads not in self._indices:
-            zeros = self._graph.constant(np.zeros((1, kv_heads, 1, 1)))
-            heads = self._graph.constant(np.arange(kv_heads).reshape(1, kv_heads, 1, 1))
-            position = self._op("Add", zeros, self._reshape(self._positions, 1, 1, -1, 1))
-            batch = self._op("Sub", position, position)
-            self._indices[kv_heads] = self._op("Concat", batch, self._op("Add", batch, heads), position, axis=-1)
-        return self._indices[kv_heads]
-
-    def _causal_mask(self) -> Value:
-        """``[T, window]``: 0 where the position is visible, -inf where it is not; one for all layers."""
-        if self._mask is None:
-            rows = self._op("Unsqueeze", self._positions, self._graph.constant([1]))
-            visible = self._op("LessOrEqual", self._columns, rows)
-            shown, hidden = self._graph.constant(0.0, "fp32"), self._graph.constant(-np.inf, "fp32")
-            self._mask = self._op("Where", visible, shown, hidden)
-        return self._mask
+        return self._graph.input(str(tensor.input), tensor.dtype, tensor.shape), tensor
 
     def _reshape(self, x: Value, *shape: int) -> Value:
         return self._op("Reshape", x, self._graph.constant(shape))

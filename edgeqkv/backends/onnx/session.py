@@ -14,21 +14,23 @@ from edgeqkv.session import Session
 
 __all__ = ["OnnxSession"]
 
-_NUMPY = {"fp32": np.float32, "fp16": np.float16, "int64": np.int64}
+_NUMPY = {"fp32": np.float32, "fp16": np.float16, "int8": np.int8}
 
 
 class OnnxSession(Session):
     """A session on the graphs of an ONNX export.
 
-    Every state tensor is one `OrtValue`, bound as the input and as the output of every graph, so that the
-    runtime appends to it where it lies and never copies it.
+    Every state tensor is one `OrtValue`, bound as the input and as every output of every graph, so that the
+    runtime appends to it where it lies and never copies it. ``threads`` is how many the runtime uses; 0: as many
+    as it likes.
     """
 
-    def __init__(self, directory: Path, artifact: Artifact, engine: str = "onnxruntime") -> None:
+    def __init__(self, directory: Path, artifact: Artifact, engine: str = "onnxruntime", threads: int = 0) -> None:
         # Float weights are never packed: that would copy every one out of the mapped file, twice the memory for the
         # same numbers. Quantized ones must be, for the fast kernels, which quantize activations too; unpacked, the
         # runtime multiplies in float32, which shows what is in the file and nothing else.
         self._prepack = engine != "exact" and artifact.weights not in ("fp32", "fp16")
+        self._threads = threads
         self._directory = directory
         self._artifact = artifact
         self._state = {
@@ -73,7 +75,7 @@ class OnnxSession(Session):
     def _runner(self, graph: Graph) -> _Runner:
         if graph.name not in self._runners:
             self._runners[graph.name] = _Runner(
-                self._directory / graph.file, graph, self._artifact, self._state, self._prepack
+                self._directory / graph.file, graph, self._artifact, self._state, self._prepack, self._threads
             )
         return self._runners[graph.name]
 
@@ -82,9 +84,16 @@ class _Runner:
     """One graph, loaded and with the state bound to it."""
 
     def __init__(
-        self, path: Path, graph: Graph, artifact: Artifact, state: dict[str, ort.OrtValue], prepack: bool
+        self,
+        path: Path,
+        graph: Graph,
+        artifact: Artifact,
+        state: dict[str, ort.OrtValue],
+        prepack: bool,
+        threads: int,
     ) -> None:
         options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
         options.log_severity_level = 3  # errors only: warnings about its own optimizations are not the user's
         options.add_session_config_entry("session.disable_prepacking", "0" if prepack else "1")
         # The default arena grows by doubling and never shrinks.
@@ -98,7 +107,8 @@ class _Runner:
         self._binding = self._session.io_binding()
         for tensor in artifact.state_tensors:
             self._binding.bind_ortvalue_input(tensor.input, state[tensor.name])
-            self._binding.bind_ortvalue_output(tensor.output, state[tensor.name])
+            for output in (tensor.output, *tensor.aliases):
+                self._binding.bind_ortvalue_output(output, state[tensor.name])
         self._logits: npt.NDArray[np.float32] = np.zeros((1, artifact.vocab_size), np.float32)
         self._binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(self._logits))
 

@@ -1,0 +1,88 @@
+"""Attention as ONNX Runtime's fused operator, ``com.microsoft.GroupQueryAttention``.
+
+The operator knows keys and values, each with a past and a present. A layer that shares them gives it the same rows
+twice and the same tensor as both pasts; both presents are outputs, and the caller binds all of them to one memory. The
+operator then writes every new row twice to the same place, and the state is held once.
+
+It appends in place only what is bound so: a present that lies elsewhere silently gets a copy of the whole state.
+
+An int8 state is rounded with one constant scale a tensor (`edgeqkv.state_scales`) as it is appended. The operator
+computes in float32 on what it then reads back, so that the rounding of the state is all that differs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+
+from edgeqkv.backends.onnx.graph import DTYPES, GraphBuilder
+from edgeqkv.backends.onnx.ops import OnnxOps
+from edgeqkv.ops import Heads
+from edgeqkv.state_scales import StateScales
+
+__all__ = ["OrtOps"]
+
+Value = ir.Value
+
+# Of the operator's inputs, those between the lengths and the scales: rotary caches, positions, bias, sink.
+_UNUSED = [None] * 5
+
+
+class OrtOps(OnnxOps):
+    """Interprets a decoder into a graph whose attention is fused.
+
+    Args:
+        graph, context, state: as for `OnnxOps`; a call takes any number of tokens.
+        scales: how an int8 state rounds; None for the others.
+    """
+
+    def __init__(self, graph: GraphBuilder, *, context: int, state: str, scales: StateScales | None) -> None:
+        super().__init__(graph, context=context, state=state, tokens=None)
+        self._scales = scales
+        length = self._op("Cast", graph.input("kv_len", "int64", [1]), to=DTYPES["int32"])
+        self._last_position = self._op("Sub", length, graph.constant([1], "int32"))
+        self._length = self._op("Squeeze", length, graph.constant([0]))
+
+    def attention(self, layer: int, q: Value, k: Value, v: Value, heads: Heads) -> Value:
+        if v is k:
+            keys, tensor = self._past(layer, "kv", heads, aliases=(f"present_kv_{layer}_as_values",))
+            values, tensors = keys, (tensor, tensor)
+            rows = self._batched(k)
+            new = (rows, rows)
+        else:
+            keys, key_tensor = self._past(layer, "k", heads)
+            values, value_tensor = self._past(layer, "v", heads)
+            tensors, new = (key_tensor, value_tensor), (self._batched(k), self._batched(v))
+        quantization, scales = self._quantization(*(tensor.name for tensor in tensors))
+        mixed, *presents = self._graph.ops(
+            "GroupQueryAttention",
+            self._batched(q),
+            *new,
+            keys,
+            values,
+            self._last_position,
+            self._length,
+            *scales,
+            outputs=3,
+            domain="com.microsoft",
+            num_heads=heads.query,
+            kv_num_heads=heads.kv,
+            **quantization,
+        )
+        if v is k:
+            self._presents.append((tensors[0], tuple(presents)))
+        else:
+            self._presents += [(tensor, (present,)) for tensor, present in zip(tensors, presents, strict=True)]
+        return self._op("Squeeze", mixed, self._graph.constant([0]))
+
+    def _batched(self, rows: Value) -> Value:
+        return self._op("Unsqueeze", rows, self._graph.constant([0]))
+
+    def _quantization(self, *names: str) -> tuple[dict[str, Any], list[Value | None]]:
+        """What the operator needs to know of an int8 state: attributes, and the inputs up to the scales."""
+        if self._scales is None:
+            return {}, []
+        scales = [self._graph.constant([self._scales.of[name]], "fp32") for name in names]
+        attributes = {"k_quant_type": "PER_TENSOR", "v_quant_type": "PER_TENSOR", "kv_cache_bit_width": 8}
+        return attributes, [*_UNUSED, *scales]

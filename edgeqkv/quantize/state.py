@@ -1,0 +1,70 @@
+"""The scales of an int8 state, from the largest keys and values that the model makes of some tokens."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from edgeqkv.backends.torch import SequenceOps
+from edgeqkv.model import Model
+from edgeqkv.models.decoder import decode
+from edgeqkv.progress import Report, silent
+from edgeqkv.state_scales import HIGHEST, StateScales
+
+__all__ = ["with_state"]
+
+_SEED = 20261101
+_MOST_SEQUENCES = 4  # of the context's length: bounds the time
+
+# A tensor of zeros has no scale of its own; any positive one reproduces it.
+_TINY = 2.0**-14
+
+
+def with_state(model: Model, state: str, calibration: npt.NDArray[np.int64] | None, report: Report = silent) -> Model:
+    """The model with the scales that a state of this precision needs: none, unless it is int8.
+
+    Args:
+        model: the model as it is stored, of the exported context.
+        state: the state's precision.
+        calibration: token ids ``[sequences, length]`` of a text; None: pseudo-random tokens, always the same ones,
+            that fill the context once.
+        report: told of the progress.
+    """
+    if state != "int8":
+        return model
+    sequences = _sequences(model, calibration)
+    ops = _ObservingOps()
+    for index, tokens in enumerate(sequences):
+        report("calibrating the state", index / len(sequences))
+        ops.observe(model, tokens)
+    scales = {name: float(np.float32(max(peak / HIGHEST, _TINY))) for name, peak in ops.peaks.items()}
+    return replace(model, state_scales=StateScales(scales))
+
+
+def _sequences(model: Model, calibration: npt.NDArray[np.int64] | None) -> list[npt.NDArray[np.int64]]:
+    """Tokens to run, as long as the context: positions are learned, and each has its own part in keys and values."""
+    context = model.config.positions
+    if calibration is None:
+        return [np.random.default_rng(_SEED).integers(0, model.config.vocab_size, context)]
+    tokens = calibration.reshape(-1)[: _MOST_SEQUENCES * context]
+    return [tokens[start : start + context] for start in range(0, len(tokens), context)]
+
+
+class _ObservingOps(SequenceOps):
+    """Computes sequences, and remembers the largest magnitude that went into each state tensor."""
+
+    def __init__(self) -> None:
+        super().__init__([0])
+        self.peaks: dict[str, float] = {}
+
+    @torch.inference_mode()
+    def observe(self, model: Model, tokens: npt.NDArray[np.int64]) -> None:
+        decode(self, model.network, torch.from_numpy(tokens))
+        self.release()
+
+    def stored(self, name: str, rows: torch.Tensor) -> torch.Tensor:
+        self.peaks[name] = max(self.peaks.get(name, 0.0), float(rows.abs().max()))
+        return rows
