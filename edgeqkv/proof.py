@@ -36,6 +36,11 @@ TOLERANCES: Final = {
     # scale: 6e-7 on tiny models, where none did, 2e-4 at 300M. One code off by one, put there on purpose, moves the
     # logits by at most 2e-2 where a head has 8 channels and 7e-3 where it has 32.
     "int8": 2e-2,
+    # What enters a product is rounded to int8, with a scale a token: off by up to 1/510 of the token's range, in
+    # every product. It cannot be switched off (XNNPACK), so this bounds quality, not the graph; that is proven
+    # apart, with the rounding taken out of it. Measured: 1.3e-2 of the scale on tiny models, 2.6e-2 on the demo
+    # model, argmax equal at 97 of 100 positions.
+    "int8-activations": 6e-2,
 }
 """Largest |difference| of logits that is rounding, by the coarsest number format that the session computes or
 stores its state in; relative to the largest logit where that is above 1."""

@@ -36,7 +36,7 @@ class ExecuTorchBackend:
             "portable": "as stock, but of core operators only: no custom attention, no update_cache",
         }
     )
-    weights = ("fp32", "fp16")
+    weights = ("int4", "int8", "fp32", "fp16")
     states = ("fp32", "fp16")
     state_forms: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     engines = ("executorch",)

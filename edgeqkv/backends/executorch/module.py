@@ -9,10 +9,11 @@ from torch import nn
 
 from edgeqkv.backends import Request
 from edgeqkv.backends.executorch.ops import OPS, promise
+from edgeqkv.backends.executorch.quantized import quantized_parts
 from edgeqkv.model import Model
 from edgeqkv.models.decoder import decode
 from edgeqkv.models.layers import Attention
-from edgeqkv.weights import PRECISIONS, Weight
+from edgeqkv.weights import PRECISIONS, QuantizedWeight, Weight
 
 __all__ = ["DecoderModule", "state_name", "state_of"]
 
@@ -43,14 +44,17 @@ class DecoderModule(nn.Module):
         self.interpreter = OPS[request.form]
         self.weights: dict[str, Weight] = {}
         self._names: dict[Weight, str] = {}
-        norms = _norm_weights(model)
+        wide = _float32_weights(model)
         for index, weight in enumerate(model.weights):
-            name = f"weight_{index}"
-            # Norms are computed in float32 whatever stores the rest: they are small, and sensitive.
-            tensor = weight.values() if weight in norms else weight.stored()
-            self.register_parameter(name, _Constant(_with_own_storage(tensor)))
-            self.weights[name] = weight
-            self._names[weight] = name
+            name = self._names[weight] = f"weight_{index}"
+            if isinstance(weight, QuantizedWeight):
+                parts = quantized_parts(weight, model.network)
+            else:
+                parts = {"": weight.values() if weight in wide else weight.stored()}
+            for part, tensor in parts.items():
+                self.register_parameter(name + part, _Constant(_with_own_storage(tensor)))
+            # Of a quantized matrix, the part that a delegate takes.
+            self.weights[name + ("codes" if "codes" in parts else min(parts))] = weight
         for layer, block in enumerate(model.network.blocks):
             for role in _roles(block.attention):
                 heads = block.attention.heads
@@ -65,8 +69,8 @@ class DecoderModule(nn.Module):
         ops = self.interpreter(position, self._parameter_of, self._state_of)
         return decode(ops, self.network, tokens[0])
 
-    def _parameter_of(self, weight: Weight) -> torch.Tensor:
-        return self.get_parameter(self._names[weight])
+    def _parameter_of(self, weight: Weight, part: str) -> torch.Tensor:
+        return self.get_parameter(self._names[weight] + part)
 
     def _state_of(self, layer: int, role: str) -> torch.Tensor:
         return self.get_buffer(state_name(layer, role))
@@ -90,9 +94,18 @@ def _roles(attention: Attention) -> tuple[str, ...]:
     return ("kv",) if attention.k is attention.v else ("k", "v")
 
 
-def _norm_weights(model: Model) -> set[Weight]:
-    norms = [norm for block in model.network.blocks for norm in (block.ln_1, block.ln_2)]
-    return {weight for norm in (*norms, model.network.ln_f) for weight in (norm.scale, norm.bias)}
+def _float32_weights(model: Model) -> set[Weight]:
+    """What is stored in float32 whatever stores the rest.
+
+    Norms are small, and sensitive; and XNNPACK adds a float32 bias to a product with a quantized matrix.
+    """
+    blocks = model.network.blocks
+    norms = [norm for block in blocks for norm in (block.ln_1, block.ln_2)]
+    attentions = [block.attention for block in blocks]
+    linears = [linear for attention in attentions for linear in (attention.q, attention.k, attention.v, attention.out)]
+    linears += [linear for block in blocks for linear in (block.mlp.up, block.mlp.down)]
+    biases = {linear.bias for linear in linears if linear.bias and isinstance(linear.weight, QuantizedWeight)}
+    return biases | {weight for norm in (*norms, model.network.ln_f) for weight in (norm.scale, norm.bias)}
 
 
 def _with_own_storage(tensor: torch.Tensor) -> torch.Tensor:

@@ -2,22 +2,25 @@
 
 Activations are float32. Weights and state may be stored in fp16: a matrix product with fp16 weights and an
 attention over an fp16 state are computed in fp16, for XNNPACK and the attention operator take operands of one type
-alone; their results are widened again, so that norms and the residual stream keep float32.
+alone; their results are widened again, so that norms and the residual stream keep float32. What multiplies a
+quantized matrix is rounded to int8 (`edgeqkv.backends.executorch.quantized`).
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import torch
 import torch.nn.functional as F
 
+from edgeqkv.backends.executorch.quantized import quantized_product, quantized_rows
 from edgeqkv.backends.torch import TorchOps
 from edgeqkv.models.layers import Linear
 from edgeqkv.ops import Heads
-from edgeqkv.weights import Weight
+from edgeqkv.weights import QuantizedWeight, Weight
 
 __all__ = ["OPS", "ExecuTorchOps", "PortableOps", "StockOps", "promise"]
 
@@ -32,31 +35,40 @@ class ExecuTorchOps(TorchOps):
 
     Args:
         position: where the first token stands, a symbol during tracing.
-        weight: the parameter that holds a weight.
+        parameter: the parameter that holds a weight, or the named part of a quantized one.
         state: the buffer ``[1, context, kv_heads, head_dim]`` of a layer and role (``kv``, ``k`` or ``v``).
     """
 
-    def __init__(self, position: int, weight: Callable[[Weight], Tensor], state: Callable[[int, str], Tensor]) -> None:
+    def __init__(
+        self, position: int, parameter: Callable[[Weight, str], Tensor], state: Callable[[int, str], Tensor]
+    ) -> None:
         self.position = position
-        self._weight = weight
+        self._parameter = parameter
         self._state = state
 
     def values(self, weight: Weight) -> Tensor:
-        return self._weight(weight)
+        return self._parameter(weight, "")
 
     def embed(self, tokens: Tensor, token_table: Weight, position_table: Weight) -> Tensor:
         # Not `len(tokens)`, which would fix the length that it is traced with.
         positions = self.position + torch.arange(tokens.shape[0])
-        rows = F.embedding(tokens, self.values(token_table)).float()
+        if isinstance(token_table, QuantizedWeight):
+            rows = quantized_rows(tokens, token_table, partial(self._parameter, token_table))
+        else:
+            rows = F.embedding(tokens, self.values(token_table)).float()
         return rows + F.embedding(positions, self.values(position_table)).float()
 
     def linear(self, x: Tensor, linear: Linear) -> Tensor:
-        weight, bias = self.values(linear.weight), self.values(linear.bias) if linear.bias else None
-        return F.linear(x.to(weight.dtype), weight, bias).float()
+        return self._product(x, linear.weight, self.values(linear.bias) if linear.bias else None)
 
     def logits(self, x: Tensor, table: Weight) -> Tensor:
-        weight = self.values(table)
-        return F.linear(x.to(weight.dtype), weight).float()
+        return self._product(x, table, None)
+
+    def _product(self, x: Tensor, weight: Weight, bias: Tensor | None) -> Tensor:
+        if isinstance(weight, QuantizedWeight):
+            return quantized_product(x, weight, partial(self._parameter, weight), bias)
+        matrix = self.values(weight)
+        return F.linear(x.to(matrix.dtype), matrix, bias).float()
 
     def attention(self, layer: int, q: Tensor, k: Tensor, v: Tensor, heads: Heads) -> Tensor:
         steps = q.shape[0]

@@ -13,6 +13,7 @@ from edgeqkv.artifact import Artifact
 from edgeqkv.backends.executorch.program import ProgramFile
 from edgeqkv.backends.executorch.quiet import native_stderr_captured, third_party_notices_silenced
 from edgeqkv.errors import BundleError
+from edgeqkv.quantize import SCHEMES
 from edgeqkv.session import Session
 
 with third_party_notices_silenced():
@@ -41,7 +42,7 @@ class ExecuTorchSession(Session):
             chunk=artifact.chunk,
             vocab_size=artifact.vocab_size,
             state_bytes=sum(state.values()),
-            precision="fp16" if "fp16" in (artifact.weights, artifact.state) else "fp32",
+            precision=_precision(artifact),
         )
         self._fixed = artifact.graphs[0].fixed
         methods = _load(path, [graph.name for graph in artifact.graphs], custom=artifact.form != "portable")
@@ -56,6 +57,12 @@ class ExecuTorchSession(Session):
         return _call(self._prefill, ids, position)
 
 
+def _precision(artifact: Artifact) -> str:
+    if artifact.weights in SCHEMES:
+        return "int8-activations"
+    return "fp16" if "fp16" in (artifact.weights, artifact.state) else "fp32"
+
+
 def _call(method: Any, ids: npt.NDArray[np.int64], position: int) -> npt.NDArray[np.float32]:
     (logits,) = method.execute([torch.from_numpy(ids)[None], torch.tensor([position])])
     # The runtime's output lies in planned memory, which the next call overwrites.
@@ -65,6 +72,8 @@ def _call(method: Any, ids: npt.NDArray[np.int64], position: int) -> npt.NDArray
 
 def _load(path: Path, methods: list[str], *, custom: bool) -> list[Any]:
     with third_party_notices_silenced(), native_stderr_captured() as log:
+        import executorch.kernels.quantized  # noqa: F401  registers its kernels
+
         if custom:
             from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  registers its kernels
         try:
