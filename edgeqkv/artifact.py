@@ -101,7 +101,3 @@ class Artifact(_Record):
     def state_bytes(self) -> int:
         """Memory that the KV state takes."""
         return sum(tensor.nbytes for tensor in self.state_tensors)
-
-    def graph(self, name: str) -> Graph:
-        """The graph of that name."""
-        return next(graph for graph in self.graphs if graph.name == name)

@@ -123,7 +123,7 @@ def export(
             name: backend(name).export(stored[name], staging.path, request, report)
             for name, request in requests.items()
         }
-        card = _tokenizer_card(words, staging)
+        card, words_card = _model_card(model), _tokenizer_card(words, staging)
         results = _prove(stored, artifacts, staging, report) if verify else dict.fromkeys(artifacts)
         measured = _measure(model, artifacts, staging, text, words, max_degradation, report)
         targets = {
@@ -138,8 +138,8 @@ def export(
         if devices:
             report("working out the memory budget", None)
             entries = words.size if words else 0
-            write_report(staging.path, _model_card(model), list(artifacts.values()), entries, devices, own_devices)
-        staging.write_manifest(installed_version("edgeqkv") or "", _model_card(model), card, targets)
+            write_report(staging.path, card, list(artifacts.values()), entries, devices, own_devices)
+        staging.write_manifest(installed_version("edgeqkv") or "", card, words_card, targets)
     return Bundle(out, check=False)
 
 
