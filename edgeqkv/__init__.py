@@ -33,8 +33,8 @@ from edgeqkv.variants import Sharing, Variant
 
 if TYPE_CHECKING:
     from edgeqkv.bundle import Bundle
-    from edgeqkv.model import Model
-    from edgeqkv.session import Session
+    from edgeqkv.model import AnyModel
+    from edgeqkv.session import EncoderSession, Session
 
 __all__ = [
     "BundleError",
@@ -55,27 +55,37 @@ __all__ = [
 ]
 
 
-def load(path: str | Path) -> Model:
+def load(path: str | Path, *, heads: int | None = None) -> AnyModel:
     """Read a checkpoint; see `edgeqkv.checkpoints.load`."""
     with needed_for("reading a checkpoint"):
         from edgeqkv import checkpoints
-    return checkpoints.load(path)
+    return checkpoints.load(path, heads=heads)
 
 
-def export(model: Model, target: str | Sequence[str] = "onnx", **options: Any) -> Bundle:
-    """Write a model for one or more targets and prove it; see `edgeqkv.exporting.export` for the options."""
+def export(model: AnyModel, target: str | Sequence[str] = "onnx", **options: Any) -> Bundle:
+    """Write a model for one or more targets and prove it.
+
+    See `edgeqkv.exporting.export` for the options of a language model, `edgeqkv.exporting_encoders.export` for those of
+    an encoder.
+    """
     with needed_for("exporting"):
-        from edgeqkv import exporting
+        from edgeqkv import exporting, exporting_encoders
+        from edgeqkv.model import EncoderModel
+    if isinstance(model, EncoderModel):
+        return exporting_encoders.export(model, target, **options)
     return exporting.export(model, target, **options)
 
 
-def open(path: str | Path, target: str | None = None, engine: str | None = None) -> Session:
+def open(path: str | Path, target: str | None = None, engine: str | None = None) -> Session | EncoderSession:
     """Open a bundle for running, after comparing its files with their checksums.
 
     Args:
         path: the folder that `export` wrote.
         target: which of its targets; the only one if not given.
         engine: what is to run it; the backend's default if not given.
+
+    Returns:
+        A session: a decoder's to ``feed``, an encoder's to ``run``.
 
     Raises:
         BundleError: it is missing, damaged or changed.
@@ -84,4 +94,7 @@ def open(path: str | Path, target: str | None = None, engine: str | None = None)
     """
     from edgeqkv.bundle import Bundle
 
-    return Bundle(path).session(target, engine)
+    bundle = Bundle(path)
+    if bundle.manifest.model.kind == "encoder":
+        return bundle.encoder_session(target, engine)
+    return bundle.session(target, engine)

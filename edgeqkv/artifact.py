@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["ELEMENT_BYTES", "Artifact", "Graph", "StateTensor", "TensorSpec"]
+__all__ = ["ELEMENT_BYTES", "Artifact", "EncoderArtifact", "Graph", "StateTensor", "TensorSpec"]
 
 ELEMENT_BYTES: Final = {"fp32": 4, "fp16": 2, "int8": 1, "int32": 4, "int64": 8, "bool": 1}
 """Bytes of one number, for every type name that edgeqkv uses."""
@@ -101,3 +101,33 @@ class Artifact(_Record):
     def state_bytes(self) -> int:
         """Memory that the KV state takes."""
         return sum(tensor.nbytes for tensor in self.state_tensors)
+
+
+class EncoderArtifact(_Record):
+    """One target's export of an encoder.
+
+    Attributes:
+        target: the backend's name.
+        form: which of the backend's forms of the graph.
+        weights: precision of the stored weights.
+        batch: inputs that a call takes, exactly.
+        file: what to load.
+        function: the method or function in it that is called; None where the file is one.
+        input: ``[batch, …]``: token ids, feature vectors or pixels.
+        output: logits ``[batch, …]``.
+        values: token ids are ``0 … values - 1``; None where the input is none.
+        versions: of the packages that wrote it.
+        details: what only this backend has to say.
+    """
+
+    target: str
+    form: str
+    weights: str
+    batch: int
+    file: str
+    function: str | None = None
+    input: TensorSpec
+    output: TensorSpec
+    values: int | None = None
+    versions: dict[str, str]
+    details: dict[str, Any] = Field(default_factory=dict)

@@ -21,17 +21,18 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from edgeqkv.artifact import Artifact
-from edgeqkv.backends import backend
-from edgeqkv.errors import BundleError, UnsupportedError
+from edgeqkv.artifact import Artifact, EncoderArtifact
+from edgeqkv.backends import Backend, backend
+from edgeqkv.errors import BundleError, InputError, UnsupportedError
 from edgeqkv.perplexity import Quality
 from edgeqkv.proof import Verification
-from edgeqkv.session import Session
+from edgeqkv.session import EncoderSession, Session
 
 __all__ = [
     "MANIFEST",
     "TOKENIZER",
     "Bundle",
+    "EncoderCard",
     "FileCard",
     "Manifest",
     "ModelCard",
@@ -102,6 +103,14 @@ class TargetCard(_Record):
     quality: Quality | None = None
 
 
+class EncoderCard(_Record):
+    """One target of an encoder: the artifact, how its weights were quantized, and how it was verified."""
+
+    artifact: EncoderArtifact
+    quantization: QuantizationCard | None = None
+    verification: Verification | None
+
+
 class Manifest(_Record):
     """``manifest.json``. ``format`` counts up when its meaning changes."""
 
@@ -109,7 +118,7 @@ class Manifest(_Record):
     edgeqkv: str
     model: ModelCard
     tokenizer: TokenizerCard | None
-    targets: dict[str, TargetCard]
+    targets: dict[str, TargetCard] | dict[str, EncoderCard]
     files: dict[str, FileCard]
 
 
@@ -146,7 +155,26 @@ class Bundle:
 
         Raises:
             UnsupportedError: it holds no such target, or several and none was named.
+            InputError: it holds an encoder, and not a language model.
         """
+        card = self._card(name)
+        if isinstance(card, TargetCard):
+            return card
+        raise InputError(f"{self.path} holds an encoder, which keeps no state and continues no text; use 'edgeqkv run'")
+
+    def encoder(self, name: str | None = None) -> EncoderCard:
+        """The named target of an encoder; without a name, the only one.
+
+        Raises:
+            UnsupportedError: it holds no such target, or several and none was named.
+            InputError: it holds a language model.
+        """
+        card = self._card(name)
+        if isinstance(card, EncoderCard):
+            return card
+        raise InputError(f"{self.path} holds a language model; use 'edgeqkv generate'")
+
+    def _card(self, name: str | None) -> TargetCard | EncoderCard:
         held = ", ".join(self.targets)
         if name is None:
             if len(self.targets) > 1:
@@ -165,10 +193,18 @@ class Bundle:
         """
         artifact = self.target(target).artifact
         runtime = backend(artifact.target)
-        engine = engine or runtime.engines[0]
-        if engine not in runtime.engines:
-            raise UnsupportedError(f"{runtime.title} has no engine '{engine}'; it has {', '.join(runtime.engines)}")
-        return runtime.open(self.path, artifact, engine)
+        return runtime.open(self.path, artifact, _engine(runtime, engine))
+
+    def encoder_session(self, target: str | None = None, engine: str | None = None) -> EncoderSession:
+        """Open a target of an encoder for running.
+
+        Raises:
+            UnsupportedError: there is no such target or engine.
+            MissingExtra: its runtime is not installed.
+        """
+        artifact = self.encoder(target).artifact
+        runtime = backend(artifact.target)
+        return runtime.open_encoder(self.path, artifact, _engine(runtime, engine))
 
     def _check_files(self) -> None:
         for name, card in self.manifest.files.items():
@@ -179,6 +215,13 @@ class Bundle:
                 raise BundleError(f"'{name}' in {self.path} is not the file that was exported. Export it again")
 
 
+def _engine(runtime: Backend, asked: str | None) -> str:
+    engine = asked or runtime.engines[0]
+    if engine not in runtime.engines:
+        raise UnsupportedError(f"{runtime.title} has no engine '{engine}'; it has {', '.join(runtime.engines)}")
+    return engine
+
+
 class Staged:
     """A bundle in the making, in a folder that is not yet in its place."""
 
@@ -186,7 +229,11 @@ class Staged:
         self.path = path
 
     def write_manifest(
-        self, version: str, model: ModelCard, tokenizer: TokenizerCard | None, targets: dict[str, TargetCard]
+        self,
+        version: str,
+        model: ModelCard,
+        tokenizer: TokenizerCard | None,
+        targets: dict[str, TargetCard] | dict[str, EncoderCard],
     ) -> None:
         """Write the manifest, with the checksums of all that lies in the folder by now."""
         files = {

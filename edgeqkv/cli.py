@@ -8,15 +8,18 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import edgeqkv
-from edgeqkv import console, summaries
+from edgeqkv import console, encoder_commands, summaries
 from edgeqkv.budget import commands
-from edgeqkv.errors import EdgeQKVError, VerificationFailed
+from edgeqkv.errors import EdgeQKVError, InputError, VerificationFailed
 from edgeqkv.extras import installed_version, needed_for
+
+if TYPE_CHECKING:
+    from edgeqkv.bundle import Bundle
 
 __all__ = ["app", "main"]
 
@@ -33,6 +36,9 @@ Target = Annotated[
 ]
 Engine = Annotated[str | None, typer.Option("--engine", help="What is to run it; the target's default if not given.")]
 BundlePath = Annotated[Path, typer.Argument(metavar="DIR", help="A bundle: the folder that 'export' wrote.")]
+Heads = Annotated[
+    int | None, typer.Option("--heads", help="Attention heads, for a vision checkpoint that does not say how many.")
+]
 CheckpointPath = Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint: model.pt or model.safetensors.")]
 
 
@@ -47,15 +53,18 @@ def _root(
 
 
 @app.command()
-def inspect(model: CheckpointPath, as_json: Json = False) -> None:
+def inspect(model: CheckpointPath, heads: Heads = None, as_json: Json = False) -> None:
     """Say what a checkpoint is: variant, sizes, KV state per token."""
     from edgeqkv.inspect import describe
+    from edgeqkv.model import EncoderModel
 
-    facts = describe(edgeqkv.load(model))
+    loaded = edgeqkv.load(model, heads=heads)
+    encoder = isinstance(loaded, EncoderModel)
+    facts = encoder_commands.describe(loaded) if isinstance(loaded, EncoderModel) else describe(loaded)
     if as_json:
         console.print_json(facts)
     else:
-        summaries.show_model(facts)
+        (encoder_commands.show_model if encoder else summaries.show_model)(facts)
 
 
 @app.command()
@@ -108,6 +117,19 @@ def export(
     max_degradation: Annotated[
         float, typer.Option("--max-degradation", help="Percent by which the perplexity on --text may rise.")
     ] = 3.0,
+    heads: Heads = None,
+    batch: Annotated[
+        int | None, typer.Option("--batch", help="Encoders: inputs that a call takes. Default: 1.")
+    ] = None,
+    image_input: Annotated[
+        bool, typer.Option("--image-input", help="Encoders, Core ML: take an image and normalize it in the graph.")
+    ] = False,
+    mean: Annotated[
+        str | None, typer.Option("--mean", help="Encoders: what was subtracted from pixels of 0 to 1, with commas.")
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option("--std", help="Encoders: what the difference was divided by, with commas.")
+    ] = None,
     recipe: commands.RecipeName = None,
     device: commands.DeviceNames = None,
     own_devices: commands.DevicesFile = None,
@@ -118,19 +140,52 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write MODEL as a bundle for one or more targets, and prove it."""
+    from edgeqkv.model import EncoderModel
     from edgeqkv.recipes import Choices
 
     named = [name.strip() for entry in target or [] for name in entry.split(",")]
+    started = time.perf_counter()
+    loaded, out = edgeqkv.load(model, heads=heads), out or Path("build") / model.stem
+    of_encoders = {"--batch": batch, "--image-input": image_input, "--mean": mean, "--std": std}
+    of_language_models = {
+        "--context": context,
+        "--chunk": chunk,
+        "--state": state,
+        "--tokenizer": tokenizer,
+        "--calibrate": calibrate,
+        "--text": text,
+        "--recipe": recipe,
+    }
+    if isinstance(loaded, EncoderModel):
+        options = {
+            "variant": variant,
+            "weights": weights,
+            "batch": batch or 1,
+            "form": form,
+            "head": keep_head,
+            "image_input": image_input,
+            "mean": encoder_commands.numbers(mean, "--mean"),
+            "std": encoder_commands.numbers(std, "--std"),
+            "verify": verify,
+            "overwrite": force,
+        }
+        bundle = encoder_commands.export(loaded, named or ["onnx"], out, options, of_language_models)
+        if as_json:
+            console.print_json({"bundle": str(bundle.path), **bundle.manifest.model_dump(mode="json")})
+        else:
+            encoder_commands.show_bundle(bundle, started)
+        return
+    if foreign := [name for name, value in of_encoders.items() if value]:
+        raise InputError(f"{model.name} is a language model, and {', '.join(foreign)} is for encoders")
     if tokenizer is None and (beside := model.with_name("tokenizer.json")).is_file():
         tokenizer = beside
-    started = time.perf_counter()
-    loaded, asked = edgeqkv.load(model), Choices(None, form, weights, state, context, chunk)
+    asked = Choices(None, form, weights, state, context, chunk)
     targets, choices = commands.complete(loaded, named, asked, recipe, device or [], own_devices)
     with console.progress() as report:
         bundle = edgeqkv.export(
             loaded,
             targets,
-            out=out or Path("build") / model.stem,
+            out=out,
             variant=variant,
             weights=choices.weights,
             state=choices.state,
@@ -170,6 +225,7 @@ def verify(
     max_degradation: Annotated[
         float, typer.Option("--max-degradation", help="Percent by which the perplexity may be above --against's.")
     ] = 3.0,
+    heads: Heads = None,
     target: Target = None,
     engine: Engine = None,
     as_json: Json = False,
@@ -181,7 +237,10 @@ def verify(
     from edgeqkv.bundle import Bundle
 
     opened = Bundle(bundle)
-    original = edgeqkv.load(against) if against else None
+    if opened.manifest.model.kind == "encoder":
+        _verify_encoder(opened, against, heads, target, engine, as_json)
+        return
+    original = _language_model(against)
     words = _tokenizer_of(opened, tokenizer) if text else None
     results, measured = {}, {}
     with console.progress() as report, needed_for("verifying"):
@@ -317,6 +376,7 @@ def doctor(as_json: Json = False) -> None:
 
 
 commands.register(app)
+encoder_commands.register(app)
 
 
 def main() -> None:
@@ -349,7 +409,7 @@ def _verify_package(path: Path, against: Path | None, engine: str | None, as_jso
             told = {"functions": found}
             wrong = [f"{name} gives results that are not numbers" for name, each in found.items() if not each["finite"]]
         else:
-            result = verify_package(path, edgeqkv.load(against), engine)
+            result = verify_package(path, _language_model(against), engine)
             told = {"verification": result.model_dump(mode="json")}
             wrong = [] if result.passed else [result.failure]
     if as_json:
@@ -365,8 +425,40 @@ def _verify_package(path: Path, against: Path | None, engine: str | None, as_jso
         raise typer.Exit(failure.exit_code)
 
 
+def _verify_encoder(
+    bundle: Bundle, against: Path | None, heads: int | None, target: str | None, engine: str | None, as_json: bool
+) -> None:
+    """A bundle that holds an encoder."""
+    from edgeqkv.model import EncoderModel
+    from edgeqkv.verify import verify_encoder
+
+    original = edgeqkv.load(against, heads=heads) if against else None
+    if original is not None and not isinstance(original, EncoderModel):
+        raise InputError(f"{against} is a language model, and {bundle.path} holds an encoder")
+    results = {}
+    with console.progress() as report:
+        for name in [target] if target else bundle.targets:
+            report(f"verifying {name}", None)
+            results[name] = verify_encoder(bundle, name, against=original, engine=engine)
+    if as_json:
+        told = {name: result.model_dump(mode="json") for name, result in results.items()}
+        console.print_json({"bundle": str(bundle.path), "targets": told})
+    else:
+        for name, result in results.items():
+            console.print_facts(f"{bundle.path} · {name}", [("verified", encoder_commands.verdict(result))])
+    if wrong := [f"{name}: {result.failure}" for name, result in results.items() if not result.passed]:
+        failure = VerificationFailed(f"{bundle.path} does not compute what the original does: {'; '.join(wrong)}")
+        console.print_error(failure)
+        raise typer.Exit(failure.exit_code)
+
+
+def _language_model(path: Path | None) -> Any:
+    from edgeqkv.model import language_model
+
+    return language_model(edgeqkv.load(path), "this comparison") if path else None
+
+
 def _tokenizer_of(bundle: Any, given: Path | None) -> Any:
-    from edgeqkv.errors import InputError
     from edgeqkv.tokenizer import Tokenizer
 
     path = given or bundle.tokenizer_path

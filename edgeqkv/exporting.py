@@ -27,7 +27,7 @@ from edgeqkv.bundle import (
 )
 from edgeqkv.errors import InputError, UnsupportedError, VariantError, VerificationFailed
 from edgeqkv.extras import installed_version
-from edgeqkv.model import Model
+from edgeqkv.model import Model, TrainedModel
 from edgeqkv.perplexity import Quality, excess, measure
 from edgeqkv.progress import Report, silent
 from edgeqkv.proof import Proof, Verification
@@ -37,7 +37,7 @@ from edgeqkv.variants import Variant
 from edgeqkv.verify import make_proof, verify_artifact
 from edgeqkv.weights import PRECISIONS
 
-__all__ = ["check_variant", "export"]
+__all__ = ["check_variant", "choice", "export", "model_card"]
 
 _DEFAULT_CHUNK = 128
 _CALIBRATION_LENGTH, _CALIBRATION_SEQUENCES = 512, 128
@@ -123,7 +123,7 @@ def export(
             name: backend(name).export(stored[name], staging.path, request, report)
             for name, request in requests.items()
         }
-        card, words_card = _model_card(model), _tokenizer_card(words, staging)
+        card, words_card = model_card(model, "decoder"), _tokenizer_card(words, staging)
         results = _prove(stored, artifacts, staging, report) if verify else dict.fromkeys(artifacts)
         measured = _measure(model, artifacts, staging, text, words, max_degradation, report)
         targets = {
@@ -143,15 +143,16 @@ def export(
     return Bundle(out, check=False)
 
 
-def check_variant(model: Model, claim: str | None) -> None:
+def check_variant(model: TrainedModel, claim: str | None) -> None:
     """Raise `VariantError` if the model is another variant than was claimed."""
     if claim is None:
         return
     claimed = Variant.parse(claim).for_heads(model.config.heads)
     if claimed != model.variant:
+        kv_heads = model.variant.kv_heads_of(model.config.heads)
         raise VariantError(
             f"{model.source.path.name} is {model.variant}, not {claimed} (its weights say so: class "
-            f"{model.source.model_class}, {model.config.kv_heads} KV heads). Export it with --variant {model.variant}, "
+            f"{model.source.model_class}, {kv_heads} KV heads). Export it with --variant {model.variant}, "
             f"or without --variant"
         )
 
@@ -168,8 +169,8 @@ def _request(
 ) -> Request:
     if chunk is not None and not 1 <= chunk <= context:
         raise InputError(f"a chunk of {chunk} is impossible with a context of {context}; choose 1 to {context}")
-    chosen_form = _choice(target, "form", form, tuple(target.forms))
-    chosen_state = _choice(target, "state", state, target.states)
+    chosen_form = choice(target, "form", form, tuple(target.forms))
+    chosen_state = choice(target, "state", state, target.states)
     able = target.state_forms.get(chosen_state, (chosen_form,))
     if chosen_form not in able:
         raise UnsupportedError(
@@ -178,7 +179,7 @@ def _request(
         )
     return Request(
         form=chosen_form,
-        weights=_choice(target, "weights", weights, target.weights),
+        weights=choice(target, "weights", weights, target.weights),
         state=chosen_state,
         context=context,
         chunk=min(_DEFAULT_CHUNK, context) if chunk is None else chunk,
@@ -187,7 +188,12 @@ def _request(
     )
 
 
-def _choice(target: Backend, what: str, asked: str | None, offered: tuple[str, ...]) -> str:
+def choice(target: Backend, what: str, asked: str | None, offered: tuple[str, ...]) -> str:
+    """What was asked for, or the first that is offered.
+
+    Raises:
+        UnsupportedError: the target does not offer it.
+    """
     if asked is None:
         return offered[0]
     if asked not in offered:
@@ -277,9 +283,10 @@ def _tokenizer_card(words: Tokenizer | None, staging: Staged) -> TokenizerCard |
     return TokenizerCard(file=TOKENIZER, size=words.size, bos_id=words.bos_id, eos_ids=words.eos_ids)
 
 
-def _model_card(model: Model) -> ModelCard:
+def model_card(model: TrainedModel, kind: str) -> ModelCard:
+    """The model, as the manifest has it."""
     return ModelCard(
-        kind="decoder",
+        kind=kind,
         variant=str(model.variant),
         parameters=model.parameters,
         config=dataclasses.asdict(model.config),

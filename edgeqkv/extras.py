@@ -20,6 +20,7 @@ EXTRAS: Final = {
     "executorch": "executorch",
     "torchao": "executorch",
     "coremltools": "coreml",
+    "PIL": "images",
 }
 """Importable name → the extra of edgeqkv that installs it."""
 

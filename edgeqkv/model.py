@@ -6,15 +6,28 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 from edgeqkv.errors import CheckpointError, InputError, UnsupportedError
 from edgeqkv.models.decoder import Decoder
+from edgeqkv.models.encoder import EncoderNetwork
 from edgeqkv.state_scales import StateScales
 from edgeqkv.variants import Variant
 from edgeqkv.weights import PRECISIONS, Weight
 
-__all__ = ["DecoderConfig", "Model", "Source"]
+__all__ = [
+    "AnyModel",
+    "DecoderConfig",
+    "EncoderConfig",
+    "EncoderModel",
+    "Features",
+    "Image",
+    "Model",
+    "Source",
+    "Tokens",
+    "TrainedModel",
+    "language_model",
+]
 
 T = TypeVar("T")
 
@@ -36,6 +49,79 @@ class DecoderConfig:
 
 
 @dataclass(frozen=True)
+class Tokens:
+    """An encoder's input of token ids ``[length]``, at most ``longest`` of them."""
+
+    vocab_size: int
+    length: int
+    longest: int
+    kind: str = "tokens"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.length,)
+
+
+@dataclass(frozen=True)
+class Features:
+    """An encoder's input of ``length`` feature vectors in no order, ``[length, size]``."""
+
+    length: int
+    size: int
+    kind: str = "features"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.length, self.size)
+
+
+@dataclass(frozen=True)
+class Image:
+    """An encoder's input of pixels ``[channels, size, size]``, cut into squares of ``patch`` pixels.
+
+    A pixel of 0 to 1 went into training as ``(pixel - mean) / std`` of its channel, where that is known.
+    """
+
+    channels: int
+    size: int
+    patch: int
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    kind: str = "image"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.channels, self.size, self.size)
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """An encoder's dimensions.
+
+    ``task`` is what its file says it was trained for; ``tokens`` is how many attention sees, the classifying one
+    included.
+    """
+
+    task: str
+    layers: int
+    hidden_size: int
+    heads: int
+    head_dim: int
+    intermediate_size: int
+    classes: int
+    tokens: int
+    norm_eps: float
+    input: Tokens | Features | Image
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """What comes out for one input: logits of classes for each token, of each member, or of the image."""
+        if isinstance(self.input, Image):
+            return (self.classes,)
+        return (self.tokens, self.classes) if isinstance(self.input, Tokens) else (self.tokens,)
+
+
+@dataclass(frozen=True)
 class Source:
     """Where a model came from, as far as the file tells."""
 
@@ -46,19 +132,17 @@ class Source:
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class TrainedModel:
     """A trained model: its variant, its dimensions, its weights (mapped, not read) and its origin.
 
     ``notes`` are what a reader of the checkpoint should know, such as a config that contradicts the weights.
-    ``state_scales`` say how its state rounds keys and values, where it is stored in int8.
     """
 
     variant: Variant
-    config: DecoderConfig
-    network: Decoder
+    config: Any
+    network: Any
     source: Source
     notes: tuple[str, ...] = ()
-    state_scales: StateScales | None = None
 
     @property
     def weights(self) -> tuple[Weight, ...]:
@@ -75,15 +159,7 @@ class Model:
         """Bytes that the weights take in an artifact."""
         return sum(weight.stored_bytes for weight in self.weights)
 
-    def state_bytes(self, context: int, element_bytes: int) -> int:
-        """KV state for ``context`` tokens, in bytes."""
-        config = self.config
-        per_token = self.variant.bytes_per_token(
-            layers=config.layers, heads=config.heads, head_dim=config.head_dim, element_bytes=element_bytes
-        )
-        return context * per_token
-
-    def with_weights(self, precision: str) -> Model:
+    def with_weights(self, precision: str) -> Self:
         """The same model with its weights stored in ``precision``; their `values` are rounded to it.
 
         Raises:
@@ -93,9 +169,43 @@ class Model:
             raise UnsupportedError(f"weights '{precision}' are unknown; edgeqkv knows {', '.join(PRECISIONS)}")
         return self.with_changed_weights(lambda weight: weight.with_precision(precision))
 
-    def with_changed_weights(self, change: Callable[[Weight], Weight]) -> Model:
+    def with_changed_weights(self, change: Callable[[Weight], Weight]) -> Self:
         """The same model with every distinct weight changed once; what is shared stays shared."""
         return replace(self, network=_map_weights(self.network, change, {}))
+
+    def check_finite(self) -> None:
+        """Look at every number once.
+
+        Raises:
+            CheckpointError: a weight holds NaN or infinity; the message names it and counts them.
+        """
+        for weight in self.weights:
+            # Both ends of the range, because NaN spreads into them: no temporary as large as the weight.
+            low, high = weight.tensor.aminmax()
+            if not (low.isfinite() and high.isfinite()):
+                bad = int((~weight.tensor.isfinite()).sum())
+                raise CheckpointError(
+                    f"'{weight.name}' in {self.source.path.name} holds {bad} values that are NaN or infinite "
+                    f"(of {weight.tensor.numel()}): the training diverged or the file is damaged"
+                )
+            weight.release_pages()
+
+
+@dataclass(frozen=True, eq=False)
+class Model(TrainedModel):
+    """A language model. ``state_scales`` say how its state rounds keys and values, where it is stored in int8."""
+
+    config: DecoderConfig
+    network: Decoder
+    state_scales: StateScales | None = None
+
+    def state_bytes(self, context: int, element_bytes: int) -> int:
+        """KV state for ``context`` tokens, in bytes."""
+        config = self.config
+        per_token = self.variant.bytes_per_token(
+            layers=config.layers, heads=config.heads, head_dim=config.head_dim, element_bytes=element_bytes
+        )
+        return context * per_token
 
     def with_context(self, context: int) -> Model:
         """The same model for at most ``context`` tokens: the position rows past it are left out.
@@ -115,22 +225,30 @@ class Model:
             network=replace(self.network, position_table=table),
         )
 
-    def check_finite(self) -> None:
-        """Look at every number once.
 
-        Raises:
-            CheckpointError: a weight holds NaN or infinity; the message names it and counts them.
-        """
-        for weight in self.weights:
-            # Both ends of the range, because NaN spreads into them: no temporary as large as the weight.
-            low, high = weight.tensor.aminmax()
-            if not (low.isfinite() and high.isfinite()):
-                bad = int((~weight.tensor.isfinite()).sum())
-                raise CheckpointError(
-                    f"'{weight.name}' in {self.source.path.name} holds {bad} values that are NaN or infinite "
-                    f"(of {weight.tensor.numel()}): the training diverged or the file is damaged"
-                )
-            weight.release_pages()
+@dataclass(frozen=True, eq=False)
+class EncoderModel(TrainedModel):
+    """A model that looks at its whole input at once, and keeps no state."""
+
+    config: EncoderConfig
+    network: EncoderNetwork
+
+
+AnyModel = Model | EncoderModel
+"""What a checkpoint may hold."""
+
+
+def language_model(model: AnyModel, purpose: str) -> Model:
+    """The model, which must be a language model for this purpose.
+
+    Raises:
+        InputError: it is an encoder.
+    """
+    if isinstance(model, Model):
+        return model
+    raise InputError(
+        f"{model.source.path.name} is an encoder ({model.config.task}), and {purpose} is for language models"
+    )
 
 
 def _weights_in(node: object) -> Iterator[Weight]:

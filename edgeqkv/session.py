@@ -1,19 +1,21 @@
-"""Running a decoder, whatever runs it: feed tokens, get logits, keep the state.
+"""Running a model, whatever runs it: a decoder is fed tokens and keeps a state, an encoder runs whole inputs.
 
-Every backend's session differs in one method, `_step`; the checks, the chunking and the bookkeeping are here.
+Every backend's session differs in one method; the checks, the chunking and the bookkeeping are here.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgeqkv.artifact import EncoderArtifact
 from edgeqkv.errors import ContextFull, InputError
 
-__all__ = ["Session"]
+__all__ = ["EncoderSession", "Session"]
 
 
 class Session(ABC):
@@ -78,6 +80,58 @@ class Session(ABC):
                 f"Start over with reset(), or export with a larger context"
             )
         return ids
+
+
+class EncoderSession(ABC):
+    """An encoder.
+
+    Args:
+        artifact: what is run.
+        precision: the coarsest number format that it computes in.
+    """
+
+    def __init__(self, artifact: EncoderArtifact, precision: str = "fp32") -> None:
+        self.artifact = artifact
+        self.precision = precision
+
+    def run(self, inputs: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Logits ``[n, …]`` of ``n`` inputs ``[n, …]``; more or fewer of them than the artifact's batch will do.
+
+        Raises:
+            InputError: they are of another shape or type, or one is not a token of this model.
+        """
+        given = self._checked(np.asarray(inputs))
+        batch = self.artifact.batch
+        results = []
+        for start in range(0, len(given), batch):
+            piece = given[start : start + batch]
+            # Inputs know nothing of each other, so that any will do to fill up the last batch.
+            whole = (
+                piece if len(piece) == batch else np.concatenate([piece, np.repeat(piece[:1], batch - len(piece), 0)])
+            )
+            results.append(self._run(np.ascontiguousarray(whole))[: len(piece)])
+        return np.concatenate(results)
+
+    @abstractmethod
+    def _run(self, batch: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+        """Logits ``[batch, …]`` of exactly one batch."""
+
+    def _checked(self, given: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        shape, values = self.artifact.input.shape[1:], self.artifact.values
+        kind, what = (np.floating, "numbers") if values is None else (np.integer, "token ids")
+        if given.shape[1:] != shape or not given.size or not np.issubdtype(given.dtype, kind):
+            raise InputError(
+                f"this model takes {what} of shape [n, {', '.join(map(str, shape))}], not {given.dtype} of shape "
+                f"{list(given.shape)}"
+            )
+        if values is None:
+            if not np.isfinite(given).all():
+                raise InputError("the input holds NaN or infinity")
+            return given.astype(np.float32)
+        wrong = given[(given < 0) | (given >= values)]
+        if wrong.size:
+            raise InputError(f"token {wrong.flat[0]} is not in this model's vocabulary, 0 to {values - 1}")
+        return given.astype(np.int64)
 
 
 def _shown(value: object) -> str:

@@ -55,7 +55,8 @@ def show_bundle(bundle: Bundle, seconds: float) -> None:
         ("variant", bundle.manifest.model.variant),
         ("files", ", ".join(f"{name} ({console.size(card.bytes)})" for name, card in files.items())),
     ]
-    for name, card in bundle.manifest.targets.items():
+    for name in bundle.targets:
+        card = bundle.target(name)
         artifact = card.artifact
         rows += [
             (

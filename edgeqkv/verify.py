@@ -15,22 +15,31 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeqkv import errors
-from edgeqkv.artifact import Artifact
+from edgeqkv.artifact import Artifact, EncoderArtifact
 from edgeqkv.backends import backend
 from edgeqkv.bundle import Bundle, proof_name
+from edgeqkv.encoder_proof import EncoderProof, compare_outputs, proof_inputs
 from edgeqkv.errors import BundleError, EdgeQKVError, InputError, VerificationFailed
 from edgeqkv.extras import needed_for
 from edgeqkv.proof import Proof, Verification, compare, pieces
 
 if TYPE_CHECKING:
-    from edgeqkv.model import Model
+    from edgeqkv.model import EncoderModel, Model, TrainedModel
 
-__all__ = ["make_proof", "verify", "verify_artifact", "verify_package"]
+__all__ = [
+    "make_encoder_proof",
+    "make_proof",
+    "verify",
+    "verify_artifact",
+    "verify_encoder",
+    "verify_encoder_artifact",
+    "verify_package",
+]
 
 _SEED = 20260701
 
@@ -58,19 +67,56 @@ def verify(
         if not path.exists():
             raise BundleError(f"{bundle.path} was exported without verification; say --against model.pt")
         return verify_artifact(bundle.path, artifact, Proof.load(path), engine)
-    exported, given = bundle.manifest.model, against.config
-    if exported.variant != str(against.variant) or exported.config != dataclasses.asdict(given):
-        raise InputError(
-            f"{against.source.path.name} ({against.variant}, {given.layers} layers, {given.hidden_size} channels) is "
-            f"not the model that was exported to {bundle.path} ({exported.variant}, {exported.config['layers']} "
-            f"layers, {exported.config['hidden_size']} channels)"
-        )
+    _check_same(bundle, against)
     if how is not None and how.method != "nearest":
         raise InputError(
             f"{bundle.path} was calibrated on {how.calibration}, so the checkpoint alone does not say what its weights "
             f"must be: leave out --against to use the bundle's own proof"
         )
     return _verify_against(against, bundle.path, artifact, how.head if how else None, engine)
+
+
+def verify_encoder(
+    bundle: Bundle, target: str | None = None, *, against: EncoderModel | None = None, engine: str | None = None
+) -> Verification:
+    """Prove a target of an encoder's bundle again, by the proof that it carries or against the original.
+
+    Raises:
+        BundleError: it carries no proof (it was exported without verification) and no original was given.
+        InputError: the original is not the model that was exported.
+    """
+    card = bundle.encoder(target)
+    artifact = card.artifact
+    if against is None:
+        path = bundle.path / proof_name(artifact.target)
+        if not path.exists():
+            raise BundleError(f"{bundle.path} was exported without verification; say --against model.pt")
+        return verify_encoder_artifact(bundle.path, artifact, EncoderProof.load(path), engine)
+    from edgeqkv import quantize
+
+    _check_same(bundle, against)
+    against.check_finite()
+    stored = quantize.apply_to_encoder(against, artifact.weights, card.quantization.head if card.quantization else None)
+    return verify_encoder_artifact(bundle.path, artifact, make_encoder_proof(stored, artifact), engine)
+
+
+def _check_same(bundle: Bundle, against: TrainedModel) -> None:
+    exported, given = bundle.manifest.model, against.config
+    # What can be told at the export and is not in the file: how pixels were normalized.
+    own, theirs = (_without_normalization(config) for config in (dataclasses.asdict(given), exported.config))
+    if exported.variant != str(against.variant) or own != theirs:
+        raise InputError(
+            f"{against.source.path.name} ({against.variant}, {given.layers} layers, {given.hidden_size} channels) is "
+            f"not the model that was exported to {bundle.path} ({exported.variant}, {exported.config['layers']} "
+            f"layers, {exported.config['hidden_size']} channels)"
+        )
+
+
+def _without_normalization(config: dict[str, Any]) -> Any:
+    """The config as JSON has it, without what says how pixels were normalized."""
+    input_ = config.get("input")
+    kept = {key: value for key, value in input_.items() if key not in ("mean", "std")} if input_ else None
+    return json.loads(json.dumps({**config, "input": kept}))
 
 
 def verify_package(path: Path, against: Model, engine: str | None = None) -> Verification:
@@ -120,6 +166,14 @@ def make_proof(model: Model, context: int, chunk: int) -> Proof:
     return Proof.of(tokens, lengths, sequence_logits(model, tokens, rows=(np.cumsum(lengths) - 1).tolist()))
 
 
+def make_encoder_proof(model: EncoderModel, artifact: EncoderArtifact) -> EncoderProof:
+    """The original encoder's logits on random inputs; in float32 on the weights as they are stored."""
+    from edgeqkv.backends.torch_encoder import encoder_outputs
+
+    inputs = proof_inputs(artifact.input, artifact.values)
+    return EncoderProof(inputs, encoder_outputs(model, inputs))
+
+
 def verify_artifact(directory: Path, artifact: Artifact, proof: Proof, engine: str | None = None) -> Verification:
     """Compare one target of a bundle folder with a proof, in a fresh process.
 
@@ -129,12 +183,26 @@ def verify_artifact(directory: Path, artifact: Artifact, proof: Proof, engine: s
         proof: what it must reproduce.
         engine: what is to run it; the backend's own choice if not given.
     """
+    return _in_fresh_process(directory, artifact, proof, engine)
+
+
+def verify_encoder_artifact(
+    directory: Path, artifact: EncoderArtifact, proof: EncoderProof, engine: str | None = None
+) -> Verification:
+    """As `verify_artifact`, for an encoder."""
+    return _in_fresh_process(directory, artifact, proof, engine)
+
+
+def _in_fresh_process(
+    directory: Path, artifact: Artifact | EncoderArtifact, proof: Proof | EncoderProof, engine: str | None
+) -> Verification:
     engine = engine or backend(artifact.target).proof_engine
     with tempfile.TemporaryDirectory(prefix="edgeqkv-") as scratch:
         proof.save(Path(scratch) / "proof.npz")
         (Path(scratch) / "artifact.json").write_text(artifact.model_dump_json(), encoding="utf-8")
+        kind = "encoder" if isinstance(artifact, EncoderArtifact) else "decoder"
         done = subprocess.run(
-            [sys.executable, "-m", "edgeqkv.verify", str(directory.resolve()), scratch, engine],
+            [sys.executable, "-m", "edgeqkv.verify", kind, str(directory.resolve()), scratch, engine],
             capture_output=True,
             text=True,
             env=_worker_environment(),
@@ -163,16 +231,27 @@ def _outcome(done: subprocess.CompletedProcess[str], runtime: str) -> Verificati
     raise VerificationFailed(f"{runtime} {end} while running the exported model: {last_words[0]}")
 
 
-def _work(directory: str, scratch: str, engine: str) -> int:
+def _work(kind: str, directory: str, scratch: str, engine: str) -> int:
     """The other process: prints a `Verification`, or the error as ``{"type", "message"}``."""
-    artifact = Artifact.model_validate_json((Path(scratch) / "artifact.json").read_text(encoding="utf-8"))
+    compared = _compared_encoder if kind == "encoder" else _compared_decoder
     try:
-        session = backend(artifact.target).open(Path(directory), artifact, engine)
-        print(compare(session, Proof.load(Path(scratch) / "proof.npz"), engine).model_dump_json())  # noqa: T201
+        print(compared(Path(directory), Path(scratch), engine).model_dump_json())  # noqa: T201
     except EdgeQKVError as error:
         print(json.dumps({"type": type(error).__name__, "message": str(error)}))  # noqa: T201
         return EdgeQKVError.exit_code
     return 0
+
+
+def _compared_decoder(directory: Path, scratch: Path, engine: str) -> Verification:
+    artifact = Artifact.model_validate_json((scratch / "artifact.json").read_text(encoding="utf-8"))
+    session = backend(artifact.target).open(directory, artifact, engine)
+    return compare(session, Proof.load(scratch / "proof.npz"), engine)
+
+
+def _compared_encoder(directory: Path, scratch: Path, engine: str) -> Verification:
+    artifact = EncoderArtifact.model_validate_json((scratch / "artifact.json").read_text(encoding="utf-8"))
+    session = backend(artifact.target).open_encoder(directory, artifact, engine)
+    return compare_outputs(session, EncoderProof.load(scratch / "proof.npz"), engine)
 
 
 if __name__ == "__main__":

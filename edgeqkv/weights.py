@@ -98,6 +98,10 @@ class Weight:
             return self
         return replace(self, name=f"{self.name}[{start}:{stop}]", tensor=self.tensor[start:stop])
 
+    def reshaped(self, *shape: int) -> Weight:
+        """The same numbers in another shape; what it shares memory with stays the same."""
+        return replace(self, tensor=self.tensor.view(shape))
+
     def release_pages(self) -> None:
         """Give back the memory of a mapped tensor's pages; the system reads them again from the file on use.
 

@@ -12,15 +12,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
-from edgeqkv.artifact import Artifact
+from edgeqkv.artifact import Artifact, EncoderArtifact
 from edgeqkv.errors import UnsupportedError
 from edgeqkv.progress import Report
-from edgeqkv.session import Session
+from edgeqkv.session import EncoderSession, Session
 
 if TYPE_CHECKING:
-    from edgeqkv.model import Model
+    from edgeqkv.model import EncoderModel, Model
 
-__all__ = ["TARGETS", "Backend", "Request", "backend"]
+__all__ = ["TARGETS", "Backend", "EncoderRequest", "Request", "backend"]
 
 _REGISTRY: Final = {
     "onnx": "edgeqkv.backends.onnx",
@@ -48,6 +48,20 @@ class Request:
     eos_ids: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class EncoderRequest:
+    """What an export of an encoder is to be, every choice made.
+
+    ``image`` says that the input is to be an image as the target's system has them, where it has such a type; the
+    graph then does what was done to a pixel before training.
+    """
+
+    form: str
+    weights: str
+    batch: int
+    image: bool = False
+
+
 class Backend(Protocol):
     """What a backend offers. Of several forms, weights or states, the first is the default.
 
@@ -57,9 +71,11 @@ class Backend(Protocol):
         packages: distributions that it needs, for ``edgeqkv doctor``.
         extra: the extra of edgeqkv that installs them.
         forms: name → what it is for.
+        encoder_forms: the same for encoders.
         weights: precisions of stored weights.
         states: precisions of the stored state.
         state_forms: for a state that not every form takes, those that do.
+        takes_images: whether an encoder's input can be of a type of the target's own for images.
         engines: what can run it here; the first is the default.
         proof_engine: the one that computes what is stored and rounds no more than float32 does.
     """
@@ -69,9 +85,11 @@ class Backend(Protocol):
     packages: tuple[str, ...]
     extra: str
     forms: Mapping[str, str]
+    encoder_forms: Mapping[str, str]
     weights: tuple[str, ...]
     states: tuple[str, ...]
     state_forms: Mapping[str, tuple[str, ...]]
+    takes_images: bool
     engines: tuple[str, ...]
     proof_engine: str
 
@@ -84,6 +102,17 @@ class Backend(Protocol):
 
     def open(self, directory: Path, artifact: Artifact, engine: str) -> Session:
         """A session on what `export` wrote."""
+
+    def export_encoder(
+        self, model: EncoderModel, directory: Path, request: EncoderRequest, report: Report
+    ) -> EncoderArtifact:
+        """Write an encoder into ``directory`` and describe what was written.
+
+        ``model`` has the weights that the request asks for (`edgeqkv.quantize.apply_to_encoder`).
+        """
+
+    def open_encoder(self, directory: Path, artifact: EncoderArtifact, engine: str) -> EncoderSession:
+        """A session on what `export_encoder` wrote."""
 
 
 def backend(name: str) -> Backend:

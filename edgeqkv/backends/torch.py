@@ -1,6 +1,6 @@
 """The torch interpreter: the reference that every other backend is compared with.
 
-Two ways to read `Ops.attention` in torch, and everything else once:
+Two ways to read `DecoderOps.attention` in torch, and everything else once:
 
 - `sequence_logits` has no state at all. It computes a whole sequence at once, as the model was trained, and so
   cannot share a mistake with anything that keeps a state. It touches each weight once and gives its pages back,
@@ -22,38 +22,24 @@ import torch.nn.functional as F
 from edgeqkv.model import Model
 from edgeqkv.models.decoder import decode
 from edgeqkv.models.layers import Linear, Norm
-from edgeqkv.ops import Heads, Ops
+from edgeqkv.ops import DecoderOps, Heads, LayerOps
 from edgeqkv.session import Session
 from edgeqkv.state_scales import StateScales
 from edgeqkv.weights import Weight
 
-__all__ = ["SequenceOps", "TorchOps", "TorchSession", "attend", "sequence_logits"]
+__all__ = ["SequenceOps", "TorchLayerOps", "TorchOps", "TorchSession", "attend", "sequence_logits"]
 
 Tensor = torch.Tensor
 
 _QUERY_BLOCK = 256  # rows of the score matrix made at a time: bounds its memory at long contexts
 
 
-class TorchOps(Ops[Tensor]):
-    """What reads the same with and without a state.
-
-    ``scales`` say how the state that is to be compared with rounds keys and values, if it does.
-    """
-
-    position = 0
-    scales: StateScales | None = None
-
-    def stored(self, name: str, rows: Tensor) -> Tensor:
-        """What a state tensor gives back of rows that were stored in it."""
-        return rows if self.scales is None else self.scales.rounded(name, rows)
+class TorchLayerOps(LayerOps[Tensor]):
+    """The words of every model. Weights are what `values` says; shapes are ``[…, C]``."""
 
     def values(self, weight: Weight) -> Tensor:
         """A weight's numbers in float32."""
         return weight.values()
-
-    def embed(self, tokens: Tensor, token_table: Weight, position_table: Weight) -> Tensor:
-        positions = torch.arange(self.position, self.position + tokens.shape[0])
-        return F.embedding(tokens, self.values(token_table)) + self.values(position_table)[positions]
 
     def layer_norm(self, x: Tensor, norm: Norm) -> Tensor:
         return F.layer_norm(x, (x.shape[-1],), self.values(norm.scale), self.values(norm.bias), norm.eps)
@@ -66,6 +52,24 @@ class TorchOps(Ops[Tensor]):
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         return x + y
+
+
+class TorchOps(TorchLayerOps, DecoderOps[Tensor]):
+    """What a decoder reads the same with and without a state.
+
+    ``scales`` say how the state that is to be compared with rounds keys and values, if it does.
+    """
+
+    position = 0
+    scales: StateScales | None = None
+
+    def stored(self, name: str, rows: Tensor) -> Tensor:
+        """What a state tensor gives back of rows that were stored in it."""
+        return rows if self.scales is None else self.scales.rounded(name, rows)
+
+    def embed(self, tokens: Tensor, token_table: Weight, position_table: Weight) -> Tensor:
+        positions = torch.arange(self.position, self.position + tokens.shape[0])
+        return F.embedding(tokens, self.values(token_table)) + self.values(position_table)[positions]
 
     def attention(self, layer: int, q: Tensor, k: Tensor, v: Tensor, heads: Heads) -> Tensor:
         raise NotImplementedError

@@ -43,7 +43,7 @@ def judge(
     names = _names(catalogue, [device] if isinstance(device, str) else device)
     opened = _opened(subject)
     if isinstance(opened, Bundle):
-        artifacts = [target.artifact for target in opened.manifest.targets.values()]
+        artifacts = [opened.target(name).artifact for name in opened.targets]
         return _of_artifacts(opened.path, opened.manifest.model, artifacts, _entries(opened), names, catalogue, context)
     dimensions = Dimensions.of(opened.variant, dataclasses.asdict(opened.config))
     asked = Choices(context=context)
@@ -175,8 +175,9 @@ def _opened(subject: Bundle | Model | str | Path) -> Bundle | Model:
     if path.is_dir():
         return Bundle(path)
     import edgeqkv
+    from edgeqkv.model import language_model
 
-    return edgeqkv.load(path)
+    return language_model(edgeqkv.load(path), "a memory budget without an export")
 
 
 def _at(candidate: Candidate, context: int | None) -> Candidate:

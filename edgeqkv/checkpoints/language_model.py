@@ -47,8 +47,8 @@ def matches(archive: Archive) -> bool:
     return "model_state_dict" in archive.contents and "model_config" in archive.contents
 
 
-def read(archive: Archive) -> Model:
-    """Read the model.
+def read(archive: Archive, heads: int | None = None) -> Model:
+    """Read the model. ``heads`` is for files that do not tell; this one does.
 
     Raises:
         CheckpointError: a tensor or a config value is missing, misshapen or contradicts another.

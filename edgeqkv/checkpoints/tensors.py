@@ -26,8 +26,13 @@ class Tensors:
 
     def rows(self, name: str) -> int:
         """The first dimension of a tensor; 0 if it has none."""
-        tensor = self._state[name]
+        tensor = self._state.get(name)
         return tensor.shape[0] if isinstance(tensor, torch.Tensor) and tensor.dim() else 0
+
+    def columns(self, name: str) -> int:
+        """The second dimension of a tensor; 0 if it has none."""
+        tensor = self._state.get(name)
+        return tensor.shape[1] if isinstance(tensor, torch.Tensor) and tensor.dim() > 1 else 0
 
     def take(self, name: str, shape: tuple[int, ...]) -> Weight:
         """The tensor ``name``, which must have this shape and a floating-point type.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from edgeqkv.models.layers import Block, Norm, block
-from edgeqkv.ops import Ops
+from edgeqkv.ops import DecoderOps
 from edgeqkv.weights import Weight
 
 __all__ = ["Decoder", "decode"]
@@ -29,9 +30,9 @@ class Decoder:
     head: Weight
 
 
-def decode(ops: Ops[V], decoder: Decoder, tokens: V) -> V:
+def decode(ops: DecoderOps[V], decoder: Decoder, tokens: V) -> V:
     """Token ids → the logits after the last of them, continuing from the interpreter's state."""
     x = ops.embed(tokens, decoder.token_table, decoder.position_table)
     for layer, weights in enumerate(decoder.blocks):
-        x = block(ops, layer, x, weights)
+        x = block(ops, x, weights, partial(ops.attention, layer, heads=weights.attention.heads))
     return ops.logits(ops.layer_norm(ops.last(x), decoder.ln_f), decoder.head)

@@ -21,7 +21,7 @@ from edgeqkv.backends.coreml.layouts import Layout
 from edgeqkv.backends.coreml.mil import Var, mb
 from edgeqkv.backends.coreml.states import Update
 from edgeqkv.backends.coreml.weights import WeightPool
-from edgeqkv.ops import Heads, Ops
+from edgeqkv.ops import DecoderOps, Heads
 from edgeqkv.weights import Weight
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["MilOps"]
 
 
-class MilOps(Ops[Var]):
+class MilOps(DecoderOps[Var]):
     """Interprets a decoder into the function that is being built.
 
     Args:

@@ -101,9 +101,7 @@ def _float32_weights(model: Model) -> set[Weight]:
     """
     blocks = model.network.blocks
     norms = [norm for block in blocks for norm in (block.ln_1, block.ln_2)]
-    attentions = [block.attention for block in blocks]
-    linears = [linear for attention in attentions for linear in (attention.q, attention.k, attention.v, attention.out)]
-    linears += [linear for block in blocks for linear in (block.mlp.up, block.mlp.down)]
+    linears = [linear for block in blocks for linear in block.linears]
     biases = {linear.bias for linear in linears if linear.bias and isinstance(linear.weight, QuantizedWeight)}
     return biases | {weight for norm in (*norms, model.network.ln_f) for weight in (norm.scale, norm.bias)}
 

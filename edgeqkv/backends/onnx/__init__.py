@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeqkv.artifact import Artifact
+from edgeqkv.artifact import Artifact, EncoderArtifact
 from edgeqkv.extras import needed_for
 
 if TYPE_CHECKING:
-    from edgeqkv.backends import Request
-    from edgeqkv.model import Model
+    from edgeqkv.backends import EncoderRequest, Request
+    from edgeqkv.model import EncoderModel, Model
     from edgeqkv.progress import Report
-    from edgeqkv.session import Session
+    from edgeqkv.session import EncoderSession, Session
 
 __all__ = ["BACKEND", "OnnxBackend"]
 
@@ -30,9 +30,11 @@ class OnnxBackend:
         "static": "fixed shapes throughout, a prefill and a decode graph for each window of the state (NPUs)",
         "ort": "ONNX Runtime's own fused attention on one buffer, and the only one that can keep its state in int8",
     }
+    encoder_forms: Mapping[str, str] = {"static": "one graph of fixed shapes, for any runtime and for NPUs"}
     weights = ("int4", "int8", "fp16", "fp32")
     states = ("fp32", "fp16", "int8")
     state_forms: Mapping[str, tuple[str, ...]] = {"int8": ("ort",)}
+    takes_images = False
     engines = ("onnxruntime", "exact")
     proof_engine = "exact"
 
@@ -45,6 +47,18 @@ class OnnxBackend:
         with needed_for("running an ONNX bundle"):
             from edgeqkv.backends.onnx.session import OnnxSession
         return OnnxSession(directory, artifact, engine)
+
+    def export_encoder(
+        self, model: EncoderModel, directory: Path, request: EncoderRequest, report: Report
+    ) -> EncoderArtifact:
+        with needed_for("exporting to ONNX"):
+            from edgeqkv.backends.onnx.encoder_export import export_encoder
+        return export_encoder(model, directory, request, report)
+
+    def open_encoder(self, directory: Path, artifact: EncoderArtifact, engine: str) -> EncoderSession:
+        with needed_for("running an ONNX bundle"):
+            from edgeqkv.backends.onnx.encoder_session import OnnxEncoderSession
+        return OnnxEncoderSession(directory, artifact, engine)
 
 
 BACKEND = OnnxBackend()

@@ -12,7 +12,7 @@ from edgeqkv.artifact import Artifact, Graph
 from edgeqkv.errors import BundleError
 from edgeqkv.session import Session
 
-__all__ = ["OnnxSession"]
+__all__ = ["OnnxSession", "opened", "prepacked"]
 
 _NUMPY = {"fp32": np.float32, "fp16": np.float16, "int8": np.int8}
 
@@ -26,10 +26,7 @@ class OnnxSession(Session):
     """
 
     def __init__(self, directory: Path, artifact: Artifact, engine: str = "onnxruntime", threads: int = 0) -> None:
-        # Float weights are never packed: that would copy every one out of the mapped file, twice the memory for the
-        # same numbers. Quantized ones must be, for the fast kernels, which quantize activations too; unpacked, the
-        # runtime multiplies in float32, which shows what is in the file and nothing else.
-        self._prepack = engine != "exact" and artifact.weights not in ("fp32", "fp16")
+        self._prepack = prepacked(engine, artifact.weights)
         self._threads = threads
         self._directory = directory
         self._artifact = artifact
@@ -80,6 +77,34 @@ class OnnxSession(Session):
         return self._runners[graph.name]
 
 
+def prepacked(engine: str, weights: str) -> bool:
+    """Whether the runtime is to pack weights of this precision.
+
+    Float weights are never packed: that would copy every one out of the mapped file, twice the memory for the same
+    numbers. Quantized ones must be, for the fast kernels, which quantize activations too; unpacked (``exact``), the
+    runtime multiplies in float32, which shows what is in the file and nothing else.
+    """
+    return engine != "exact" and weights not in ("fp32", "fp16")
+
+
+def opened(path: Path, prepack: bool, threads: int) -> ort.InferenceSession:
+    """A graph, loaded for the CPU.
+
+    Raises:
+        BundleError: ONNX Runtime refuses it.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors only: warnings about its own optimizations are not the user's
+    options.add_session_config_entry("session.disable_prepacking", "0" if prepack else "1")
+    # The default arena grows by doubling and never shrinks.
+    options.enable_cpu_mem_arena = False
+    try:
+        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions share no base class but this one
+        raise BundleError(f"ONNX Runtime cannot load {path.name}: {error}") from error
+
+
 class _Runner:
     """One graph, loaded and with the state bound to it."""
 
@@ -92,16 +117,7 @@ class _Runner:
         prepack: bool,
         threads: int,
     ) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # errors only: warnings about its own optimizations are not the user's
-        options.add_session_config_entry("session.disable_prepacking", "0" if prepack else "1")
-        # The default arena grows by doubling and never shrinks.
-        options.enable_cpu_mem_arena = False
-        try:
-            self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime's exceptions share no base class but this one
-            raise BundleError(f"ONNX Runtime cannot load {path.name}: {error}") from error
+        self._session = opened(path, prepack, threads)
         self._graph = graph
         self._dynamic_window = graph.window is None
         self._binding = self._session.io_binding()
