@@ -55,10 +55,10 @@ def _root(
 @app.command()
 def inspect(model: CheckpointPath, heads: Heads = None, as_json: Json = False) -> None:
     """Say what a checkpoint is: variant, sizes, KV state per token."""
-    from edgeqkv.inspect import describe
+    loaded = edgeqkv.load(model, heads=heads)
+    from edgeqkv.inspect import describe  # after what says which package is missing, if torch is
     from edgeqkv.model import EncoderModel
 
-    loaded = edgeqkv.load(model, heads=heads)
     encoder = isinstance(loaded, EncoderModel)
     facts = encoder_commands.describe(loaded) if isinstance(loaded, EncoderModel) else describe(loaded)
     if as_json:
@@ -140,12 +140,13 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write MODEL as a bundle for one or more targets, and prove it."""
-    from edgeqkv.model import EncoderModel
     from edgeqkv.recipes import Choices
 
     named = [name.strip() for entry in target or [] for name in entry.split(",")]
     started = time.perf_counter()
     loaded, out = edgeqkv.load(model, heads=heads), out or Path("build") / model.stem
+    from edgeqkv.model import EncoderModel  # after what says which package is missing, if torch is
+
     of_encoders = {"--batch": batch, "--image-input": image_input, "--mean": mean, "--std": std}
     of_language_models = {
         "--context": context,
