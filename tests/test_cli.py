@@ -215,7 +215,7 @@ def test_on_a_terminal_there_are_tables(tmp_path: Path) -> None:
 
 
 def test_every_command_has_help() -> None:
-    for name in ("inspect", "export", "verify", "generate", "demo", "doctor", "budget", "devices", "recipes"):
+    for name in ("inspect", "export", "verify", "generate", "demo", "doctor", "budget", "devices", "recipes", "run"):
         assert run(name, "--help").stdout
     assert {command.name or command.callback.__name__ for command in cli.app.registered_commands} == {
         "inspect",
@@ -227,4 +227,5 @@ def test_every_command_has_help() -> None:
         "budget",
         "devices",
         "recipes",
+        "run",
     }

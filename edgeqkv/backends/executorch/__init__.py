@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Final
 from edgeqkv.extras import needed_for
 
 if TYPE_CHECKING:
-    from edgeqkv.artifact import Artifact
-    from edgeqkv.backends import Request
-    from edgeqkv.model import Model
+    from edgeqkv.artifact import Artifact, EncoderArtifact
+    from edgeqkv.backends import EncoderRequest, Request
+    from edgeqkv.model import EncoderModel, Model
     from edgeqkv.progress import Report
-    from edgeqkv.session import Session
+    from edgeqkv.session import EncoderSession, Session
 
 __all__ = ["BACKEND", "ExecuTorchBackend"]
 
@@ -36,9 +36,11 @@ class ExecuTorchBackend:
             "portable": "as stock, but of core operators only: no custom attention, no update_cache",
         }
     )
+    encoder_forms: Mapping[str, str] = MappingProxyType({"static": "one method 'forward' of fixed shapes"})
     weights = ("int4", "int8", "fp32", "fp16")
     states = ("fp32", "fp16")
     state_forms: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    takes_images = False
     engines = ("executorch",)
     proof_engine = "executorch"
 
@@ -57,6 +59,24 @@ class ExecuTorchBackend:
         with needed_for("running an ExecuTorch model"):
             from edgeqkv.backends.executorch.session import ExecuTorchSession
         return ExecuTorchSession(directory, artifact)
+
+    def export_encoder(
+        self, model: EncoderModel, directory: Path, request: EncoderRequest, report: Report
+    ) -> EncoderArtifact:
+        """Write ``model.pte`` into ``directory``."""
+        with needed_for("exporting to ExecuTorch"):
+            from edgeqkv.backends.executorch.encoder_export import export_encoder
+        return export_encoder(model, directory, request, report)
+
+    def open_encoder(self, directory: Path, artifact: EncoderArtifact, engine: str) -> EncoderSession:
+        """A session on the ``model.pte`` in ``directory``.
+
+        Raises:
+            BundleError: the file is missing or damaged.
+        """
+        with needed_for("running an ExecuTorch model"):
+            from edgeqkv.backends.executorch.encoder_session import ExecuTorchEncoderSession
+        return ExecuTorchEncoderSession(directory, artifact)
 
 
 BACKEND: Final = ExecuTorchBackend()

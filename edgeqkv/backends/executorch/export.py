@@ -9,7 +9,7 @@ import torch
 
 from edgeqkv.artifact import Artifact, Graph, StateTensor, TensorSpec
 from edgeqkv.backends import Request
-from edgeqkv.backends.executorch.module import DecoderModule, state_of
+from edgeqkv.backends.executorch.module import DecoderModule, WeightsModule, state_of
 from edgeqkv.backends.executorch.program import MemoryPlan, ProgramFile
 from edgeqkv.backends.executorch.quantized import as_the_runtime_takes_it
 from edgeqkv.backends.executorch.quiet import third_party_notices_silenced
@@ -23,10 +23,10 @@ with third_party_notices_silenced():
     from edgeqkv.backends.executorch.lowering import lower, write
     from edgeqkv.backends.executorch.tied import store_once
 
-__all__ = ["FILE", "export"]
+__all__ = ["FILE", "PACKAGES", "Serialized", "export", "planned_memory"]
 
 FILE: Final = "model.pte"
-_PACKAGES = ("torch", "executorch", "torchao")
+PACKAGES: Final = ("torch", "executorch", "torchao")
 
 
 def export(model: Model, directory: Path, request: Request, report: Report) -> Artifact:
@@ -40,7 +40,7 @@ def export(model: Model, directory: Path, request: Request, report: Report) -> A
             report(f"trace {method}", None)
             programs[method] = _trace(module, tokens, dynamic=request.form != "static" and tokens > 1)
         report("lower to XNNPACK", 0.0)
-        program, delegation = lower(programs, _metadata(model, request), _Serialized(module, len(lengths), report))
+        program, delegation = lower(programs, _metadata(model, request), Serialized(module, len(lengths), report))
         report("lower to XNNPACK", 1.0)
         report("write the program", None)
         write(program, directory / FILE)
@@ -64,10 +64,10 @@ def _trace(module: DecoderModule, tokens: int, *, dynamic: bool) -> torch.export
     return torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
 
 
-class _Serialized:
+class Serialized:
     """Follows the weights through the lowering: reports, and gives their memory back."""
 
-    def __init__(self, module: DecoderModule, methods: int, report: Report) -> None:
+    def __init__(self, module: WeightsModule, methods: int, report: Report) -> None:
         self._weights = module.weights
         self._report = report
         self._done = 0
@@ -105,7 +105,7 @@ def _describe(
 ) -> Artifact:
     plans = file.plans()
     fixed = request.form == "static"
-    versions = {name: installed_version(name) for name in _PACKAGES}
+    versions = {name: installed_version(name) for name in PACKAGES}
     return Artifact(
         target="executorch",
         form=request.form,

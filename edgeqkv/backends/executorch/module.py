@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any, Self, cast
 
 import torch
@@ -15,7 +16,7 @@ from edgeqkv.models.decoder import decode
 from edgeqkv.models.layers import Attention
 from edgeqkv.weights import PRECISIONS, QuantizedWeight, Weight
 
-__all__ = ["DecoderModule", "state_name", "state_of"]
+__all__ = ["DecoderModule", "WeightsModule", "state_name", "state_of"]
 
 
 def state_name(layer: int, role: str) -> str:
@@ -31,7 +32,33 @@ def state_of(name: str) -> tuple[int, str] | None:
     return None
 
 
-class DecoderModule(nn.Module):
+class WeightsModule(nn.Module):
+    """A module that holds a model's weights as parameters.
+
+    ``weights`` are those that the lowering reads, by the names of their parameters; of a quantized matrix, the part
+    that a delegate takes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights: dict[str, Weight] = {}
+        self._names: dict[Weight, str] = {}
+
+    def hold(self, weights: Iterable[Weight], parts_of: Callable[[Weight], dict[str, torch.Tensor]]) -> None:
+        """Register the parts of every weight, by name; one that is whole has a single part, without a name."""
+        for index, weight in enumerate(weights):
+            name = self._names[weight] = f"weight_{index}"
+            parts = parts_of(weight)
+            for part, tensor in parts.items():
+                self.register_parameter(name + part, _Constant(_with_own_storage(tensor)))
+            self.weights[name + ("codes" if "codes" in parts else min(parts))] = weight
+
+    def parameter_of(self, weight: Weight, part: str) -> torch.Tensor:
+        """The parameter that holds a weight, or the named part of it."""
+        return self.get_parameter(self._names[weight] + part)
+
+
+class DecoderModule(WeightsModule):
     """``forward(tokens i64 [1, T], input_pos i64 [1]) → logits f32 [1, vocabulary]`` of the last token.
 
     The stock runners call a method of this signature, chunk by chunk and then token by token.
@@ -42,19 +69,14 @@ class DecoderModule(nn.Module):
         self.network = model.network
         self.context = request.context
         self.interpreter = OPS[request.form]
-        self.weights: dict[str, Weight] = {}
-        self._names: dict[Weight, str] = {}
         wide = _float32_weights(model)
-        for index, weight in enumerate(model.weights):
-            name = self._names[weight] = f"weight_{index}"
+
+        def parts(weight: Weight) -> dict[str, torch.Tensor]:
             if isinstance(weight, QuantizedWeight):
-                parts = quantized_parts(weight, model.network)
-            else:
-                parts = {"": weight.values() if weight in wide else weight.stored()}
-            for part, tensor in parts.items():
-                self.register_parameter(name + part, _Constant(_with_own_storage(tensor)))
-            # Of a quantized matrix, the part that a delegate takes.
-            self.weights[name + ("codes" if "codes" in parts else min(parts))] = weight
+                return quantized_parts(weight, model.network)
+            return {"": weight.values() if weight in wide else weight.stored()}
+
+        self.hold(model.weights, parts)
         for layer, block in enumerate(model.network.blocks):
             for role in _roles(block.attention):
                 heads = block.attention.heads
@@ -66,11 +88,8 @@ class DecoderModule(nn.Module):
         promise(position >= 0)
         promise(position < self.context)
         promise(position + tokens.shape[1] <= self.context)
-        ops = self.interpreter(position, self._parameter_of, self._state_of)
+        ops = self.interpreter(position, self.parameter_of, self._state_of)
         return decode(ops, self.network, tokens[0])
-
-    def _parameter_of(self, weight: Weight, part: str) -> torch.Tensor:
-        return self.get_parameter(self._names[weight] + part)
 
     def _state_of(self, layer: int, role: str) -> torch.Tensor:
         return self.get_buffer(state_name(layer, role))

@@ -16,9 +16,9 @@ from typing import Final
 import torch
 import torch.nn.functional as F
 
-from edgeqkv.backends.executorch.quantized import quantized_product, quantized_rows
+from edgeqkv.backends.executorch.layer_ops import ExecuTorchLayerOps
+from edgeqkv.backends.executorch.quantized import quantized_rows
 from edgeqkv.backends.torch import TorchOps
-from edgeqkv.models.layers import Linear
 from edgeqkv.ops import Heads
 from edgeqkv.weights import QuantizedWeight, Weight
 
@@ -30,7 +30,7 @@ promise: Final[Callable[[bool], None]] = torch._check
 """Tell torch.export what it cannot know of a position; without it, shapes that depend on one cannot be traced."""
 
 
-class ExecuTorchOps(TorchOps):
+class ExecuTorchOps(ExecuTorchLayerOps, TorchOps):
     """What every form has in common.
 
     Args:
@@ -42,12 +42,9 @@ class ExecuTorchOps(TorchOps):
     def __init__(
         self, position: int, parameter: Callable[[Weight, str], Tensor], state: Callable[[int, str], Tensor]
     ) -> None:
+        super().__init__(parameter)
         self.position = position
-        self._parameter = parameter
         self._state = state
-
-    def values(self, weight: Weight) -> Tensor:
-        return self._parameter(weight, "")
 
     def embed(self, tokens: Tensor, token_table: Weight, position_table: Weight) -> Tensor:
         # Not `len(tokens)`, which would fix the length that it is traced with.
@@ -58,17 +55,8 @@ class ExecuTorchOps(TorchOps):
             rows = F.embedding(tokens, self.values(token_table)).float()
         return rows + F.embedding(positions, self.values(position_table)).float()
 
-    def linear(self, x: Tensor, linear: Linear) -> Tensor:
-        return self._product(x, linear.weight, self.values(linear.bias) if linear.bias else None)
-
     def logits(self, x: Tensor, table: Weight) -> Tensor:
         return self._product(x, table, None)
-
-    def _product(self, x: Tensor, weight: Weight, bias: Tensor | None) -> Tensor:
-        if isinstance(weight, QuantizedWeight):
-            return quantized_product(x, weight, partial(self._parameter, weight), bias)
-        matrix = self.values(weight)
-        return F.linear(x.to(matrix.dtype), matrix, bias).float()
 
     def attention(self, layer: int, q: Tensor, k: Tensor, v: Tensor, heads: Heads) -> Tensor:
         steps = q.shape[0]

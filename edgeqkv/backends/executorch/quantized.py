@@ -8,14 +8,14 @@ by the affine operators of torchao around a plain linear.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
 import torch
 import torch.nn.functional as F
 
 from edgeqkv.backends.executorch.quiet import third_party_notices_silenced
 from edgeqkv.errors import UnsupportedError
-from edgeqkv.model import Model
+from edgeqkv.model import TrainedModel
 from edgeqkv.models.decoder import Decoder
 from edgeqkv.quantize.nearest import nearest
 from edgeqkv.weights import QuantizedWeight, Scheme, Weight
@@ -29,16 +29,17 @@ with third_party_notices_silenced():
         quantize_affine,
     )
 
-__all__ = ["as_the_runtime_takes_it", "quantized_parts", "quantized_product", "quantized_rows"]
+__all__ = ["as_the_runtime_takes_it", "product_parts", "quantized_parts", "quantized_product", "quantized_rows"]
 
 Tensor = torch.Tensor
+M = TypeVar("M", bound=TrainedModel)
 Parts = Callable[[str], Tensor]
 
 _INT8: Final = torch.iinfo(torch.int8)
 _BLOCK: Final = 32  # XNNPACK's int4 blocks are multiples of it
 
 
-def as_the_runtime_takes_it(model: Model) -> Model:
+def as_the_runtime_takes_it(model: M) -> M:
     """The model with its quantized matrices in schemes that XNNPACK has; what it takes as it is stays as it is.
 
     It has no int8 weights in blocks: those are rounded again, from the checkpoint, to one scale a row.
@@ -71,8 +72,7 @@ def quantized_parts(weight: QuantizedWeight, network: Decoder) -> dict[str, Tens
     """
     parts: dict[str, Tensor] = {}
     if weight is not network.token_table or weight is network.head:
-        zeros = torch.zeros(weight.scales.shape, dtype=torch.int8)
-        parts |= {"codes": weight.codes, "scales": weight.scales, "zeros": zeros}
+        parts |= product_parts(weight)
     if weight is network.token_table:
         if weight.scheme.bits == 4:
             # The scales have so few digits that float16 holds them exactly, as bfloat16 does in XNNPACK.
@@ -80,6 +80,12 @@ def quantized_parts(weight: QuantizedWeight, network: Decoder) -> dict[str, Tens
         else:
             parts |= {"rows": weight.codes, "row_scales": weight.scales}
     return parts
+
+
+def product_parts(weight: QuantizedWeight) -> dict[str, Tensor]:
+    """The tensors for which `quantized_product` asks, by their names."""
+    zeros = torch.zeros(weight.scales.shape, dtype=torch.int8)
+    return {"codes": weight.codes, "scales": weight.scales, "zeros": zeros}
 
 
 def quantized_product(x: Tensor, weight: QuantizedWeight, parts: Parts, bias: Tensor | None) -> Tensor:

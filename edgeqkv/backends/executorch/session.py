@@ -19,7 +19,7 @@ from edgeqkv.session import Session
 with third_party_notices_silenced():
     from executorch.runtime import Runtime
 
-__all__ = ["ExecuTorchSession"]
+__all__ = ["ExecuTorchSession", "load", "precision_of"]
 
 
 class ExecuTorchSession(Session):
@@ -42,10 +42,10 @@ class ExecuTorchSession(Session):
             chunk=artifact.chunk,
             vocab_size=artifact.vocab_size,
             state_bytes=sum(state.values()),
-            precision=_precision(artifact),
+            precision=precision_of(artifact.weights, artifact.state),
         )
         self._fixed = artifact.graphs[0].fixed
-        methods = _load(path, [graph.name for graph in artifact.graphs], custom=artifact.form != "portable")
+        methods = load(path, [graph.name for graph in artifact.graphs], custom=artifact.form != "portable")
         self._prefill, self._decode = methods[0], methods[-1]
 
     def _step(self, ids: npt.NDArray[np.int64], position: int) -> npt.NDArray[np.float32]:
@@ -57,10 +57,11 @@ class ExecuTorchSession(Session):
         return _call(self._prefill, ids, position)
 
 
-def _precision(artifact: Artifact) -> str:
-    if artifact.weights in SCHEMES:
+def precision_of(weights: str, state: str = "fp32") -> str:
+    """The coarsest number format that a program with such weights and such a state computes in."""
+    if weights in SCHEMES:
         return "int8-activations"
-    return "fp16" if "fp16" in (artifact.weights, artifact.state) else "fp32"
+    return "fp16" if "fp16" in (weights, state) else "fp32"
 
 
 def _call(method: Any, ids: npt.NDArray[np.int64], position: int) -> npt.NDArray[np.float32]:
@@ -70,7 +71,12 @@ def _call(method: Any, ids: npt.NDArray[np.int64], position: int) -> npt.NDArray
     return result
 
 
-def _load(path: Path, methods: list[str], *, custom: bool) -> list[Any]:
+def load(path: Path, methods: list[str], *, custom: bool) -> list[Any]:
+    """Methods of a program, loaded; ``custom`` says that it needs the LLM extension's operators.
+
+    Raises:
+        BundleError: the file is missing or damaged, or the runtime refuses it.
+    """
     with third_party_notices_silenced(), native_stderr_captured() as log:
         import executorch.kernels.quantized  # noqa: F401  registers its kernels
 
