@@ -137,21 +137,26 @@ class Dimensions:
 
 @dataclass(frozen=True)
 class Storage:
-    """How a precision stores a matrix: bytes a number, and what of them are a block's scales."""
+    """How a precision stores a matrix: bytes a number, and what of them are scales, of a block or a row."""
 
     name: str
     codes: float
     scales: float = 0.0
 
     @classmethod
-    def of(cls, weights: str) -> Storage:
-        """The storage of a precision that an export can be asked for."""
+    def of(cls, plan: Plan) -> Storage:
+        """The storage of the precision that an export was asked for."""
+        weights = plan.weights
         if weights in ELEMENT_BYTES and weights.startswith("fp"):
             return cls(weights, ELEMENT_BYTES[weights])
         from edgeqkv.quantize import SCHEMES
 
         scheme = SCHEMES[weights]
-        return cls(weights, scheme.bits / 8, 4 / scheme.block)
+        if plan.target != "executorch":
+            return cls(weights, scheme.bits / 8, 4 / scheme.block)
+        # XNNPACK has int8 with a float32 scale a row, and int4 with a bfloat16 one a block.
+        scales = 2 / scheme.block if scheme.bits == 4 else 4 / plan.dimensions.hidden_size
+        return cls(weights, scheme.bits / 8, scales)
 
     @property
     def quantized(self) -> bool:
@@ -206,7 +211,7 @@ def common_terms(plan: Plan) -> tuple[Term, ...]:
 
 def stored_bytes(plan: Plan) -> int:
     """What the weights take in the export's files, in bytes."""
-    dims, storage = plan.dimensions, Storage.of(plan.weights)
+    dims, storage = plan.dimensions, Storage.of(plan)
     matrices = dims.matrices + dims.table * (1 if dims.tied_head else 2)
     return storage.bytes(matrices) + (plan.context * dims.hidden_size + dims.rest) * storage.rest
 
@@ -222,7 +227,7 @@ def _graphs(plan: Plan) -> int:
 
 
 def _weight_terms(plan: Plan) -> tuple[Term, ...]:
-    dims, storage = plan.dimensions, Storage.of(plan.weights)
+    dims, storage = plan.dimensions, Storage.of(plan)
     origin = f"{storage.name} storage of {count(dims.parameters)} parameters"
     stored = stored_bytes(plan)
     linears = dims.matrices + dims.table

@@ -84,7 +84,14 @@ def _check_heads(model: Model) -> None:
 def _ops(builder: GraphBuilder, model: Model, request: Request, tokens: int | None, window: int | None) -> OnnxOps:
     if request.form == "ort":
         return OrtOps(builder, context=request.context, state=request.state, scales=model.state_scales)
-    return StandardOps(builder, context=request.context, state=request.state, tokens=tokens, window=window)
+    return StandardOps(
+        builder,
+        context=request.context,
+        state=request.state,
+        tokens=tokens,
+        window=window,
+        scales=model.state_scales,
+    )
 
 
 def _state_details(model: Model) -> dict[str, Any]:
