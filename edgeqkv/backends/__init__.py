@@ -36,7 +36,8 @@ TARGETS: Final = tuple(_REGISTRY)
 class Request:
     """What an export is to be, every choice made.
 
-    ``bos_id`` and ``eos_ids`` come from the tokenizer, for formats that carry them.
+    ``bos_id``, ``eos_ids`` and ``tokenizer``, the kind of the tokenizer (`edgeqkv.tokenizer.Tokenizer.kind`; None
+    without one), are for formats that carry them.
     """
 
     form: str
@@ -46,6 +47,7 @@ class Request:
     chunk: int
     bos_id: int | None = None
     eos_ids: tuple[int, ...] = ()
+    tokenizer: str | None = None
 
 
 class Backend(Protocol):

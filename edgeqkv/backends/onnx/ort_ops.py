@@ -16,6 +16,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from edgeqkv.backends.onnx.calls import Call
 from edgeqkv.backends.onnx.graph import DTYPES, GraphBuilder
 from edgeqkv.backends.onnx.ops import OnnxOps
 from edgeqkv.ops import Heads
@@ -33,26 +34,26 @@ class OrtOps(OnnxOps):
     """Interprets a decoder into a graph whose attention is fused.
 
     Args:
-        graph, context, state: as for `OnnxOps`; a call takes any number of tokens.
+        graph, call: as for `OnnxOps`.
         scales: how an int8 state rounds; None for the others.
     """
 
-    def __init__(self, graph: GraphBuilder, *, context: int, state: str, scales: StateScales | None) -> None:
-        super().__init__(graph, context=context, state=state, tokens=None)
+    def __init__(self, graph: GraphBuilder, call: Call, *, scales: StateScales | None) -> None:
+        super().__init__(graph, call)
         self._scales = scales
-        length = self._op("Cast", graph.input("kv_len", "int64", [1]), to=DTYPES["int32"])
+        length = self._op("Cast", call.filled(), to=DTYPES["int32"])
         self._last_position = self._op("Sub", length, graph.constant([1], "int32"))
         self._length = self._op("Squeeze", length, graph.constant([0]))
 
     def attention(self, layer: int, q: Value, k: Value, v: Value, heads: Heads) -> Value:
         if v is k:
-            keys, tensor = self._past(layer, "kv", heads, aliases=(f"present_kv_{layer}_as_values",))
+            keys, tensor = self._call.past(layer, "kv", heads, both=True)
             values, tensors = keys, (tensor, tensor)
             rows = self._batched(k)
             new = (rows, rows)
         else:
-            keys, key_tensor = self._past(layer, "k", heads)
-            values, value_tensor = self._past(layer, "v", heads)
+            keys, key_tensor = self._call.past(layer, "k", heads)
+            values, value_tensor = self._call.past(layer, "v", heads)
             tensors, new = (key_tensor, value_tensor), (self._batched(k), self._batched(v))
         quantization, scales = self._quantization(*(tensor.name for tensor in tensors))
         mixed, *presents = self._graph.ops(
@@ -70,10 +71,16 @@ class OrtOps(OnnxOps):
             kv_num_heads=heads.kv,
             **quantization,
         )
-        if v is k:
-            self._presents.append((tensors[0], tuple(presents)))
+        if v is not k:
+            for tensor, present in zip(tensors, presents, strict=True):
+                self._call.present(tensor, present)
+        elif tensors[0].aliases:
+            self._call.present(tensors[0], *presents)
         else:
-            self._presents += [(tensor, (present,)) for tensor, present in zip(tensors, presents, strict=True)]
+            self._call.present(tensors[0], presents[0])
+            # Nobody wants the values' present. Without a reader the runtime would keep it to the end of the call, and
+            # with it a second state; it frees what has been read.
+            self._op("Shape", presents[1])
         return self._op("Squeeze", mixed, self._graph.constant([0]))
 
     def _batched(self, rows: Value) -> Value:
