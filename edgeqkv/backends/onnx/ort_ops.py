@@ -78,10 +78,18 @@ class OrtOps(OnnxOps):
             self._call.present(tensors[0], *presents)
         else:
             self._call.present(tensors[0], presents[0])
-            # Nobody wants the values' present. Without a reader the runtime would keep it to the end of the call, and
-            # with it a second state; it frees what has been read.
-            self._op("Shape", presents[1])
+            self._use_up(presents[1])
         return self._op("Squeeze", mixed, self._graph.constant([0]))
+
+    def _use_up(self, present: Value) -> None:
+        """Have the runtime free a present that nobody wants before the next layer makes its own.
+
+        What nothing reads it keeps to the end of the call, which would be a second state. So the next layer asks how
+        much room there is, which is never less than the positions that are filled.
+        """
+        room = self._op("Shape", present, start=2, end=3)
+        scalar = self._op("Cast", self._op("Squeeze", room, self._graph.constant([0])), to=DTYPES["int32"])
+        self._length = self._op("Min", self._length, scalar)
 
     def _batched(self, rows: Value) -> Value:
         return self._op("Unsqueeze", rows, self._graph.constant([0]))
