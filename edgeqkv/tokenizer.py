@@ -36,11 +36,6 @@ class Tokenizer:
             raise InputError(f"{path} is not a Hugging Face tokenizers JSON file: {error}") from error
 
     @property
-    def kind(self) -> str:
-        """What it is a model of, in the file's own word: ``BPE``, ``Unigram``, ``WordPiece`` or ``WordLevel``."""
-        return type(self._tokenizer.model).__name__
-
-    @property
     def size(self) -> int:
         """One more than the largest token id."""
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1

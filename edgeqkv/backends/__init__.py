@@ -36,8 +36,7 @@ TARGETS: Final = tuple(_REGISTRY)
 class Request:
     """What an export is to be, every choice made.
 
-    ``bos_id``, ``eos_ids`` and ``tokenizer``, the kind of the tokenizer (`edgeqkv.tokenizer.Tokenizer.kind`; None
-    without one), are for formats that carry them.
+    ``tokenizer``, a file that was given, and ``bos_id`` and ``eos_ids`` from it are for formats that carry them.
     """
 
     form: str
@@ -47,7 +46,7 @@ class Request:
     chunk: int
     bos_id: int | None = None
     eos_ids: tuple[int, ...] = ()
-    tokenizer: str | None = None
+    tokenizer: Path | None = None
 
 
 class Backend(Protocol):

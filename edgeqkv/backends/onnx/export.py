@@ -10,7 +10,7 @@ from edgeqkv.artifact import Artifact, Graph
 from edgeqkv.backends import Request
 from edgeqkv.backends.onnx.calls import Call, OwnCall
 from edgeqkv.backends.onnx.genai import GenaiCall
-from edgeqkv.backends.onnx.genai_files import CONFIG, check_tokenizer, write_files
+from edgeqkv.backends.onnx.genai_files import CONFIG, write_files
 from edgeqkv.backends.onnx.graph import GraphBuilder
 from edgeqkv.backends.onnx.ops import OnnxOps
 from edgeqkv.backends.onnx.ort_ops import OrtOps
@@ -39,8 +39,6 @@ def export(model: Model, directory: Path, request: Request, report: Report) -> A
     """
     if _is_fused(request):
         _check_heads(model, request)
-    if request.form == "genai":
-        check_tokenizer(request)
     graphs = []
     with WeightFile(directory / WEIGHT_FILE) as weights:
         planned = list(_plan(request))

@@ -7,35 +7,26 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgeqkv.backends import Request
-from edgeqkv.errors import UnsupportedError
+from edgeqkv.backends.onnx.genai_tokenizer import tokenizer_config
 from edgeqkv.model import Model
 
-__all__ = ["CONFIG", "check_tokenizer", "write_files"]
+__all__ = ["CONFIG", "write_files"]
 
 CONFIG: Final = "genai_config.json"
 _TOKENIZER_CONFIG: Final = "tokenizer_config.json"
 
-_TOKENIZER_CLASSES: Final = {"BPE": "PreTrainedTokenizerFast"}
-"""The model in a ``tokenizer.json`` → the class name by which the runtime (onnxruntime-extensions) picks its own."""
-
-
-def check_tokenizer(request: Request) -> None:
-    """Raise `UnsupportedError` if the runtime has nothing that reads such a tokenizer."""
-    if request.tokenizer is not None and request.tokenizer not in _TOKENIZER_CLASSES:
-        raise UnsupportedError(
-            f"the tokenizer is of the kind {request.tokenizer}, which onnxruntime-genai does not read; it reads "
-            f"{', '.join(_TOKENIZER_CLASSES)}. Leave out --tokenizer, and give that runtime token ids"
-        )
-
 
 def write_files(directory: Path, model: Model, request: Request, graph: str, layers: int) -> None:
-    """Write the configuration of a graph file, whose state poses as that of so many ``layers``.
+    """Write what tells the runtime of a graph file, whose state poses as that of so many ``layers``.
 
-    The tokenizer's is written if there is a tokenizer, which the bundle puts beside it.
+    With a tokenizer, its configuration is written too; the tokenizer itself the bundle puts beside it.
+
+    Raises:
+        UnsupportedError: the runtime does not read the tokenizer as it is meant.
     """
-    _write(directory / CONFIG, _config(model, request, graph, layers))
     if request.tokenizer is not None:
-        _write(directory / _TOKENIZER_CONFIG, {"tokenizer_class": _TOKENIZER_CLASSES[request.tokenizer]})
+        _write(directory / _TOKENIZER_CONFIG, tokenizer_config(request.tokenizer))
+    _write(directory / CONFIG, _config(model, request, graph, layers))
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
