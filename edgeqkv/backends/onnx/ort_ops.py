@@ -5,6 +5,7 @@ twice and the same tensor as both pasts; both presents are outputs, and the call
 operator then writes every new row twice to the same place, and the state is held once.
 
 It appends in place only what is bound so: a present that lies elsewhere silently gets a copy of the whole state.
+That is what a caller with no place for a second present (`edgeqkv.backends.onnx.genai`) pays, for one layer at a time.
 
 An int8 state is rounded with one constant scale a tensor (`edgeqkv.state_scales`) as it is appended. The operator
 computes in float32 on what it then reads back, so that the rounding of the state is all that differs.
