@@ -3,8 +3,8 @@
 The runtime has its own implementation (onnxruntime-extensions), which passes over what it does not know of a
 ``tokenizer.json`` and then makes other tokens without a word. What is let through here is what gave the same ids as the
 ``tokenizers`` library in a comparison of the two (onnxruntime-genai 0.18): byte-level BPE, split by GPT-2's pattern or
-one of its own. What gave others: a space put before the text, Unicode normalization, splitting into digits, Metaspace
-(the way of SentencePiece, BPE or Unigram), added tokens that strip the space beside them.
+by that of tiktoken's cl100k. What did not: a space put before the text, Unicode normalization, splitting into digits or
+by other patterns, Metaspace (the way of SentencePiece, BPE or Unigram), added tokens that strip the space beside them.
 """
 
 from __future__ import annotations
@@ -12,11 +12,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from edgeqkv.errors import UnsupportedError
 
-__all__ = ["tokenizer_config"]
+__all__ = ["CL100K", "tokenizer_config"]
+
+CL100K: Final = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""How tiktoken's cl100k_base splits text, as tokenizers of this family write it (Llama 3, Phi 4)."""
 
 
 def tokenizer_config(path: Path) -> dict[str, Any]:
@@ -48,13 +54,13 @@ def _obstacle(tokenizer: Mapping[str, Any]) -> str:
 
 def _splitting_obstacle(splitting: Mapping[str, Any]) -> str:
     steps = splitting["pretokenizers"] if splitting["type"] == "Sequence" else [splitting]
-    *patterns, last = steps
     if [step["type"] for step in steps] not in (["ByteLevel"], ["Split", "ByteLevel"]):
         return f"splits text with {', '.join(step['type'] for step in steps)}, not byte-level BPE's way"
+    *patterns, last = steps
     if last.get("add_prefix_space", True):
         return "puts a space before the text"
-    for step in patterns:
-        isolates = step.get("behavior") == "Isolated" and not step.get("invert")
-        if not isolates or "Regex" not in step["pattern"] or last.get("use_regex", True):
-            return "splits text with more than one pattern, or drops what it splits at"
+    splits = [(step["pattern"].get("Regex"), step.get("behavior"), step.get("invert", False)) for step in patterns]
+    splits += [("GPT-2", "Isolated", False)] if last.get("use_regex", True) else []
+    if splits not in ([("GPT-2", "Isolated", False)], [(CL100K, "Isolated", False)]):
+        return "splits text by another pattern than GPT-2's or cl100k's"
     return ""

@@ -16,7 +16,7 @@ import edgeqkv
 from edgeqkv import ContextFull, UnsupportedError, demo
 from edgeqkv.artifact import Artifact
 from edgeqkv.backends import Request, backend
-from edgeqkv.backends.onnx.genai_tokenizer import tokenizer_config
+from edgeqkv.backends.onnx.genai_tokenizer import CL100K, tokenizer_config
 from edgeqkv.backends.onnx.session import OnnxSession
 from edgeqkv.backends.torch import sequence_logits
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
@@ -233,7 +233,8 @@ def changed(path: Path, **parts: Any) -> Path:
 
 
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-SPLIT = {"type": "Split", "pattern": {"Regex": r"\p{N}{1,3}| ?\p{L}+|\s+"}, "behavior": "Isolated", "invert": False}
+SPLIT = {"type": "Split", "pattern": {"Regex": CL100K}, "behavior": "Isolated", "invert": False}
+OTHER = {**SPLIT, "pattern": {"Regex": r"\p{N}{1,3}| ?\p{L}+|\s+"}}
 
 
 @pytest.mark.parametrize(
@@ -250,11 +251,13 @@ SPLIT = {"type": "Split", "pattern": {"Regex": r"\p{N}{1,3}| ?\p{L}+|\s+"}, "beh
         ),
         (
             {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{**SPLIT, "behavior": "Removed"}, BYTES]}},
-            "splits text with more than one pattern, or drops what it splits at",
+            "splits text by another pattern",
         ),
+        ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [OTHER, BYTES]}}, "splits text by another pattern"),
+        ({"pre_tokenizer": BYTES}, "splits text by another pattern"),
         (
             {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [SPLIT, {**BYTES, "use_regex": True}]}},
-            "splits text with more than one pattern, or drops what it splits at",
+            "splits text by another pattern",
         ),
         (
             {"added_tokens": [{"id": 0, "content": "<|endoftext|>", "lstrip": True, "rstrip": False}]},

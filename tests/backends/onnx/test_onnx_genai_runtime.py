@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from conftest import TINY, Golden
 
 import edgeqkv
 from edgeqkv import demo
+from edgeqkv.backends.onnx.genai_tokenizer import CL100K
 from edgeqkv.budget import measure
 from edgeqkv.bundle import Bundle
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
@@ -110,9 +112,18 @@ def test_more_than_the_context_is_refused(gqa_golden: Golden, tmp_path: Path) ->
         generator.append_tokens([1] * 33)
 
 
-def test_its_tokenizer_makes_the_same_tokens(tmp_path: Path) -> None:
-    bundle = export(demo.checkpoint_path(), tmp_path, weights="fp32", tokenizer=demo.tokenizer_path())
-    theirs, ours = og.Tokenizer(og.Model(str(bundle.path))), Tokenizer(demo.tokenizer_path())
+@pytest.mark.parametrize("pattern", ["GPT-2's", "cl100k's"])
+def test_its_tokenizer_makes_the_same_tokens(tmp_path: Path, pattern: str) -> None:
+    file = demo.tokenizer_path()
+    if pattern == "cl100k's":
+        content = json.loads(file.read_text())
+        split = {"type": "Split", "pattern": {"Regex": CL100K}, "behavior": "Isolated", "invert": False}
+        to_bytes = {**content["pre_tokenizer"], "use_regex": False}
+        content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, to_bytes]}
+        file = tmp_path / "other.json"
+        file.write_text(json.dumps(content))
+    bundle = export(demo.checkpoint_path(), tmp_path, weights="fp32", tokenizer=file)
+    theirs, ours = og.Tokenizer(og.Model(str(bundle.path))), Tokenizer(file)
     heldout = demo.heldout_path().read_text(encoding="utf-8")
     texts = [
         *demo.DEMO_PROMPTS,
