@@ -29,6 +29,7 @@ class OnnxBackend:
         "portable": "one graph for prefill and decode, which reads only the filled part of the state",
         "static": "fixed shapes throughout, a prefill and a decode graph for each window of the state (NPUs)",
         "ort": "ONNX Runtime's own fused attention on one buffer",
+        "genai": "a folder that the stock onnxruntime-genai runtime opens",
     }
     weights = ("int4", "int8", "fp16", "fp32")
     states = ("fp32", "fp16", "int8")
