@@ -41,6 +41,7 @@ class Case:
 
 CASES = {
     "ort, int8 state": Case("q-k=v+gqa4", "ort", "int8"),
+    "portable, int8 state": Case("q-k=v+gqa4", "portable", "int8"),
     "ort": Case("q-k=v+gqa4", "ort", "fp32"),
     "portable": Case("q-k=v+gqa4", "portable", "fp32"),
     "separate K and V": Case("qkv+gqa4", "ort", "fp32"),

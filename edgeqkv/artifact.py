@@ -47,9 +47,10 @@ class Graph(_Record):
 class StateTensor(_Record):
     """One tensor of the KV state.
 
-    ``role`` is ``kv`` for a merged tensor, else ``k`` or ``v``; ``layer`` is None where one tensor holds all
-    layers. ``input`` and ``output`` name the graph's ends where the caller holds the state; they are None where
-    the runtime does. ``aliases`` are further outputs that hold the same tensor, and must be bound to the same memory.
+    ``role`` is ``kv`` for a merged tensor, else ``k`` or ``v``; or ``unused``, for one that a runtime holds and the
+    model has no need of. ``layer`` is None for that, and where one tensor holds all layers. ``input`` and ``output``
+    name the graph's ends where the caller holds the state; they are None where the runtime does. ``aliases`` are
+    further outputs that hold the same tensor, and must be bound to the same memory.
     """
 
     name: str

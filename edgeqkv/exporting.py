@@ -185,6 +185,7 @@ def _request(
         chunk=min(_DEFAULT_CHUNK, context) if chunk is None else chunk,
         bos_id=words.bos_id if words else None,
         eos_ids=words.eos_ids if words else (),
+        tokenizer=words.path if words else None,
     )
 
 

@@ -36,7 +36,7 @@ TARGETS: Final = tuple(_REGISTRY)
 class Request:
     """What an export is to be, every choice made.
 
-    ``bos_id`` and ``eos_ids`` come from the tokenizer, for formats that carry them.
+    ``tokenizer``, a file that was given, and ``bos_id`` and ``eos_ids`` from it are for formats that carry them.
     """
 
     form: str
@@ -46,6 +46,7 @@ class Request:
     chunk: int
     bos_id: int | None = None
     eos_ids: tuple[int, ...] = ()
+    tokenizer: Path | None = None
 
 
 @dataclass(frozen=True)

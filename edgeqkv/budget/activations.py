@@ -165,6 +165,11 @@ class _OnnxShapes:
 
     def _fold(self, node: Any) -> None:
         """Compute a node of small whole numbers, whose content decides later shapes."""
+        if node.op_type == "Shape":
+            first, last = (next((a.i for a in node.attribute if a.name == name), None) for name in ("start", "end"))
+            sizes = np.array(self._shape(node.input[0])[first:last])
+            self._content[node.output[0]] = self._onnx.numpy_helper.from_array(sizes, node.output[0])
+            return
         if node.domain or any(name and name not in self._content for name in node.input):
             return
         kinds = {self._types[name].tensor_type.elem_type for name in node.input if name}

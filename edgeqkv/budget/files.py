@@ -54,7 +54,7 @@ def footprint_of(directory: Path, artifact: Artifact, plan: Plan) -> Footprint:
         "the manifest's state tensors",
         streamed=True,
     )
-    base = Footprint((*common_terms(plan), runtime_term(artifact.target)))
+    base = Footprint((*common_terms(plan), runtime_term(plan)))
     return base.with_terms((*own, state))
 
 
@@ -128,7 +128,8 @@ def _onnx_activations(directory: Path, artifact: Artifact) -> Iterable[Term]:
         graph = _largest(artifact, tokens)
         outside = frozenset(output.name for output in graph.outputs)
         window = graph.window or artifact.context
-        steps = activations.onnx_steps(directory / graph.file, {"T": tokens}, {"kv_len": window})
+        sizes = {"T": tokens, "total": window, "capacity": artifact.context}
+        steps = activations.onnx_steps(directory / graph.file, sizes, {"kv_len": window})
         yield _live(phase, activations.peak(steps, outside), f"{graph.file} at {tokens} tokens and {window} positions")
 
 

@@ -37,6 +37,14 @@ _RUNTIME: Final = {
         "ONNX Runtime: 19.5 MiB of its library in use, 5.5 MiB of a session's own objects",
         "measured on Linux x86-64 with ONNX Runtime 1.31 and a model of 0.9 M parameters; not on the device",
     ),
+    "onnx genai": Term(
+        "runtime",
+        50 * MIB,
+        "anonymous",
+        ALL,
+        "ONNX Runtime, 25 MiB, and onnxruntime-genai, 25 MiB: 16 of its library in use, 9 of its objects",
+        "measured on Linux x86-64 with onnxruntime-genai 0.18 and a model of 0.9 M parameters; not on the device",
+    ),
     "executorch": Term(
         "runtime",
         10 * MIB,
@@ -137,21 +145,26 @@ class Dimensions:
 
 @dataclass(frozen=True)
 class Storage:
-    """How a precision stores a matrix: bytes a number, and what of them are a block's scales."""
+    """How a precision stores a matrix: bytes a number, and what of them are scales, of a block or a row."""
 
     name: str
     codes: float
     scales: float = 0.0
 
     @classmethod
-    def of(cls, weights: str) -> Storage:
-        """The storage of a precision that an export can be asked for."""
+    def of(cls, plan: Plan) -> Storage:
+        """The storage of the precision that an export was asked for."""
+        weights = plan.weights
         if weights in ELEMENT_BYTES and weights.startswith("fp"):
             return cls(weights, ELEMENT_BYTES[weights])
         from edgeqkv.quantize import SCHEMES
 
         scheme = SCHEMES[weights]
-        return cls(weights, scheme.bits / 8, 4 / scheme.block)
+        if plan.target != "executorch":
+            return cls(weights, scheme.bits / 8, 4 / scheme.block)
+        # XNNPACK has int8 with a float32 scale a row, and int4 with a bfloat16 one a block.
+        scales = 2 / scheme.block if scheme.bits == 4 else 4 / plan.dimensions.hidden_size
+        return cls(weights, scheme.bits / 8, scales)
 
     @property
     def quantized(self) -> bool:
@@ -185,7 +198,7 @@ class Plan:
 
 def footprint(plan: Plan) -> Footprint:
     """Every term of an export of this plan, from the model's dimensions alone."""
-    return Footprint((*_weight_terms(plan), *common_terms(plan), runtime_term(plan.target)))
+    return Footprint((*_weight_terms(plan), *common_terms(plan), runtime_term(plan)))
 
 
 def npu_footprint(plan: Plan) -> Footprint:
@@ -194,9 +207,9 @@ def npu_footprint(plan: Plan) -> Footprint:
     return Footprint((weights, *_state_terms(plan), *_activation_terms(plan)))
 
 
-def runtime_term(target: str) -> Term:
-    """What the runtime takes on a device before it holds a model."""
-    return _RUNTIME[target]
+def runtime_term(plan: Plan) -> Term:
+    """What the runtime takes on a device before it holds a model; a form may have one of its own."""
+    return _RUNTIME.get(f"{plan.target} {plan.form}", _RUNTIME[plan.target])
 
 
 def common_terms(plan: Plan) -> tuple[Term, ...]:
@@ -206,7 +219,7 @@ def common_terms(plan: Plan) -> tuple[Term, ...]:
 
 def stored_bytes(plan: Plan) -> int:
     """What the weights take in the export's files, in bytes."""
-    dims, storage = plan.dimensions, Storage.of(plan.weights)
+    dims, storage = plan.dimensions, Storage.of(plan)
     matrices = dims.matrices + dims.table * (1 if dims.tied_head else 2)
     return storage.bytes(matrices) + (plan.context * dims.hidden_size + dims.rest) * storage.rest
 
@@ -222,7 +235,7 @@ def _graphs(plan: Plan) -> int:
 
 
 def _weight_terms(plan: Plan) -> tuple[Term, ...]:
-    dims, storage = plan.dimensions, Storage.of(plan.weights)
+    dims, storage = plan.dimensions, Storage.of(plan)
     origin = f"{storage.name} storage of {count(dims.parameters)} parameters"
     stored = stored_bytes(plan)
     linears = dims.matrices + dims.table
@@ -277,11 +290,14 @@ def state_phases(target: str) -> tuple[Phase, ...]:
 
 def _state_terms(plan: Plan) -> tuple[Term, ...]:
     dims = plan.dimensions
+    # onnxruntime-genai holds tensors in pairs.
+    unused = int(plan.form == "genai" and dims.layers * dims.tensors % 2 == 1)
+    layers = f"{dims.layers} layers and an unused one" if unused else f"{dims.layers} layers"
     formula = (
-        f"{dims.layers} layers × {dims.tensors} tensors × {dims.kv_heads} KV heads × {dims.head_dim} × "
+        f"{layers} × {dims.tensors} tensors × {dims.kv_heads} KV heads × {dims.head_dim} × "
         f"{plan.context} tokens × {ELEMENT_BYTES[plan.state]} bytes"
     )
-    size = dims.state_bytes(plan.context, plan.state)
+    size = dims.state_bytes(plan.context, plan.state) * (dims.layers + unused) // dims.layers
     phases = state_phases(plan.target)
     return (Term("state", size, "anonymous", phases, formula, "the variant's arithmetic", streamed=True),)
 

@@ -53,6 +53,31 @@ def test_files_and_closed_form_agree(model: Any, tmp_path: Path, weights: str) -
     assert read["activations"] == pytest.approx(planned["activations"], rel=0.03)
 
 
+@pytest.mark.parametrize("layers", [3, 4])
+def test_for_the_genai_runtime_they_agree_too(tmp_path: Path, layers: int) -> None:
+    checkpoint = write_random_checkpoint(tmp_path / "m.pt", "q-k=v+gqa4", **{**SIZES, "n_layer": layers})
+    bundle = exported(edgeqkv.load(checkpoint), tmp_path, form="genai", weights="fp32")
+    plan = plan_of(bundle.manifest.model, bundle.target().artifact, tokenizer=0)
+    read, planned = predicted(bundle).parts(), footprint(plan).parts()
+    assert read["state"] == planned["state"] == 4 * 4 * 16 * 512 * 4  # a third layer's tensor has an unused partner
+    assert read["runtime"] == planned["runtime"] == 50 * MIB
+    # As above.
+    assert read["weights"] == pytest.approx(planned["weights"], rel=0.03)
+    assert read["activations"] == pytest.approx(planned["activations"], rel=0.03)
+
+
+def test_int8_attention_of_the_genai_form_makes_one_layers_values_again(tmp_path: Path) -> None:
+    # One token wide a chunk, so that a layer's state, 512 KiB, is the largest value of all.
+    sizes = {**SIZES, "n_layer": 2, "n_positions": 2048, "vocab_size": 97}
+    model = edgeqkv.load(write_random_checkpoint(tmp_path / "m.pt", "q-k=v", **sizes))
+    activations = {}
+    for form in ("ort", "genai"):
+        out = tmp_path / form / "bundle"
+        bundle = edgeqkv.export(model, "onnx", out=out, form=form, state="int8", weights="fp32", chunk=1, verify=False)
+        activations[form] = predicted(bundle).parts()["activations"]
+    assert activations["genai"] - activations["ort"] == pytest.approx(2048 * 256, rel=0.01)
+
+
 def test_float_weights_are_mapped_and_quantized_ones_packed(model: Any, tmp_path: Path) -> None:
     float_terms = predicted(exported(model, tmp_path / "fp32", weights="fp32")).terms
     assert {term.memory for term in float_terms if term.name == "weights"} == {"mapped"}

@@ -133,5 +133,12 @@ def test_storage_comes_from_the_schemes() -> None:
     from edgeqkv.quantize import SCHEMES
 
     for name, scheme in SCHEMES.items():
-        assert Storage.of(name).bytes(scheme.block) == scheme.block * scheme.bits // 8 + 4
-    assert Storage.of("fp16").bytes(10) == 20
+        stored = Storage.of(plan("300m", "q-k=v", weights=name))
+        assert stored.bytes(scheme.block) == scheme.block * scheme.bits // 8 + 4
+    assert Storage.of(plan("300m", "q-k=v", weights="fp16")).bytes(10) == 20
+
+
+def test_xnnpack_stores_other_scales() -> None:
+    four, eight = (Storage.of(plan("300m", "q-k=v", target="executorch", weights=name)) for name in ("int4", "int8"))
+    assert four.bytes(32) == 16 + 2  # bfloat16, a block
+    assert eight.bytes(1024) == 1024 + 4  # float32, a row of 300M's channels

@@ -28,12 +28,13 @@ class OnnxBackend:
     forms: Mapping[str, str] = {
         "portable": "one graph for prefill and decode, which reads only the filled part of the state",
         "static": "fixed shapes throughout, a prefill and a decode graph for each window of the state (NPUs)",
-        "ort": "ONNX Runtime's own fused attention on one buffer, and the only one that can keep its state in int8",
+        "ort": "ONNX Runtime's own fused attention on one buffer",
+        "genai": "a folder that the stock onnxruntime-genai runtime opens",
     }
     encoder_forms: Mapping[str, str] = {"static": "one graph of fixed shapes, for any runtime and for NPUs"}
     weights = ("int4", "int8", "fp16", "fp32")
     states = ("fp32", "fp16", "int8")
-    state_forms: Mapping[str, tuple[str, ...]] = {"int8": ("ort",)}
+    state_forms: Mapping[str, tuple[str, ...]] = {}
     takes_images = False
     engines = ("onnxruntime", "exact")
     proof_engine = "exact"

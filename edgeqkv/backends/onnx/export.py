@@ -8,6 +8,9 @@ from typing import Any, Final
 
 from edgeqkv.artifact import Artifact, Graph
 from edgeqkv.backends import Request
+from edgeqkv.backends.onnx.calls import Call, OwnCall
+from edgeqkv.backends.onnx.genai import GenaiCall
+from edgeqkv.backends.onnx.genai_files import CONFIG, write_files
 from edgeqkv.backends.onnx.graph import GraphBuilder
 from edgeqkv.backends.onnx.ops import OnnxOps
 from edgeqkv.backends.onnx.ort_ops import OrtOps
@@ -34,17 +37,20 @@ def export(model: Model, directory: Path, request: Request, report: Report) -> A
     Raises:
         UnsupportedError: the form cannot hold the model.
     """
-    if request.form == "ort":
-        _check_heads(model)
+    if _is_fused(request):
+        _check_heads(model, request)
     graphs = []
     with WeightFile(directory / WEIGHT_FILE) as weights:
         planned = list(_plan(request))
         for index, (name, tokens, window) in enumerate(planned):
             report(f"writing {name}.onnx", index / len(planned))
             builder = GraphBuilder(name, weights)
-            ops = _ops(builder, model, request, tokens, window)
-            state = ops.finish(decode(ops, model.network, ops.tokens), model.config.vocab_size)
+            call = _call(builder, request, tokens)
+            ops = _ops(builder, call, model, request, window)
+            state = call.finish(decode(ops, model.network, call.tokens), model.config.vocab_size)
             builder.save(directory / f"{name}.onnx", installed_version("edgeqkv") or "")
+            if isinstance(call, GenaiCall):
+                write_files(directory, model, request, f"{name}.onnx", call.layers)
             graphs.append(
                 Graph(
                     name=name,
@@ -68,23 +74,39 @@ def export(model: Model, directory: Path, request: Request, report: Report) -> A
         graphs=tuple(graphs),
         state_tensors=state,
         versions={name: installed_version(name) or "" for name in ("onnx-ir", "onnxruntime", "torch")},
-        details={"weight_file": WEIGHT_FILE, "opset": 24, **_state_details(model)},
+        details={"weight_file": WEIGHT_FILE, "opset": 24, **_form_details(request), **_state_details(model)},
     )
 
 
-def _check_heads(model: Model) -> None:
+def _is_fused(request: Request) -> bool:
+    """Whether attention is ONNX Runtime's own operator, which makes no float copy of an int8 state."""
+    return request.form == "ort" or (request.form == "genai" and request.state == "int8")
+
+
+def _check_heads(model: Model, request: Request) -> None:
     size = model.config.head_dim
     if size % _HEAD_MULTIPLE:
+        instead = "--form portable" if request.form == "ort" else "--state fp32"
         raise UnsupportedError(
             f"heads of {size} channels: ONNX Runtime's fused attention takes multiples of {_HEAD_MULTIPLE}. Export it "
-            f"with --form portable"
+            f"with {instead}"
         )
 
 
-def _ops(builder: GraphBuilder, model: Model, request: Request, tokens: int | None, window: int | None) -> OnnxOps:
-    if request.form == "ort":
-        return OrtOps(builder, context=request.context, state=request.state, scales=model.state_scales)
-    return StandardOps(builder, context=request.context, state=request.state, tokens=tokens, window=window)
+def _call(builder: GraphBuilder, request: Request, tokens: int | None) -> Call:
+    if request.form == "genai":
+        return GenaiCall(builder, context=request.context, state=request.state)
+    return OwnCall(builder, context=request.context, state=request.state, tokens=tokens)
+
+
+def _ops(builder: GraphBuilder, call: Call, model: Model, request: Request, window: int | None) -> OnnxOps:
+    if _is_fused(request):
+        return OrtOps(builder, call, scales=model.state_scales)
+    return StandardOps(builder, call, window=window, scales=model.state_scales)
+
+
+def _form_details(request: Request) -> dict[str, Any]:
+    return {"genai_config": CONFIG} if request.form == "genai" else {}
 
 
 def _state_details(model: Model) -> dict[str, Any]:

@@ -5,6 +5,7 @@ twice and the same tensor as both pasts; both presents are outputs, and the call
 operator then writes every new row twice to the same place, and the state is held once.
 
 It appends in place only what is bound so: a present that lies elsewhere silently gets a copy of the whole state.
+That is what a caller with no place for a second present (`edgeqkv.backends.onnx.genai`) pays, for one layer at a time.
 
 An int8 state is rounded with one constant scale a tensor (`edgeqkv.state_scales`) as it is appended. The operator
 computes in float32 on what it then reads back, so that the rounding of the state is all that differs.
@@ -16,6 +17,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from edgeqkv.backends.onnx.calls import Call
 from edgeqkv.backends.onnx.graph import DTYPES, GraphBuilder
 from edgeqkv.backends.onnx.ops import OnnxOps
 from edgeqkv.ops import Heads
@@ -33,26 +35,26 @@ class OrtOps(OnnxOps):
     """Interprets a decoder into a graph whose attention is fused.
 
     Args:
-        graph, context, state: as for `OnnxOps`; a call takes any number of tokens.
+        graph, call: as for `OnnxOps`.
         scales: how an int8 state rounds; None for the others.
     """
 
-    def __init__(self, graph: GraphBuilder, *, context: int, state: str, scales: StateScales | None) -> None:
-        super().__init__(graph, context=context, state=state, tokens=None)
+    def __init__(self, graph: GraphBuilder, call: Call, *, scales: StateScales | None) -> None:
+        super().__init__(graph, call)
         self._scales = scales
-        length = self._op("Cast", graph.input("kv_len", "int64", [1]), to=DTYPES["int32"])
+        length = self._op("Cast", call.filled(), to=DTYPES["int32"])
         self._last_position = self._op("Sub", length, graph.constant([1], "int32"))
         self._length = self._op("Squeeze", length, graph.constant([0]))
 
     def attention(self, layer: int, q: Value, k: Value, v: Value, heads: Heads) -> Value:
         if v is k:
-            keys, tensor = self._past(layer, "kv", heads, aliases=(f"present_kv_{layer}_as_values",))
+            keys, tensor = self._call.past(layer, "kv", heads, both=True)
             values, tensors = keys, (tensor, tensor)
             rows = self._batched(k)
             new = (rows, rows)
         else:
-            keys, key_tensor = self._past(layer, "k", heads)
-            values, value_tensor = self._past(layer, "v", heads)
+            keys, key_tensor = self._call.past(layer, "k", heads)
+            values, value_tensor = self._call.past(layer, "v", heads)
             tensors, new = (key_tensor, value_tensor), (self._batched(k), self._batched(v))
         quantization, scales = self._quantization(*(tensor.name for tensor in tensors))
         mixed, *presents = self._graph.ops(
@@ -70,11 +72,25 @@ class OrtOps(OnnxOps):
             kv_num_heads=heads.kv,
             **quantization,
         )
-        if v is k:
-            self._presents.append((tensors[0], tuple(presents)))
+        if v is not k:
+            for tensor, present in zip(tensors, presents, strict=True):
+                self._call.present(tensor, present)
+        elif tensors[0].aliases:
+            self._call.present(tensors[0], *presents)
         else:
-            self._presents += [(tensor, (present,)) for tensor, present in zip(tensors, presents, strict=True)]
+            self._call.present(tensors[0], presents[0])
+            self._use_up(presents[1])
         return self._op("Squeeze", mixed, self._graph.constant([0]))
+
+    def _use_up(self, present: Value) -> None:
+        """Have the runtime free a present that nobody wants before the next layer makes its own.
+
+        What nothing reads it keeps to the end of the call, which would be a second state. So the next layer asks how
+        much room there is, which is never less than the positions that are filled.
+        """
+        room = self._op("Shape", present, start=2, end=3)
+        scalar = self._op("Cast", self._op("Squeeze", room, self._graph.constant([0])), to=DTYPES["int32"])
+        self._length = self._op("Min", self._length, scalar)
 
     def _batched(self, rows: Value) -> Value:
         return self._op("Unsqueeze", rows, self._graph.constant([0]))

@@ -119,13 +119,14 @@ class _Runner:
     ) -> None:
         self._session = opened(path, prepack, threads)
         self._graph = graph
-        self._dynamic_window = graph.window is None
+        self._inputs = {spec.name for spec in graph.inputs}
         self._binding = self._session.io_binding()
         for tensor in artifact.state_tensors:
             self._binding.bind_ortvalue_input(tensor.input, state[tensor.name])
             for output in (tensor.output, *tensor.aliases):
                 self._binding.bind_ortvalue_output(output, state[tensor.name])
-        self._logits: npt.NDArray[np.float32] = np.zeros((1, artifact.vocab_size), np.float32)
+        (logits,) = [spec for spec in graph.outputs if spec.name == "logits"]
+        self._logits: npt.NDArray[np.float32] = np.zeros([int(size) for size in logits.shape], np.float32)
         self._binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(self._logits))
 
     def __call__(self, ids: npt.NDArray[np.int64], position: int) -> npt.NDArray[np.float32]:
@@ -133,10 +134,14 @@ class _Runner:
         length = self._graph.tokens if self._graph.fixed else count
         padded = np.zeros((1, length), np.int64)
         padded[0, :count] = ids
-        self._binding.bind_cpu_input("input_ids", padded)
-        self._binding.bind_cpu_input("position_ids", np.arange(position, position + length)[None])
-        self._binding.bind_cpu_input("logit_index", np.array([count - 1]))
-        if self._dynamic_window:
-            self._binding.bind_cpu_input("kv_len", np.array([position + count]))
+        self._feed("input_ids", padded)
+        self._feed("position_ids", np.arange(position, position + length)[None])
+        self._feed("logit_index", np.array([count - 1]))
+        self._feed("kv_len", np.array([position + count]))
+        self._feed("attention_mask", np.ones((1, position + count), np.int64))
         self._session.run_with_iobinding(self._binding)
-        return np.array(self._logits[0])
+        return self._logits.reshape(-1).copy()
+
+    def _feed(self, name: str, value: npt.NDArray[np.int64]) -> None:
+        if name in self._inputs:
+            self._binding.bind_cpu_input(name, value)

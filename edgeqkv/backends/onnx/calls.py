@@ -1,0 +1,99 @@
+"""How a graph is called: the inputs and outputs at its two ends, whatever is computed between them.
+
+`OwnCall` is how edgeqkv's own forms are called; onnxruntime-genai has its own way (`edgeqkv.backends.onnx.genai`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import onnx_ir as ir
+
+from edgeqkv.artifact import StateTensor
+from edgeqkv.backends.onnx.graph import GraphBuilder
+from edgeqkv.ops import Heads
+
+__all__ = ["Call", "OwnCall"]
+
+Value = ir.Value
+
+
+class Call(ABC):
+    """The ends of one graph.
+
+    Attributes:
+        context: positions that the state has room for.
+        state: precision in which the state is stored.
+        tokens: the token ids, ``[1, T]``.
+        positions: where they stand, ``[T]``.
+        last_row: which of the T rows' logits are wanted, ``[1]``.
+    """
+
+    tokens: Value
+    positions: Value
+    last_row: Value
+
+    def __init__(self, graph: GraphBuilder, *, context: int, state: str) -> None:
+        self._graph = graph
+        self.context = context
+        self.state = state
+        self._presents: list[tuple[StateTensor, tuple[Value, ...]]] = []
+
+    @abstractmethod
+    def filled(self) -> Value:
+        """Positions that are filled after this call, ``[1]``; asked for once, by graphs that need it."""
+
+    @abstractmethod
+    def past(self, layer: int, role: str, heads: Heads, *, both: bool = False) -> tuple[Value, StateTensor]:
+        """Declare a state tensor: the input that holds it, and its description.
+
+        ``both``: attention makes it twice, as keys and as values. The tensor has an alias if it is to be given the
+        second one too.
+        """
+
+    def present(self, tensor: StateTensor, *values: Value) -> None:
+        """Give back a state tensor with this call's rows in it, and its aliases."""
+        self._presents.append((tensor, values))
+
+    @abstractmethod
+    def finish(self, logits: Value, vocab_size: int) -> tuple[StateTensor, ...]:
+        """Declare the outputs, ``logits [1, vocabulary]`` first, and return the state that the graph keeps."""
+
+
+class OwnCall(Call):
+    """Says which row's logits it wants and how many positions are filled; state tensors are named after their role.
+
+    Args:
+        graph, context, state: as for `Call`.
+        tokens: tokens a call takes; None: any number (``T``).
+    """
+
+    def __init__(self, graph: GraphBuilder, *, context: int, state: str, tokens: int | None) -> None:
+        super().__init__(graph, context=context, state=state)
+        self.tokens = graph.input("input_ids", "int64", [1, tokens or "T"])
+        position_ids = graph.input("position_ids", "int64", [1, tokens or "T"])
+        self.last_row = graph.input("logit_index", "int64", [1])
+        self.positions = graph.op("Squeeze", position_ids, graph.constant([0]))
+
+    def filled(self) -> Value:
+        return self._graph.input("kv_len", "int64", [1])
+
+    def past(self, layer: int, role: str, heads: Heads, *, both: bool = False) -> tuple[Value, StateTensor]:
+        tensor = StateTensor(
+            name=f"{role}_{layer}",
+            role=role,
+            layer=layer,
+            dtype=self.state,
+            shape=(1, heads.kv, self.context, heads.dim),
+            input=f"past_{role}_{layer}",
+            output=f"present_{role}_{layer}",
+            aliases=(f"present_{role}_{layer}_as_values",) if both else (),
+        )
+        return self._graph.input(str(tensor.input), tensor.dtype, tensor.shape), tensor
+
+    def finish(self, logits: Value, vocab_size: int) -> tuple[StateTensor, ...]:
+        self._graph.output(logits, "logits", "fp32", [1, vocab_size])
+        for tensor, values in self._presents:
+            for value, name in zip(values, (str(tensor.output), *tensor.aliases), strict=True):
+                self._graph.output(value, name, tensor.dtype, tensor.shape)
+        return tuple(tensor for tensor, _ in self._presents)

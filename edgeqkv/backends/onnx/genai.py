@@ -1,0 +1,83 @@
+"""How onnxruntime-genai calls a graph, and how merged state passes for the keys and values that it knows.
+
+That runtime (https://github.com/microsoft/onnxruntime-genai) holds two tensors a layer, a key and a value, whose
+contents it never looks at. So neighbouring state tensors pose as one layer's pair: of merged layers, the first is the
+key and the second the value of a layer 0 that has both, and the model is said to have half its layers. Where keys and
+values differ, a pair is what its names say.
+
+It gives the mask of all positions that are filled after the call, and one buffer as both past and present.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from edgeqkv.artifact import StateTensor
+from edgeqkv.backends.onnx.calls import Call
+from edgeqkv.backends.onnx.graph import GraphBuilder
+from edgeqkv.ops import Heads
+
+__all__ = ["GenaiCall"]
+
+Value = ir.Value
+
+_PAIR = ("key", "value")
+
+
+class GenaiCall(Call):
+    """Any number of tokens with a mask; the state's room is what the caller allocates (``capacity``).
+
+    Args:
+        graph, context, state: as for `Call`; the caller allocates no more than the context.
+    """
+
+    def __init__(self, graph: GraphBuilder, *, context: int, state: str) -> None:
+        super().__init__(graph, context=context, state=state)
+        self.tokens = graph.input("input_ids", "int64", [1, "T"])
+        self._mask = graph.input("attention_mask", "int64", [1, "total"])
+        self.positions = graph.op("Squeeze", graph.input("position_ids", "int64", [1, "T"]), graph.constant([0]))
+        self.last_row = graph.constant([-1])
+        self._declared: list[StateTensor] = []
+
+    @property
+    def layers(self) -> int:
+        """Pairs of state tensors: the layers that the runtime is told of."""
+        return -(-len(self._declared) // 2)
+
+    def filled(self) -> Value:
+        # Its length alone: of a single sequence the runtime masks nothing.
+        return self._graph.op("Shape", self._mask, start=1, end=2)
+
+    def past(self, layer: int, role: str, heads: Heads, *, both: bool = False) -> tuple[Value, StateTensor]:
+        return self._past(f"{role}_{layer}", role, layer, (1, heads.kv, self.context, heads.dim))
+
+    def finish(self, logits: Value, vocab_size: int) -> tuple[StateTensor, ...]:
+        rows = self._graph.op("Unsqueeze", logits, self._graph.constant([0]))
+        self._graph.output(rows, "logits", "fp32", [1, 1, vocab_size])
+        if len(self._declared) % 2:
+            # The last pair lacks its second half, which the runtime holds all the same.
+            past, tensor = self._past("unused", "unused", None, self._declared[-1].shape)
+            self.present(tensor, self._graph.op("Identity", past))
+        for tensor, (value,) in self._presents:
+            self._graph.output(value, str(tensor.output), tensor.dtype, _allocated(tensor))
+        return tuple(self._declared)
+
+    def _past(self, name: str, role: str, layer: int | None, shape: tuple[int, ...]) -> tuple[Value, StateTensor]:
+        pair, half = divmod(len(self._declared), 2)
+        tensor = StateTensor(
+            name=name,
+            role=role,
+            layer=layer,
+            dtype=self.state,
+            shape=shape,
+            input=f"past_key_values.{pair}.{_PAIR[half]}",
+            output=f"present.{pair}.{_PAIR[half]}",
+        )
+        self._declared.append(tensor)
+        return self._graph.input(str(tensor.input), tensor.dtype, _allocated(tensor)), tensor
+
+
+def _allocated(tensor: StateTensor) -> list[int | str]:
+    """A state tensor's shape in the graph, where the caller decides for how many positions there is room."""
+    batch, heads, _, dim = tensor.shape
+    return [batch, heads, "capacity", dim]

@@ -1,0 +1,83 @@
+"""The files that onnxruntime-genai reads beside a graph: ``genai_config.json`` and ``tokenizer_config.json``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from edgeqkv.backends import Request
+from edgeqkv.backends.onnx.genai_tokenizer import tokenizer_config
+from edgeqkv.model import Model
+
+__all__ = ["CONFIG", "write_files"]
+
+CONFIG: Final = "genai_config.json"
+_TOKENIZER_CONFIG: Final = "tokenizer_config.json"
+
+
+def write_files(directory: Path, model: Model, request: Request, graph: str, layers: int) -> None:
+    """Write what tells the runtime of a graph file, whose state poses as that of so many ``layers``.
+
+    With a tokenizer, its configuration is written too; the tokenizer itself the bundle puts beside it.
+
+    Raises:
+        UnsupportedError: the runtime does not read the tokenizer as it is meant.
+    """
+    if request.tokenizer is not None:
+        _write(directory / _TOKENIZER_CONFIG, tokenizer_config(request.tokenizer))
+    _write(directory / CONFIG, _config(model, request, graph, layers))
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _config(model: Model, request: Request, graph: str, layers: int) -> dict[str, Any]:
+    """https://onnxruntime.ai/docs/genai/reference/config.html"""
+    config = model.config
+    # The runtime insists on a token that ends a text, and on its being in the vocabulary. Without a tokenizer nobody
+    # knows it: the last one is, in vocabularies that are padded to a round size, none at all.
+    ends = list(request.eos_ids) or [config.vocab_size - 1]
+    # As in edgeqkv's own session: the arena never shrinks, and packing copies what can be used where it is mapped.
+    options: dict[str, Any] = {"enable_cpu_mem_arena": False, "log_severity_level": 3, "provider_options": []}
+    if request.weights in ("fp32", "fp16"):
+        options["session.disable_prepacking"] = "1"
+    return {
+        "model": {
+            "type": "decoder",
+            "context_length": request.context,
+            "vocab_size": config.vocab_size,
+            **({} if request.bos_id is None else {"bos_token_id": request.bos_id}),
+            "eos_token_id": ends,
+            "pad_token_id": ends[0],
+            "decoder": {
+                "filename": graph,
+                "session_options": options,
+                "hidden_size": config.hidden_size,
+                "head_size": config.head_dim,
+                "num_attention_heads": config.heads,
+                "num_key_value_heads": config.kv_heads,
+                "num_hidden_layers": layers,
+                "inputs": {
+                    "input_ids": "input_ids",
+                    "attention_mask": "attention_mask",
+                    "position_ids": "position_ids",
+                    "past_key_names": "past_key_values.%d.key",
+                    "past_value_names": "past_key_values.%d.value",
+                },
+                "outputs": {
+                    "logits": "logits",
+                    "present_key_names": "present.%d.key",
+                    "present_value_names": "present.%d.value",
+                },
+            },
+        },
+        "search": {
+            "max_length": request.context,
+            "do_sample": False,
+            "num_beams": 1,
+            "past_present_share_buffer": True,
+            "chunk_size": request.chunk,
+        },
+    }
