@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["ELEMENT_BYTES", "Artifact", "EncoderArtifact", "Graph", "StateTensor", "TensorSpec"]
+__all__ = ["ELEMENT_BYTES", "Artifact", "EncoderArtifact", "Graph", "Normalization", "StateTensor", "TensorSpec"]
 
 ELEMENT_BYTES: Final = {"fp32": 4, "fp16": 2, "int8": 1, "int32": 4, "int64": 8, "bool": 1}
 """Bytes of one number, for every type name that edgeqkv uses."""
@@ -104,6 +104,13 @@ class Artifact(_Record):
         return sum(tensor.nbytes for tensor in self.state_tensors)
 
 
+class Normalization(_Record):
+    """What a graph does to the pixels of each channel of an image, 0 to 255: ``(pixel / 255 - mean) / std``."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
 class EncoderArtifact(_Record):
     """One target's export of an encoder.
 
@@ -117,6 +124,7 @@ class EncoderArtifact(_Record):
         input: ``[batch, …]``: token ids, feature vectors or pixels.
         output: logits ``[batch, …]``.
         values: token ids are ``0 … values - 1``; None where the input is none.
+        normalization: given where the input is an image of the target's own type, and not normalized pixels.
         versions: of the packages that wrote it.
         details: what only this backend has to say.
     """
@@ -130,5 +138,6 @@ class EncoderArtifact(_Record):
     input: TensorSpec
     output: TensorSpec
     values: int | None = None
+    normalization: Normalization | None = None
     versions: dict[str, str]
     details: dict[str, Any] = Field(default_factory=dict)

@@ -1,7 +1,8 @@
 """What an encoder's export has to reproduce, and the comparison with what it does.
 
 The inputs are random: more than a batch of them, so that the last one is filled up, and no two alike, so that an export
-which mixes up a batch is found out. Nothing here needs torch.
+which mixes up a batch is found out. For an export that takes images they are those of images, of every brightness, so
+that its normalization is proven too. Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from typing import Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from edgeqkv.artifact import TensorSpec
+from edgeqkv.artifact import Normalization, TensorSpec
 from edgeqkv.errors import BundleError
+from edgeqkv.pixels import normalized
 from edgeqkv.proof import TOLERANCES, Verification
 from edgeqkv.session import EncoderSession
 
@@ -21,7 +23,7 @@ __all__ = ["EncoderProof", "compare_outputs", "proof_inputs"]
 
 _SEED: Final = 20261122
 _FEWEST: Final = 4
-_STEP: Final = 1 / 32  # of pixels and features, which are stored as int8
+_STEP: Final = 1 / 32  # of pixels and features, which are then stored as int8
 
 
 class EncoderProof:
@@ -32,9 +34,12 @@ class EncoderProof:
         self.outputs = outputs
 
     def save(self, path: Path) -> None:
-        """Write it as ``.npz``. Numbers are multiples of one step, and small: they are stored as int8."""
-        tokens = np.issubdtype(self.inputs.dtype, np.integer)
-        stored = self.inputs if tokens else (self.inputs.astype(np.float64) / _STEP).astype(np.int8)
+        """Write it as ``.npz``. Numbers that are small multiples of one step are stored as int8."""
+        stored = self.inputs
+        if not np.issubdtype(stored.dtype, np.integer):
+            steps = stored.astype(np.float64) / _STEP
+            if np.abs(steps).max() <= 127 and (steps == steps.round()).all():
+                stored = steps.astype(np.int8)
         np.savez_compressed(path, inputs=stored, outputs=self.outputs)
 
     @classmethod
@@ -52,17 +57,22 @@ class EncoderProof:
         return cls(stored.astype(np.float32) * np.float32(_STEP) if stored.dtype == np.int8 else stored, outputs)
 
 
-def proof_inputs(spec: TensorSpec, values: int | None) -> npt.NDArray[np.generic]:
+def proof_inputs(
+    spec: TensorSpec, values: int | None, normalization: Normalization | None = None
+) -> npt.NDArray[np.generic]:
     """Inputs for a proof: two batches and one more.
 
     Token ids are drawn evenly from ``0 … values - 1``; pixels and features from a normal distribution, as normalized
-    data have it, in steps of 1/32 up to ±4.
+    data have it, in steps of 1/32 up to ±4. An image's pixels are drawn evenly from 0 to 255 and normalized.
     """
     batch, *shape = (int(size) for size in spec.shape)
     random = np.random.default_rng(_SEED)
     size = (max(_FEWEST, 2 * batch + 1), *shape)
     if values is not None:
         return random.integers(0, values, size)
+    if normalization is not None:
+        pixels = random.integers(0, 256, size).astype(np.uint8)
+        return normalized(pixels, normalization.mean, normalization.std)
     return (random.normal(size=size).clip(-3.9, 3.9) / _STEP).round().astype(np.float32) * np.float32(_STEP)
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from edgeqkv.errors import InputError
 from edgeqkv.extras import needed_for
+from edgeqkv.pixels import normalized
 
 __all__ = ["read_inputs"]
 
@@ -70,7 +71,6 @@ def _image(path: Path, config: Mapping[str, Any]) -> npt.NDArray[np.float32]:
     left, top = (width - size) // 2, (height - size) // 2
     if (width, height) != picture.size:
         picture = picture.resize((width, height), Image.Resampling.BICUBIC)
-    pixels = np.asarray(picture.crop((left, top, left + size, top + size)), np.float32) / 255
-    mean, std = (np.array(input_[name], np.float32) for name in ("mean", "std"))
-    normalized = (pixels.reshape(size, size, channels) - mean) / std
-    return np.ascontiguousarray(normalized.transpose(2, 0, 1)[None], np.float32)
+    pixels = np.asarray(picture.crop((left, top, left + size, top + size)), np.uint8)
+    by_channel = pixels.reshape(size, size, channels).transpose(2, 0, 1)[None]
+    return np.ascontiguousarray(normalized(by_channel, input_["mean"], input_["std"]))

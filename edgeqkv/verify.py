@@ -170,7 +170,7 @@ def make_encoder_proof(model: EncoderModel, artifact: EncoderArtifact) -> Encode
     """The original encoder's logits on random inputs; in float32 on the weights as they are stored."""
     from edgeqkv.backends.torch_encoder import encoder_outputs
 
-    inputs = proof_inputs(artifact.input, artifact.values)
+    inputs = proof_inputs(artifact.input, artifact.values, artifact.normalization)
     return EncoderProof(inputs, encoder_outputs(model, inputs))
 
 

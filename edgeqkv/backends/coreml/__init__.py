@@ -1,4 +1,4 @@
-"""Core ML, for iPhones, iPads and Macs: a package with prefill and decode functions on one state.
+"""Core ML, for iPhones, iPads and Macs: a package with prefill and decode functions on one state, or an encoder's.
 
 Programs are built with coremltools, which writes them on any machine. Running them takes Apple hardware; on
 other machines, `edgeqkv.backends.coreml.evaluator` runs the saved package operation by operation.
@@ -12,14 +12,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from edgeqkv.artifact import Artifact
+from edgeqkv.artifact import Artifact, EncoderArtifact
 from edgeqkv.extras import needed_for
 
 if TYPE_CHECKING:
-    from edgeqkv.backends import Request
-    from edgeqkv.model import Model
+    from edgeqkv.backends import EncoderRequest, Request
+    from edgeqkv.model import EncoderModel, Model
     from edgeqkv.progress import Report
-    from edgeqkv.session import Session
+    from edgeqkv.session import EncoderSession, Session
 
 __all__ = ["BACKEND", "CoreMLBackend"]
 
@@ -41,9 +41,16 @@ class CoreMLBackend:
             "swift-transformers-1": "for that library's runner, with causalMask (its releases up to 1.3.3)",
         }
     )
+    encoder_forms: Mapping[str, str] = MappingProxyType(
+        {
+            "linear": "GPU and CPU: matrix products",
+            "conv": "Neural Engine: 1x1 convolutions, no dimension over 16384",
+        }
+    )
     weights = ("int4", "int8", "fp16")
     states = ("fp16",)
     state_forms: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    takes_images = True
     engines = (*(("coreml",) if sys.platform == "darwin" else ()), "evaluator", "evaluator-fp16")
     proof_engine = "evaluator"
 
@@ -56,6 +63,18 @@ class CoreMLBackend:
         with needed_for("running a Core ML bundle"):
             from edgeqkv.backends.coreml.session import CoreMLSession
         return CoreMLSession(directory, artifact, engine)
+
+    def export_encoder(
+        self, model: EncoderModel, directory: Path, request: EncoderRequest, report: Report
+    ) -> EncoderArtifact:
+        with needed_for("exporting to Core ML"):
+            from edgeqkv.backends.coreml.encoder_export import export_encoder
+        return export_encoder(model, directory, request, report)
+
+    def open_encoder(self, directory: Path, artifact: EncoderArtifact, engine: str) -> EncoderSession:
+        with needed_for("running a Core ML bundle"):
+            from edgeqkv.backends.coreml.encoder_session import CoreMLEncoderSession
+        return CoreMLEncoderSession(directory, artifact, engine)
 
 
 BACKEND = CoreMLBackend()

@@ -167,6 +167,12 @@ class Evaluator:
 def _tensor(spec: FeatureSpec, value: npt.ArrayLike, precision: Precision) -> Tensor:
     """A copy of what a caller passed, as it is held, if it is what was declared."""
     array = np.asarray(value)
+    if spec.image:
+        if array.dtype != np.uint8 or array.shape != spec.shape:
+            raise InputError(
+                f"{spec.name!r} is {spec}, to be given as pixels of uint8, not {array.dtype}{list(array.shape)}"
+            )
+        return held(torch.from_numpy(array.copy()), spec.dtype, precision)
     declared = "float" if spec.dtype.startswith("fp") else "bool" if spec.dtype == "bool" else "integer"
     if _KINDS.get(array.dtype.kind) != declared:
         raise InputError(f"{spec.name!r} is {spec}, not an array of {array.dtype}")

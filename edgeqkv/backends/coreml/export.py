@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from edgeqkv.artifact import Artifact, Graph, StateTensor, TensorSpec
 from edgeqkv.backends import Request
 from edgeqkv.backends.coreml import lints
-from edgeqkv.backends.coreml._coremltools import quietly
 from edgeqkv.backends.coreml.forms import FORMS, PACKAGE, Form
 from edgeqkv.backends.coreml.layouts import ConvLayout
 from edgeqkv.backends.coreml.metadata import describe
 from edgeqkv.backends.coreml.mil import Function, Program, Var, ct, mb, types
 from edgeqkv.backends.coreml.ops import MilOps
 from edgeqkv.backends.coreml.package import Package
+from edgeqkv.backends.coreml.saving import save
 from edgeqkv.backends.coreml.weights import WeightPool
 from edgeqkv.extras import installed_version
 from edgeqkv.model import Model
@@ -26,9 +25,6 @@ from edgeqkv.progress import Report
 __all__ = ["export"]
 
 _TYPES: Final = {"int32": types.int32, "fp16": types.fp16}
-
-# The graph is built as it is to be, and what is saved is what was built: none of coremltools' rewriting.
-_PASSES: Final = ["common::dead_code_elimination", "common::dedup_op_and_var_names"]
 
 
 def export(model: Model, directory: Path, request: Request, report: Report) -> Artifact:
@@ -63,7 +59,7 @@ def export(model: Model, directory: Path, request: Request, report: Report) -> A
     )
     program = _program(model, form, artifact, placeholders, report)
     report(f"writing {PACKAGE}", None)
-    _save(program, model, artifact, directory / PACKAGE)
+    save(program, directory / PACKAGE, lambda spec: describe(spec, model, artifact))
     saved = Package(directory / PACKAGE)
     lints.check_saved_states(saved, states)
     lints.check_saved_names(saved)
@@ -143,33 +139,3 @@ def _named(logits: Var, spec: TensorSpec) -> Var:
     output = mb.expand_dims(x=logits, axes=list(leading)) if leading else logits
     output.name = spec.name
     return output
-
-
-def _save(program: Any, model: Model, artifact: Artifact, path: Path) -> None:
-    with quietly(), _without_progress_bars():
-        converted = ct.convert(
-            program,
-            minimum_deployment_target=ct.target.iOS18,
-            # The program is fp16 as it stands; this only spares the passes that would make it so.
-            compute_precision=ct.precision.FLOAT32,
-            pass_pipeline=ct.PassPipeline(_PASSES, "edgeqkv"),
-            package_dir=str(path),
-            skip_model_load=True,
-        )
-    spec = converted.get_spec()
-    describe(spec, model, artifact)
-    next(path.rglob("*.mlmodel")).write_bytes(spec.SerializeToString())
-    for item in path.rglob("*"):  # coremltools moves private temporary files into its packages
-        item.chmod(0o755 if item.is_dir() else 0o644)
-
-
-@contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    """coremltools draws one for every pipeline of passes, and has no switch for it."""
-    passes = ct.converters.mil.mil.passes.pass_pipeline
-    drawn = passes.tqdm
-    passes.tqdm = lambda items, **_: items
-    try:
-        yield
-    finally:
-        passes.tqdm = drawn

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from edgeqkv.artifact import Artifact
 from edgeqkv.backends.coreml.calls import CAUSAL_MASK
-from edgeqkv.backends.coreml.session import CoreMLSession, EvaluatorEngine
+from edgeqkv.backends.coreml.engines import EvaluatorEngine
+from edgeqkv.backends.coreml.session import CoreMLSession
 from edgeqkv.proof import Proof, compare
 
 __all__ = ["estimate_fp16"]
@@ -29,7 +30,8 @@ def estimate_fp16(directory: Path, artifact: Artifact, proof: Proof) -> dict[str
         operations whose results left the range of fp16), and ``narrowest``: the operations that came closest to
         it, with their ``headroom``, how many times larger their results could be.
     """
-    engine = EvaluatorEngine(directory / artifact.graphs[0].file, artifact, "fp16")
+    functions = [graph.name for graph in artifact.graphs]
+    engine = EvaluatorEngine(directory / artifact.graphs[0].file, functions, "fp16")
     result = compare(CoreMLSession(directory, artifact, engine), proof, "evaluator (fp16)")
     # The masks are made of a constant, which says nothing about the model.
     computed = {where: peak for where, peak in engine.peaks.items() if not where[1].startswith(CAUSAL_MASK)}

@@ -1,8 +1,8 @@
 """How the activations of S tokens and C channels lie in a tensor, and what depends on that.
 
-``LinearLayout`` is ``[1, S, C]``, the natural one for the GPU and the CPU. ``ConvLayout`` is ``[1, C, 1, S]``
+``LinearLayout`` is ``[B, S, C]``, the natural one for the GPU and the CPU. ``ConvLayout`` is ``[B, C, 1, S]``
 with every matrix as a 1×1 convolution and every table in parts, the form that the Neural Engine is built for
-(Apple, "Deploying Transformers on the Apple Neural Engine", 2022).
+(Apple, "Deploying Transformers on the Apple Neural Engine", 2022). A decoder's batch B is 1.
 """
 
 from __future__ import annotations
@@ -23,12 +23,25 @@ class Layout(Protocol):
     """One way to lay out activations."""
 
     channel_axis: int
+    token_axis: int
 
     def rows(self, table: Weight, index: Var) -> Var:
-        """Activations of the table's rows at ``index [S]``."""
+        """Activations of the table's rows at ``index [S]``; the batch is 1."""
+
+    def whole(self, table: Weight) -> Var:
+        """Activations of all of a table's rows, as a constant; the batch is 1."""
+
+    def from_rows(self, x: Var) -> Var:
+        """Activations of ``[B, S, C]``."""
+
+    def to_rows(self, x: Var) -> Var:
+        """The inverse of `from_rows`."""
 
     def linear(self, x: Var, linear: Linear) -> Var:
         """``x · weightᵀ + bias``."""
+
+    def first(self, x: Var) -> Var:
+        """Activations of the first token alone."""
 
     def last(self, x: Var) -> Var:
         """Activations of the last token alone."""
@@ -37,16 +50,17 @@ class Layout(Protocol):
         """``[S, vocabulary]``."""
 
     def split_heads(self, x: Var, heads: int, dim: int) -> Var:
-        """``[1, heads, S, dim]``."""
+        """``[B, heads, S, dim]``."""
 
     def merge_heads(self, x: Var) -> Var:
         """The inverse of `split_heads`."""
 
 
 class LinearLayout:
-    """``[1, S, C]``."""
+    """``[B, S, C]``."""
 
     channel_axis = 2
+    token_axis = 1
 
     def __init__(self, weights: WeightPool) -> None:
         self._weights = weights
@@ -55,21 +69,33 @@ class LinearLayout:
         found = mb.gather(x=self._weights.constant(table, 2), indices=index, axis=0, validate_indices=False)
         return mb.expand_dims(x=found, axes=[0])
 
+    def whole(self, table: Weight) -> Var:
+        return self._weights.arranged(table, (1, *table.shape))
+
+    def from_rows(self, x: Var) -> Var:
+        return x
+
+    def to_rows(self, x: Var) -> Var:
+        return x
+
     def linear(self, x: Var, linear: Linear) -> Var:
         return self._product(x, linear.weight, linear.bias)
 
+    def first(self, x: Var) -> Var:
+        return _one_along(x, self.token_axis, 0)
+
     def last(self, x: Var) -> Var:
-        return _last_along(x, 1)
+        return _one_along(x, self.token_axis, x.shape[self.token_axis] - 1)
 
     def logits(self, x: Var, table: Weight) -> Var:
         return mb.squeeze(x=self._product(x, table, None), axes=[0])
 
     def split_heads(self, x: Var, heads: int, dim: int) -> Var:
-        return mb.transpose(x=mb.reshape(x=x, shape=[1, -1, heads, dim]), perm=[0, 2, 1, 3])
+        return mb.transpose(x=mb.reshape(x=x, shape=[x.shape[0], -1, heads, dim]), perm=[0, 2, 1, 3])
 
     def merge_heads(self, x: Var) -> Var:
-        _, heads, _, dim = x.shape
-        return mb.reshape(x=mb.transpose(x=x, perm=[0, 2, 1, 3]), shape=[1, -1, heads * dim])
+        batch, heads, _, dim = x.shape
+        return mb.reshape(x=mb.transpose(x=x, perm=[0, 2, 1, 3]), shape=[batch, -1, heads * dim])
 
     def _product(self, x: Var, weight: Weight, bias: Weight | None) -> Var:
         added = self._weights.zeros(weight.shape[0]) if bias is None else self._weights.constant(bias, 1)
@@ -77,9 +103,10 @@ class LinearLayout:
 
 
 class ConvLayout:
-    """``[1, C, 1, S]``. Weights are ``[out, in, 1, 1]``: the same bytes as ``[out, in]``."""
+    """``[B, C, 1, S]``. Weights are ``[out, in, 1, 1]``: the same bytes as ``[out, in]``."""
 
     channel_axis = 1
+    token_axis = 3
 
     def __init__(self, weights: WeightPool) -> None:
         self._weights = weights
@@ -99,12 +126,25 @@ class ConvLayout:
             start += size
         return mb.transpose(x=found, perm=[3, 1, 2, 0])
 
+    def whole(self, table: Weight) -> Var:
+        rows, columns = table.shape
+        return self._weights.arranged(table, (1, columns, 1, rows), transposed=True)
+
+    def from_rows(self, x: Var) -> Var:
+        return mb.expand_dims(x=mb.transpose(x=x, perm=[0, 2, 1]), axes=[2])
+
+    def to_rows(self, x: Var) -> Var:
+        return mb.transpose(x=mb.squeeze(x=x, axes=[2]), perm=[0, 2, 1])
+
     def linear(self, x: Var, linear: Linear) -> Var:
         bias = {"bias": self._weights.constant(linear.bias, 1)} if linear.bias is not None else {}
         return mb.conv(x=x, weight=self._weights.constant(linear.weight, 4), **bias)
 
+    def first(self, x: Var) -> Var:
+        return _one_along(x, self.token_axis, 0)
+
     def last(self, x: Var) -> Var:
-        return _last_along(x, 3)
+        return _one_along(x, self.token_axis, x.shape[self.token_axis] - 1)
 
     def logits(self, x: Var, table: Weight) -> Var:
         parts = [mb.conv(x=x, weight=self._weights.constant(part, 4)) for part in self._weights.parts(table)]
@@ -112,11 +152,11 @@ class ConvLayout:
         return mb.transpose(x=mb.squeeze(x=whole, axes=[0, 2]), perm=[1, 0])
 
     def split_heads(self, x: Var, heads: int, dim: int) -> Var:
-        return mb.transpose(x=mb.reshape(x=x, shape=[1, heads, dim, -1]), perm=[0, 1, 3, 2])
+        return mb.transpose(x=mb.reshape(x=x, shape=[x.shape[0], heads, dim, -1]), perm=[0, 1, 3, 2])
 
     def merge_heads(self, x: Var) -> Var:
-        _, heads, _, dim = x.shape
-        return mb.reshape(x=mb.transpose(x=x, perm=[0, 1, 3, 2]), shape=[1, heads * dim, 1, -1])
+        batch, heads, _, dim = x.shape
+        return mb.reshape(x=mb.transpose(x=x, perm=[0, 1, 3, 2]), shape=[batch, heads * dim, 1, -1])
 
 
 def _clamped(index: Var, start: int, size: int) -> Var:
@@ -125,9 +165,9 @@ def _clamped(index: Var, start: int, size: int) -> Var:
     return mb.minimum(x=mb.maximum(x=local, y=np.int32(0)), y=np.int32(size - 1))
 
 
-def _last_along(x: Var, axis: int) -> Var:
-    size = x.shape[axis]
-    if size == 1:
+def _one_along(x: Var, axis: int, index: int) -> Var:
+    if x.shape[axis] == 1:
         return x
-    begin = [size - 1 if dim == axis else 0 for dim in range(len(x.shape))]
-    return mb.slice_by_index(x=x, begin=begin, end=list(x.shape))
+    begin = [index if dim == axis else 0 for dim in range(len(x.shape))]
+    end = [index + 1 if dim == axis else size for dim, size in enumerate(x.shape)]
+    return mb.slice_by_index(x=x, begin=begin, end=end)

@@ -7,19 +7,33 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from edgeqkv.artifact import StateTensor
 from edgeqkv.backends.coreml.package import Function, Package
 from edgeqkv.backends.coreml.weights import LARGEST_DIMENSION
 from edgeqkv.errors import BundleError, UnsupportedError
-from edgeqkv.model import Model
+from edgeqkv.model import EncoderModel, Model
 
-__all__ = ["check_dimensions", "check_saved_names", "check_saved_states", "state_warnings"]
+__all__ = [
+    "check_dimensions",
+    "check_encoder_dimensions",
+    "check_saved_names",
+    "check_saved_states",
+    "state_warnings",
+    "token_warnings",
+]
 
 _STATE_MULTIPLE: Final = 32
 """https://github.com/apple/coremltools/issues/2631"""
+
+_ROW_TOKENS: Final = 32
+"""Numbers of fp16 in 64 bytes, to which the Neural Engine pads a tensor's last dimension
+(https://machinelearning.apple.com/research/neural-engine-transformers)."""
+
+_NOTABLE: Final = 1.5
+"""How many times more memory padding has to take before it is worth a word."""
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -30,7 +44,20 @@ def check_dimensions(model: Model) -> None:
     Raises:
         UnsupportedError: a dimension is too large; the message names it.
     """
-    for name, size in _dimensions(model):
+    _refuse_large(_dimensions(model))
+
+
+def check_encoder_dimensions(model: EncoderModel) -> None:
+    """As `check_dimensions`, for an encoder, of which nothing is split.
+
+    Raises:
+        UnsupportedError: a dimension is too large; the message names it.
+    """
+    _refuse_large(_encoder_dimensions(model))
+
+
+def _refuse_large(dimensions: Iterable[tuple[str, int]]) -> None:
+    for name, size in dimensions:
         if size > LARGEST_DIMENSION:
             raise UnsupportedError(
                 f"{name} is {size}: the Neural Engine takes no dimension above {LARGEST_DIMENSION}, and the conv forms "
@@ -45,6 +72,24 @@ def _dimensions(model: Model) -> Iterator[tuple[str, int]]:
     for weight in model.weights:
         if weight not in (network.token_table, network.head, network.position_table):
             yield from ((f"a dimension of '{weight.name}'", size) for size in weight.shape)
+
+
+def _encoder_dimensions(model: EncoderModel) -> Iterator[tuple[str, int]]:
+    yield "the number of tokens", model.config.tokens
+    yield from (("a dimension of the input", size) for size in model.config.input.shape)
+    for weight in model.weights:
+        yield from ((f"a dimension of '{weight.name}'", size) for size in weight.shape)
+
+
+def token_warnings(tokens: int) -> list[str]:
+    """What to tell a user whose model has so few tokens that the Neural Engine pads its activations to much more."""
+    padded = -(-tokens // _ROW_TOKENS) * _ROW_TOKENS
+    if padded < _NOTABLE * tokens:
+        return []
+    return [
+        f"the model has {tokens} tokens, and the Neural Engine pads them to {padded}: activations take "
+        f"{padded / tokens:.1f} × the memory there, and some of the work is for nothing"
+    ]
 
 
 def state_warnings(states: tuple[StateTensor, ...]) -> list[str]:

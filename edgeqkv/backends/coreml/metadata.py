@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
-from edgeqkv.artifact import Artifact
+from edgeqkv.artifact import Artifact, EncoderArtifact
 from edgeqkv.extras import installed_version
-from edgeqkv.model import Model
+from edgeqkv.model import EncoderConfig, EncoderModel, Model, TrainedModel
 
-__all__ = ["describe"]
+__all__ = ["describe", "describe_encoder"]
 
 _FEATURES: Final = {
     "input_ids": "The token ids. Prefill takes exactly one chunk of a prompt; what does not fill one goes "
@@ -29,31 +30,84 @@ _FEATURES: Final = {
 
 
 def describe(spec: Any, model: Model, artifact: Artifact) -> None:
-    """Fill in the descriptions of a specification, in place."""
+    """Fill in the descriptions of a decoder's specification, in place."""
+    summary = (
+        f"A {model.variant} decoder of {model.parameters:,} parameters in {artifact.weights}, "
+        f"for contexts of up to {artifact.context} tokens."
+    )
+    _fill_in(spec, model, summary, _facts(model, artifact), _FEATURES)
+
+
+def describe_encoder(spec: Any, model: EncoderModel, artifact: EncoderArtifact) -> None:
+    """Fill in the descriptions of an encoder's specification, in place."""
+    config = model.config
+    summary = (
+        f"A {model.variant} encoder of {model.parameters:,} parameters in {artifact.weights}, for {config.task}: "
+        f"{config.classes} classes."
+    )
+    features = {artifact.input.name: _input_of(config, artifact), artifact.output.name: _output_of(config)}
+    _fill_in(spec, model, summary, _encoder_facts(model, artifact), features)
+
+
+def _fill_in(
+    spec: Any, model: TrainedModel, summary: str, facts: Mapping[str, str], features: Mapping[str, str]
+) -> None:
     metadata = spec.description.metadata
     version = installed_version("edgeqkv") or ""
     metadata.author = f"{model.source.path.name}, exported by edgeqkv {version}".strip()
     metadata.license = f"That of {model.source.path.name}; the export adds no terms"
-    metadata.shortDescription = (
-        f"A {model.variant} decoder of {model.parameters:,} parameters in {artifact.weights}, "
-        f"for contexts of up to {artifact.context} tokens."
-    )
+    metadata.shortDescription = summary
     metadata.versionString = version
-    metadata.userDefined.update(_facts(model, artifact, version))
+    metadata.userDefined.update({"edgeqkv.version": version, "edgeqkv.variant": str(model.variant), **facts})
     for function in spec.description.functions or [spec.description]:
         for feature in (*function.input, *function.output, *function.state):
-            feature.shortDescription = _FEATURES[feature.name]
+            feature.shortDescription = features[feature.name]
 
 
-def _facts(model: Model, artifact: Artifact, version: str) -> dict[str, str]:
+def _input_of(config: EncoderConfig, artifact: EncoderArtifact) -> str:
+    match config.input.kind:
+        case "tokens":
+            return f"The token ids, 0 to {(artifact.values or 1) - 1}."
+        case "features":
+            return "The feature vectors of the members of a set, in any order."
+    if artifact.normalization is None:
+        return "The pixels, normalized as in training: (pixel / 255 - mean) / std of each channel."
+    return "The image. It is normalized as in training by the model itself."
+
+
+def _output_of(config: EncoderConfig) -> str:
+    match config.input.kind:
+        case "tokens":
+            return "The unnormalized log-probabilities of the classes, for every token."
+        case "features":
+            return "A score for every member of the set; the highest is the odd one out."
+    return "The unnormalized log-probabilities of the classes."
+
+
+def _encoder_facts(model: EncoderModel, artifact: EncoderArtifact) -> dict[str, str]:
+    facts = {
+        "edgeqkv.kind": "encoder",
+        "edgeqkv.task": model.config.task,
+        "edgeqkv.form": artifact.form,
+        "edgeqkv.weights": artifact.weights,
+        "edgeqkv.batch": str(artifact.batch),
+    }
+    if artifact.values is not None:
+        facts["edgeqkv.values"] = str(artifact.values)
+    if artifact.normalization is not None:
+        facts["edgeqkv.mean"], facts["edgeqkv.std"] = (
+            ", ".join(map(repr, values)) for values in (artifact.normalization.mean, artifact.normalization.std)
+        )
+    return facts
+
+
+def _facts(model: Model, artifact: Artifact) -> dict[str, str]:
     """What a program that loads the package may want to know."""
     state = ", ".join(
         f"{tensor.name} ({tensor.role}) {tensor.dtype} [{'x'.join(map(str, tensor.shape))}]"
         for tensor in artifact.state_tensors
     )
     return {
-        "edgeqkv.version": version,
-        "edgeqkv.variant": str(model.variant),
         "edgeqkv.form": artifact.form,
         "edgeqkv.weights": artifact.weights,
         "edgeqkv.context": str(artifact.context),

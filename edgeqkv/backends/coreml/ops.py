@@ -1,4 +1,4 @@
-"""The MIL interpreter: the model's operations, in fp16, as operations of a Core ML program (opset iOS 18).
+"""The MIL interpreter of decoders: their operations, in fp16, as operations of a Core ML program (opset iOS 18).
 
 How activations lie (`edgeqkv.backends.coreml.layouts`), how the state is appended to
 (`edgeqkv.backends.coreml.states`) and what a call is told (`edgeqkv.backends.coreml.calls`) are parts that are
@@ -12,11 +12,9 @@ value is ever repeated.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from edgeqkv.backends.coreml.calls import Call
+from edgeqkv.backends.coreml.layer_ops import MilLayerOps
 from edgeqkv.backends.coreml.layouts import Layout
 from edgeqkv.backends.coreml.mil import Var, mb
 from edgeqkv.backends.coreml.states import Update
@@ -24,13 +22,10 @@ from edgeqkv.backends.coreml.weights import WeightPool
 from edgeqkv.ops import DecoderOps, Heads
 from edgeqkv.weights import Weight
 
-if TYPE_CHECKING:
-    from edgeqkv.models.layers import Linear, Norm
-
 __all__ = ["MilOps"]
 
 
-class MilOps(DecoderOps[Var]):
+class MilOps(MilLayerOps, DecoderOps[Var]):
     """Interprets a decoder into the function that is being built.
 
     Args:
@@ -44,8 +39,7 @@ class MilOps(DecoderOps[Var]):
     def __init__(
         self, weights: WeightPool, layout: Layout, update: Update, call: Call, states: Mapping[str, Var]
     ) -> None:
-        self._weights = weights
-        self._layout = layout
+        super().__init__(weights, layout)
         self._update = update
         self._call = call
         self._states = states
@@ -53,24 +47,6 @@ class MilOps(DecoderOps[Var]):
     def embed(self, tokens: Var, token_table: Weight, position_table: Weight) -> Var:
         rows = self._layout.rows(token_table, mb.reshape(x=tokens, shape=[-1]))
         return mb.add(x=rows, y=self._layout.rows(position_table, self._call.place.positions))
-
-    def layer_norm(self, x: Var, norm: Norm) -> Var:
-        return mb.layer_norm(
-            x=x,
-            axes=[self._layout.channel_axis],
-            gamma=self._weights.constant(norm.scale, 1),
-            beta=self._weights.constant(norm.bias, 1),
-            epsilon=np.float16(norm.eps),
-        )
-
-    def linear(self, x: Var, linear: Linear) -> Var:
-        return self._layout.linear(x, linear)
-
-    def gelu(self, x: Var) -> Var:
-        return mb.gelu(x=x, mode="EXACT")
-
-    def add(self, x: Var, y: Var) -> Var:
-        return mb.add(x=x, y=y)
 
     def attention(self, layer: int, q: Var, k: Var, v: Var, heads: Heads) -> Var:
         keys = self._appended("kv" if v is k else "k", layer, k, heads)

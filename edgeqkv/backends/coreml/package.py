@@ -23,6 +23,8 @@ __all__ = ["Constant", "FeatureSpec", "Function", "Operand", "Operation", "Packa
 Constant = Array | Blob | str
 """A constant of the program: small ones are arrays or strings, large ones lie in a weight file."""
 
+_CHANNELS = {"GRAYSCALE": 1, "RGB": 3, "BGR": 3}
+
 
 @dataclass(frozen=True)
 class TensorType:
@@ -47,9 +49,12 @@ class FeatureSpec:
     """An input, output or state of a function, as its caller sees it.
 
     Attributes:
+        dtype: of what the program gets or gives.
         shape: the shape, or for a flexible input the default one.
         ranges: the least and greatest size of each dimension (None: no bound), if they are ranges.
         choices: the shapes to choose from, if they are enumerated.
+        image: "RGB", "BGR" or "GRAYSCALE", if the caller passes an image. The program gets its pixels, 0 to 255, as
+            ``[1, channels, height, width]``, the channels in this order.
     """
 
     name: str
@@ -57,6 +62,7 @@ class FeatureSpec:
     shape: tuple[int, ...]
     ranges: tuple[tuple[int, int | None], ...] = ()
     choices: tuple[tuple[int, ...], ...] = ()
+    image: str = ""
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
         """Whether a tensor of this shape may be passed."""
@@ -69,6 +75,8 @@ class FeatureSpec:
         )
 
     def __str__(self) -> str:
+        if self.image:
+            return f"{self.image} image{list(self.shape)}"
         if self.choices:
             return f"{self.dtype}, one of {', '.join(map(str, self.choices))}"
         if self.ranges:
@@ -119,7 +127,7 @@ class Package:
 
     Raises:
         BundleError: the package is missing, incomplete or damaged.
-        UnsupportedError: it holds something other than an ML Program, or features that are not tensors.
+        UnsupportedError: it holds something other than an ML Program, or features that are neither tensors nor images.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -265,8 +273,10 @@ def _metadata(metadata: Any) -> dict[str, str]:
 def _feature(description: Any, declared: TensorType | None) -> FeatureSpec:
     """The dtype is the program's own where known: Core ML converts what a caller passes to it."""
     kind = description.type.WhichOneof("Type")
+    if kind == "imageType":
+        return _image(description, declared)
     if kind not in ("multiArrayType", "stateType"):
-        raise UnsupportedError(f"feature {description.name!r} is a {kind}; only tensors are supported")
+        raise UnsupportedError(f"feature {description.name!r} is a {kind}; only tensors and images are supported")
     array = description.type.stateType.arrayType if kind == "stateType" else description.type.multiArrayType
     dtype = type(array).DESCRIPTOR.fields_by_name["dataType"].enum_type.values_by_number[array.dataType].name
     flexible = array.WhichOneof("ShapeFlexibility")
@@ -284,6 +294,20 @@ def _feature(description: Any, declared: TensorType | None) -> FeatureSpec:
         ranges=ranges,
         choices=choices,
     )
+
+
+def _image(description: Any, declared: TensorType | None) -> FeatureSpec:
+    image = description.type.imageType
+    colors = type(image).DESCRIPTOR.fields_by_name["colorSpace"].enum_type.values_by_number[image.colorSpace].name
+    if declared is None or colors not in _CHANNELS or image.WhichOneof("SizeFlexibility"):
+        raise UnsupportedError(
+            f"feature {description.name!r} is an image ({colors}); only inputs of one size are supported, of 8 bits a "
+            f"channel ({', '.join(_CHANNELS)})"
+        )
+    shape = (1, _CHANNELS[colors], image.height, image.width)
+    if not declared.accepts(shape):
+        raise BundleError(f"feature {description.name!r} is an image {list(shape)}, but the program takes {declared}")
+    return FeatureSpec(name=description.name, dtype=declared.dtype, shape=shape, image=colors)
 
 
 def _is(value_type: Any, kind: str) -> bool:

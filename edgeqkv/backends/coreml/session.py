@@ -1,84 +1,22 @@
-"""Running a Core ML export: with Core ML on a Mac, with edgeqkv's own evaluator anywhere.
+"""Running a language model's Core ML export: which of its functions is called, with what.
 
-The two engines differ in how a function is called; which one is called with what is the same, so that the
-evaluator proves what an app does.
+That is the same whatever calls them (`edgeqkv.backends.coreml.engines`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeqkv.artifact import Artifact
-from edgeqkv.backends.coreml._coremltools import import_coremltools
-from edgeqkv.backends.coreml.evaluator import Evaluator, Peak, Precision
-from edgeqkv.backends.coreml.package import Package
-from edgeqkv.errors import UnsupportedError
+from edgeqkv.backends.coreml.engines import Engine, open_engine
 from edgeqkv.session import Session
 
-__all__ = ["CoreMLEngine", "CoreMLSession", "Engine", "EvaluatorEngine"]
-
-Inputs = Mapping[str, npt.NDArray[Any]]
-
-
-class Engine(Protocol):
-    """What calls the functions of a package, which share one state."""
-
-    precision: Precision
-
-    def predict(self, function: str, inputs: Inputs) -> npt.NDArray[Any]:
-        """The logits that a function gives, after it has updated the state."""
-
-
-class EvaluatorEngine:
-    """edgeqkv's own evaluator of the saved package; see `edgeqkv.backends.coreml.evaluator`."""
-
-    def __init__(self, path: Path, artifact: Artifact, precision: Precision = "fp32") -> None:
-        package = Package(path)
-        self.precision: Precision = precision
-        self.evaluators = {graph.name: Evaluator(package, graph.name, precision) for graph in artifact.graphs}
-        self.state = self.evaluators[artifact.graphs[0].name].new_state()
-
-    def predict(self, function: str, inputs: Inputs) -> npt.NDArray[Any]:
-        return self.evaluators[function].run(inputs, self.state)["logits"]
-
-    @property
-    def peaks(self) -> dict[tuple[str, str], Peak]:
-        """The evaluators' peaks, by function and operation."""
-        return {
-            (function, name): peak
-            for function, evaluator in self.evaluators.items()
-            for name, peak in evaluator.peaks.items()
-        }
-
-
-class CoreMLEngine:
-    """Core ML itself, on macOS 15 or later. Written against coremltools' documentation, and not run yet."""
-
-    precision: Precision = "fp16"
-
-    def __init__(self, path: Path, artifact: Artifact) -> None:
-        ct = import_coremltools("running a Core ML bundle")
-        on_neural_engine = artifact.form.startswith("conv")
-        units = ct.ComputeUnit.ALL if on_neural_engine else ct.ComputeUnit.CPU_AND_GPU
-        self._functions = {
-            graph.name: ct.models.MLModel(
-                str(path),
-                compute_units=units,
-                # A package with nothing but "main" has no functions to choose from.
-                function_name=None if graph.name == "main" else graph.name,
-            )
-            for graph in artifact.graphs
-        }
-        self._state = self._functions[artifact.graphs[0].name].make_state()
-
-    def predict(self, function: str, inputs: Inputs) -> npt.NDArray[Any]:
-        outputs: dict[str, npt.NDArray[Any]] = self._functions[function].predict(dict(inputs), self._state)
-        return outputs["logits"]
+__all__ = ["CoreMLSession"]
 
 
 class CoreMLSession(Session):
@@ -96,7 +34,8 @@ class CoreMLSession(Session):
     def __init__(self, directory: Path, artifact: Artifact, engine: str | Engine = "evaluator") -> None:
         path = directory / artifact.graphs[0].file
         self._graphs = artifact.graphs
-        self._engine = _engine(engine, path, artifact) if isinstance(engine, str) else engine
+        functions = [graph.name for graph in artifact.graphs]
+        self._engine = open_engine(engine, path, functions, artifact.form) if isinstance(engine, str) else engine
         super().__init__(
             capacity=artifact.context,
             chunk=artifact.chunk,
@@ -138,13 +77,3 @@ _TOLD: Final[Mapping[str, Callable[[int, int], npt.NDArray[Any]]]] = {
     "causalMask": _zeros,
 }
 """What says where the tokens of a call stand, by the name of the input, from their count and first position."""
-
-
-def _engine(name: str, path: Path, artifact: Artifact) -> Engine:
-    if name == "evaluator":
-        return EvaluatorEngine(path, artifact)
-    if name == "evaluator-fp16":
-        return EvaluatorEngine(path, artifact, "fp16")
-    if name == "coreml":
-        return CoreMLEngine(path, artifact)
-    raise UnsupportedError(f"Core ML has no engine '{name}'; it has coreml (on a Mac), evaluator and evaluator-fp16")

@@ -18,8 +18,8 @@ LARGEST_DIMENSION: Final = 16384
 """The Neural Engine takes no tensor with a larger dimension (public reports; not documented)."""
 
 
-# A weight, a part of a quantized one, or the size of a bias of zeros.
-_Key = Weight | tuple[QuantizedWeight, str] | int
+# A weight, a part of a quantized one, a table in another shape, or the size of a bias of zeros.
+_Key = Weight | tuple[QuantizedWeight, str] | tuple[Weight, tuple[int, ...]] | int
 
 
 class WeightPool:
@@ -72,6 +72,15 @@ class WeightPool:
                 name=_valid(weight.name),
             )
         return self._constants[weight]
+
+    def arranged(self, table: Weight, shape: tuple[int, ...], *, transposed: bool = False) -> Var:
+        """The numbers of a table that is added to others, in another shape; its rows and columns change places first
+        if it is to be ``transposed``."""
+        key = (table, shape)
+        if key not in self._arrays:
+            values = table.values().half()
+            self._arrays[key] = (values.T if transposed else values).contiguous().numpy().reshape(shape)
+        return self._constant(key, table.name)
 
     def zeros(self, size: int) -> Var:
         """The bias of a matrix product that has none: ``linear`` would make one of its own at every place."""
