@@ -305,6 +305,7 @@ def generate(
     from edgeqkv.generate import generate as start
 
     opened = Bundle(bundle)
+    opened.target(target)  # whether it continues texts at all
     words = _tokenizer_of(opened, tokenizer)
     sampling = Sampling(temperature, top_k, top_p, seed)
     session = opened.session(target, engine)

@@ -62,6 +62,44 @@ def gqa_golden() -> Golden:
     return read_golden("k_eq_v_gqa")
 
 
+ENCODERS = {
+    "encoder_reverse_qkv": "qkv",
+    "encoder_reverse_q_eq_k_ne_v": "q=k-v",
+    "encoder_reverse_q_eq_k_ne_v_2d": "q=k-v+2d",
+    "encoder_reverse_q_ne_k_eq_v": "q-k=v",
+    "encoder_reverse_q_eq_k_eq_v": "q=k=v",
+    "encoder_reverse_q_eq_k_eq_v_2d": "q=k=v+2d",
+    "encoder_reverse_qvv3": "qvv3",
+    "vit_digits_qkv": "qkv",
+    "vit_digits_q_ne_k_eq_v": "q-k=v",
+    "vit_digits_q_eq_k_eq_v_2d": "q=k=v+2d",
+    "vit_digits_qvv3": "qvv3",
+}
+"""The encoders in tests/data, trained ones, and what they are."""
+
+
+@dataclass(frozen=True)
+class EncoderGolden:
+    """An encoder and what its original class computed: ``inputs [16, …]``, ``logits [16, …]``."""
+
+    name: str
+    variant: str
+    path: Path
+    inputs: np.ndarray[Any, Any]
+    logits: np.ndarray[Any, Any]
+
+
+def read_encoder_golden(name: str) -> EncoderGolden:
+    with np.load(DATA / f"{name}.golden.npz") as file:
+        return EncoderGolden(name, ENCODERS[name], DATA / f"{name}.pt", file["input"], file["logits"])
+
+
+@pytest.fixture(params=ENCODERS)
+def encoder_golden(request: pytest.FixtureRequest) -> EncoderGolden:
+    """Each of the encoders in turn."""
+    return read_encoder_golden(request.param)
+
+
 TINY = {"n_layer": 2, "n_embd": 32, "n_head": 4, "n_positions": 48, "vocab_size": 97}
 
 

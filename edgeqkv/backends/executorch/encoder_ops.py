@@ -32,12 +32,13 @@ class ExecuTorchEncoderOps(ExecuTorchLayerOps, TorchEncoderOps):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, heads: Heads, term: ScoreTerm | None) -> Tensor:
         batch, length = q.shape[:2]
 
-        def rows(x: Tensor) -> Tensor:
-            return x.view(batch, length, heads.query, heads.dim).transpose(1, 2)
+        def heads_of(x: Tensor) -> Tensor:
+            return x.view(batch, length, heads.query, heads.dim).transpose(1, 2).flatten(0, 1)
 
+        # Products of three dimensions: of four, the sides would be expanded first, which XNNPACK does not do.
         scale = heads.dim**-0.5 * (1.0 if term is None else term.scale)
-        scores = (rows(q) * scale) @ rows(k).transpose(2, 3)
+        scores = torch.bmm(heads_of(q) * scale, heads_of(k).transpose(1, 2))
         if term is not None:
             scores = scores + self.values(term.bias)
-        mixed: Tensor = scores.softmax(-1) @ rows(v)
-        return mixed.transpose(1, 2).flatten(2)
+        mixed = torch.bmm(scores.softmax(-1), heads_of(v))
+        return mixed.view(batch, heads.query, length, heads.dim).transpose(1, 2).flatten(2)

@@ -1,0 +1,70 @@
+"""Encoders in ExecuTorch: the original classes' logits, batches, quantized weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import EncoderGolden, read_encoder_golden
+
+import edgeqkv
+from edgeqkv.backends.torch_encoder import encoder_outputs
+from edgeqkv.bundle import Bundle
+from edgeqkv.checkpoints.synthetic_encoders import write_random_vit
+from edgeqkv.errors import BundleError, UnsupportedError
+from edgeqkv.model import EncoderModel
+
+# float32 in another order of summation; measured: 1.4e-5 (a softmax that is nearly one-hot).
+TOLERANCE = 1e-4
+
+
+def exported(path: Path, folder: Path, **options: object) -> Bundle:
+    model = edgeqkv.load(path)
+    return edgeqkv.export(model, "executorch", out=folder / "out", overwrite=True, **options)
+
+
+def test_the_original_classes_logits(encoder_golden: EncoderGolden, tmp_path: Path) -> None:
+    bundle = exported(encoder_golden.path, tmp_path, weights="fp32", batch=3)
+    outputs = bundle.encoder_session().run(encoder_golden.inputs)  # 16 of them: no multiple of 3
+    assert np.abs(outputs - encoder_golden.logits).max() < TOLERANCE
+    verification = bundle.encoder().verification
+    assert verification is not None
+    assert verification.max_abs_error < TOLERANCE
+    # Every product of matrices is XNNPACK's.
+    rows = bundle.encoder().artifact.details["delegation"]
+    kept = {row["operator"] for row in rows if row["kept"]}
+    assert kept <= {"aten.native_layer_norm", "aten.embedding", "aten.constant_pad_nd", "aten.expand_copy"}
+    assert sum(row["delegated"] for row in rows if row["operator"] == "aten.bmm") == 2 * 2
+
+
+@pytest.mark.parametrize("weights", ["fp16", "int8"])
+@pytest.mark.parametrize("name", ["encoder_reverse_q_eq_k_eq_v_2d", "vit_digits_qvv3"])
+def test_smaller_weights(name: str, weights: str, tmp_path: Path) -> None:
+    golden = read_encoder_golden(name)
+    outputs = exported(golden.path, tmp_path, weights=weights).encoder_session().run(golden.inputs)
+    # fp16 keeps 11 bits; XNNPACK also rounds what goes into an int8 product. Measured: 1e-2 and 1.1e-1, of 8.
+    assert np.abs(outputs - golden.logits).max() < (0.05 if weights == "fp16" else 0.4)
+    assert (outputs.argmax(-1) == golden.logits.argmax(-1)).all()
+
+
+def test_int4(tmp_path: Path) -> None:
+    """Blocks of 32 columns are what XNNPACK takes; the encoders of 48 channels have none."""
+    with pytest.raises(UnsupportedError, match="XNNPACK takes int4 in blocks of 32; use weights int8"):
+        exported(read_encoder_golden("vit_digits_qkv").path, tmp_path, weights="int4")
+    sizes = {"image_size": 12, "channels": 3, "patch": 4, "n_classes": 7, "n_embd": 64, "n_layer": 1, "n_head": 4}
+    path = write_random_vit(tmp_path / "vit.pt", "q-k=v", std=0.1, **sizes)
+    bundle = exported(path, tmp_path, weights="int4")
+    model = edgeqkv.load(path)
+    assert isinstance(model, EncoderModel)
+    images = np.random.default_rng(0).normal(size=(2, 3, 12, 12)).astype(np.float32)
+    assert (
+        np.corrcoef(bundle.encoder_session().run(images).ravel(), encoder_outputs(model, images).ravel())[0, 1] > 0.95
+    )
+
+
+def test_a_damaged_file(tmp_path: Path) -> None:
+    bundle = exported(read_encoder_golden("vit_digits_qkv").path, tmp_path, verify=False)
+    (bundle.path / "model.pte").write_bytes(b"nothing")
+    with pytest.raises(BundleError, match=r"model\.pte"):
+        bundle.encoder_session()
