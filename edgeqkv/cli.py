@@ -233,7 +233,7 @@ def verify(
 ) -> None:
     """Prove a bundle again: its files, and its logits against the original's. Exits 1 if they differ."""
     if bundle.suffix == ".mlpackage":
-        _verify_package(bundle, against, engine, as_json)
+        _verify_package(bundle, against, heads, engine, as_json)
         return
     from edgeqkv.bundle import Bundle
 
@@ -399,10 +399,11 @@ def main() -> None:
         sys.exit(0)
 
 
-def _verify_package(path: Path, against: Path | None, engine: str | None, as_json: bool) -> None:
+def _verify_package(path: Path, against: Path | None, heads: int | None, engine: str | None, as_json: bool) -> None:
     """A Core ML package without its bundle: against the original, or on its own."""
     with console.progress() as report, needed_for("verifying a Core ML package"):
         from edgeqkv.backends.coreml.standalone import examine
+        from edgeqkv.model import EncoderModel
         from edgeqkv.verify import verify_package
 
         report(f"verifying {path.name}", None)
@@ -411,13 +412,15 @@ def _verify_package(path: Path, against: Path | None, engine: str | None, as_jso
             told = {"functions": found}
             wrong = [f"{name} gives results that are not numbers" for name, each in found.items() if not each["finite"]]
         else:
-            result = verify_package(path, _language_model(against), engine)
+            original = edgeqkv.load(against, heads=heads)
+            result = verify_package(path, original, engine)
             told = {"verification": result.model_dump(mode="json")}
             wrong = [] if result.passed else [result.failure]
     if as_json:
         console.print_json({"package": str(path), **told})
     elif against is not None:
-        console.print_facts(str(path), [("verified", summaries.verdict(result))])
+        verdict = encoder_commands.verdict if isinstance(original, EncoderModel) else summaries.verdict
+        console.print_facts(str(path), [("verified", verdict(result))])
     else:
         for name, each in found.items():
             summaries.show_function(f"{path} · {name}", each)

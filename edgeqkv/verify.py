@@ -29,7 +29,7 @@ from edgeqkv.extras import needed_for
 from edgeqkv.proof import Proof, Verification, compare, pieces
 
 if TYPE_CHECKING:
-    from edgeqkv.model import EncoderModel, Model, TrainedModel
+    from edgeqkv.model import AnyModel, EncoderModel, Model, TrainedModel
 
 __all__ = [
     "make_encoder_proof",
@@ -92,12 +92,9 @@ def verify_encoder(
         if not path.exists():
             raise BundleError(f"{bundle.path} was exported without verification; say --against model.pt")
         return verify_encoder_artifact(bundle.path, artifact, EncoderProof.load(path), engine)
-    from edgeqkv import quantize
-
     _check_same(bundle, against)
-    against.check_finite()
-    stored = quantize.apply_to_encoder(against, artifact.weights, card.quantization.head if card.quantization else None)
-    return verify_encoder_artifact(bundle.path, artifact, make_encoder_proof(stored, artifact), engine)
+    head = card.quantization.head if card.quantization else None
+    return _verify_encoder_against(against, bundle.path, artifact, head, engine)
 
 
 def _check_same(bundle: Bundle, against: TrainedModel) -> None:
@@ -119,24 +116,29 @@ def _without_normalization(config: dict[str, Any]) -> Any:
     return json.loads(json.dumps({**config, "input": kept}))
 
 
-def verify_package(path: Path, against: Model, engine: str | None = None) -> Verification:
+def verify_package(path: Path, against: AnyModel, engine: str | None = None) -> Verification:
     """Prove a Core ML package that edgeqkv exported, without its bundle, against the original.
 
     Its weights are taken to be rounded to nearest; a calibrated one differs, and only its bundle can prove it.
 
     Raises:
         UnsupportedError: somebody else made it.
-        InputError: the original is of another variant.
+        InputError: the original is of another variant, or no encoder where the package holds one.
     """
     with needed_for("reading a Core ML package"):
         from edgeqkv.backends.coreml.standalone import read_artifact
+        from edgeqkv.model import EncoderModel, language_model
     artifact = read_artifact(path)
     if artifact.details["variant"] != str(against.variant):
         raise InputError(
             f"{against.source.path.name} is {against.variant}, and {path} was exported from a model that is "
             f"{artifact.details['variant']}"
         )
-    return _verify_against(against, path.parent, artifact, None, engine)
+    if isinstance(artifact, EncoderArtifact):
+        if not isinstance(against, EncoderModel):
+            raise InputError(f"{against.source.path.name} is a language model, and {path} holds an encoder")
+        return _verify_encoder_against(against, path.parent, artifact, None, engine)
+    return _verify_against(language_model(against, "this package"), path.parent, artifact, None, engine)
 
 
 def _verify_against(
@@ -150,6 +152,16 @@ def _verify_against(
     if scales := artifact.details.get("state_scales"):
         stored = dataclasses.replace(stored, state_scales=StateScales(scales))
     return verify_artifact(directory, artifact, make_proof(stored, artifact.context, artifact.chunk), engine)
+
+
+def _verify_encoder_against(
+    original: EncoderModel, directory: Path, artifact: EncoderArtifact, head: str | None, engine: str | None
+) -> Verification:
+    with needed_for("comparing with a checkpoint"):
+        from edgeqkv import quantize
+    original.check_finite()
+    stored = quantize.apply_to_encoder(original, artifact.weights, head)
+    return verify_encoder_artifact(directory, artifact, make_encoder_proof(stored, artifact), engine)
 
 
 def make_proof(model: Model, context: int, chunk: int) -> Proof:

@@ -118,7 +118,7 @@ def _factors(scale: float) -> list[np.float16]:
     Raises:
         UnsupportedError: it is beyond fp16's range.
     """
-    if abs(scale) > np.finfo(np.float16).max:
+    if abs(scale) > float(np.finfo(np.float16).max):
         raise UnsupportedError(
             f"the 2-D position term scales scores by {scale:.4g}, beyond fp16's largest number; Core ML packages "
             f"compute in fp16. Choose another target"

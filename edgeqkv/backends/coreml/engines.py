@@ -27,7 +27,8 @@ Inputs = Mapping[str, npt.NDArray[Any]]
 class Engine(Protocol):
     """What calls the functions of a package, which share one state. Encoders keep none.
 
-    An input that is an image is given as its pixels, uint8 ``[1, channels, height, width]``.
+    An input that is an image is given as its pixels, uint8 ``[1, channels, height, width]``, its colors in the order
+    RGB.
     """
 
     precision: Precision

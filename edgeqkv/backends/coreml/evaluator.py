@@ -129,6 +129,9 @@ class Evaluator:
     def run(self, inputs: Mapping[str, npt.ArrayLike], state: State | None = None) -> dict[str, Array]:
         """The function's outputs; the states that it writes are replaced in ``state``.
 
+        An image is given as its pixels, uint8 ``[1, channels, height, width]``, its colors in the order RGB; the
+        program gets them in the order that it declares, as Core ML would hand them over.
+
         If it fails, ``state`` is as it was before. Floats come back in fp32, or in their declared type
         where the precision is fp16.
 
@@ -172,7 +175,8 @@ def _tensor(spec: FeatureSpec, value: npt.ArrayLike, precision: Precision) -> Te
             raise InputError(
                 f"{spec.name!r} is {spec}, to be given as pixels of uint8, not {array.dtype}{list(array.shape)}"
             )
-        return held(torch.from_numpy(array.copy()), spec.dtype, precision)
+        ordered = array[:, ::-1] if spec.image == "BGR" else array
+        return held(torch.from_numpy(ordered.copy()), spec.dtype, precision)
     declared = "float" if spec.dtype.startswith("fp") else "bool" if spec.dtype == "bool" else "integer"
     if _KINDS.get(array.dtype.kind) != declared:
         raise InputError(f"{spec.name!r} is {spec}, not an array of {array.dtype}")

@@ -11,13 +11,17 @@ import math
 from pathlib import Path
 from typing import Any, Final
 
-from edgeqkv.artifact import Artifact
+from edgeqkv.artifact import Artifact, EncoderArtifact
 from edgeqkv.backends.coreml.calls import CAUSAL_MASK
+from edgeqkv.backends.coreml.encoder_session import CoreMLEncoderSession
 from edgeqkv.backends.coreml.engines import EvaluatorEngine
 from edgeqkv.backends.coreml.session import CoreMLSession
-from edgeqkv.proof import Proof, compare
+from edgeqkv.encoder_proof import EncoderProof, compare_outputs
+from edgeqkv.proof import Proof, Verification, compare
 
-__all__ = ["estimate_fp16"]
+__all__ = ["estimate_encoder_fp16", "estimate_fp16"]
+
+_ENGINE: Final = "evaluator (fp16)"
 
 _NARROWEST: Final = 5  # operations that are named
 
@@ -32,7 +36,16 @@ def estimate_fp16(directory: Path, artifact: Artifact, proof: Proof) -> dict[str
     """
     functions = [graph.name for graph in artifact.graphs]
     engine = EvaluatorEngine(directory / artifact.graphs[0].file, functions, "fp16")
-    result = compare(CoreMLSession(directory, artifact, engine), proof, "evaluator (fp16)")
+    return _estimate(compare(CoreMLSession(directory, artifact, engine), proof, _ENGINE), engine)
+
+
+def estimate_encoder_fp16(directory: Path, artifact: EncoderArtifact, proof: EncoderProof) -> dict[str, Any]:
+    """As `estimate_fp16`, for an encoder; ``steps`` are its answers."""
+    engine = EvaluatorEngine(directory / artifact.file, [artifact.function or "main"], "fp16")
+    return _estimate(compare_outputs(CoreMLEncoderSession(directory, artifact, engine), proof, _ENGINE), engine)
+
+
+def _estimate(result: Verification, engine: EvaluatorEngine) -> dict[str, Any]:
     # The masks are made of a constant, which says nothing about the model.
     computed = {where: peak for where, peak in engine.peaks.items() if not where[1].startswith(CAUSAL_MASK)}
     ranked = sorted(computed.items(), key=lambda item: item[1].headroom)

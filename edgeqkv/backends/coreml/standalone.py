@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeqkv.artifact import Artifact, StateTensor
+from edgeqkv.artifact import Artifact, EncoderArtifact, Normalization, StateTensor, TensorSpec
 from edgeqkv.backends import Request
 from edgeqkv.backends.coreml.evaluator import Evaluator, Precision
 from edgeqkv.backends.coreml.forms import FORMS
@@ -20,11 +20,12 @@ from edgeqkv.variants import Variant
 __all__ = ["examine", "read_artifact"]
 
 _FACTS = {"form", "weights", "context", "chunk", "variant"}
+_ENCODER_FACTS = {"form", "weights", "batch", "variant"}
 
 _NUMPY = {"fp32": np.float32, "fp16": np.float16, "int32": np.int32}
 
 
-def read_artifact(path: Path) -> Artifact:
+def read_artifact(path: Path) -> Artifact | EncoderArtifact:
     """The description of a package that edgeqkv exported, from the package itself.
 
     Raises:
@@ -35,11 +36,36 @@ def read_artifact(path: Path) -> Artifact:
     facts = {
         key.removeprefix("edgeqkv."): value for key, value in package.metadata.items() if key.startswith("edgeqkv.")
     }
-    if not set(facts) >= _FACTS:
+    encoder = facts.get("kind") == "encoder"
+    if not set(facts) >= (_ENCODER_FACTS if encoder else _FACTS):
         raise UnsupportedError(
             f"{path} was not exported by edgeqkv, so there is nothing to compare it with: leave out --against to run "
             f"its functions and see whether their results are numbers"
         )
+    return _encoder(path, package, facts) if encoder else _decoder(path, package, facts)
+
+
+def _encoder(path: Path, package: Package, facts: dict[str, str]) -> EncoderArtifact:
+    function = package.function()
+    ((given,), (given_back,)) = (tuple(specs.values()) for specs in (function.inputs, function.outputs))
+    mean, std = (tuple(float(n) for n in facts[name].split(",")) if name in facts else () for name in ("mean", "std"))
+    return EncoderArtifact(
+        target="coreml",
+        form=facts["form"],
+        weights=facts["weights"],
+        batch=int(facts["batch"]),
+        file=path.name,
+        function=function.name,
+        input=TensorSpec(name=given.name, dtype="uint8" if given.image else given.dtype, shape=given.shape),
+        output=TensorSpec(name=given_back.name, dtype=given_back.dtype, shape=given_back.shape),
+        values=int(facts["values"]) if "values" in facts else None,
+        normalization=Normalization(mean=mean, std=std) if given.image else None,
+        versions={},
+        details={"variant": facts["variant"]},
+    )
+
+
+def _decoder(path: Path, package: Package, facts: dict[str, str]) -> Artifact:
     interface = FORMS[facts["form"]].interface
     request = Request(
         form=facts["form"],
@@ -107,7 +133,10 @@ def _examined(package: Package, function: Function) -> dict[str, Any]:
 
 def _results(package: Package, function: Function, precision: Precision) -> dict[str, npt.NDArray[Any]]:
     evaluator = Evaluator(package, function.name, precision)
-    zeros = {name: np.zeros(spec.shape, _NUMPY[spec.dtype]) for name, spec in function.inputs.items()}
+    zeros = {
+        name: np.zeros(spec.shape, np.uint8 if spec.image else _NUMPY[spec.dtype])
+        for name, spec in function.inputs.items()
+    }
     return evaluator.run(zeros, evaluator.new_state())
 
 

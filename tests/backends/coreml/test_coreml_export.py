@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import VARIANTS
 from coreml_packages import CHUNK, CONTEXT, DATA, Exported, export
 
 from edgeqkv.backends.coreml import BACKEND
@@ -16,7 +17,7 @@ from edgeqkv.backends.coreml.weight_file import Blob
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
 from edgeqkv.errors import ContextFull
 
-NAMES = sorted(path.stem for path in DATA.glob("*.pt"))
+NAMES = sorted(VARIANTS)
 MERGED = {"k_eq_v", "k_eq_v_gqa", "k_eq_v_mqa", "q_eq_k_eq_v"}
 OWN_FORMS = ["linear", "linear-onehot", "conv", "conv-slice"]
 RUNNER_FORMS = ["swift-transformers", "swift-transformers-1"]

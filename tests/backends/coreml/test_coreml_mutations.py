@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from coreml_packages import CHUNK, CONTEXT, Exported, export
 
+from edgeqkv.backends.coreml.engines import EvaluatorEngine
 from edgeqkv.backends.coreml.lints import check_saved_names, check_saved_states
 from edgeqkv.backends.coreml.package import Package
-from edgeqkv.backends.coreml.session import CoreMLSession, EvaluatorEngine
+from edgeqkv.backends.coreml.session import CoreMLSession
 from edgeqkv.backends.coreml.weight_file import Blob
 from edgeqkv.errors import BundleError, EdgeQKVError
 from edgeqkv.proof import Proof, compare
@@ -91,7 +92,7 @@ class _Shifted(EvaluatorEngine):
 
 @pytest.mark.parametrize("function", ["prefill", "decode"])
 def test_a_position_that_is_off_by_one(original: Exported, proof: Proof, function: str) -> None:
-    engine = _Shifted(original.package, original.artifact)
+    engine = _Shifted(original.package, ["prefill", "decode"])
     engine.mistaken = function
     result = compare(CoreMLSession(original.directory, original.artifact, engine), proof, "evaluator")
     assert not result.passed

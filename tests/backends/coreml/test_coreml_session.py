@@ -15,7 +15,7 @@ import torch
 from coreml_packages import CHUNK, CONTEXT, DATA, export
 
 import edgeqkv
-from edgeqkv.backends.coreml import BACKEND, session
+from edgeqkv.backends.coreml import BACKEND, engines
 from edgeqkv.backends.coreml.evaluator import Evaluator
 from edgeqkv.backends.coreml.fp16 import estimate_fp16
 from edgeqkv.checkpoints.synthetic import random_checkpoint
@@ -75,7 +75,7 @@ def test_core_ml_is_called_as_the_evaluator_is(monkeypatch: pytest.MonkeyPatch) 
 
     units = SimpleNamespace(ALL="ALL", CPU_AND_GPU="CPU_AND_GPU")
     stand_in = SimpleNamespace(models=SimpleNamespace(MLModel=MLModel), ComputeUnit=units)
-    monkeypatch.setattr(session, "import_coremltools", lambda _: stand_in)
+    monkeypatch.setattr(engines, "import_coremltools", lambda _: stand_in)
     opened = BACKEND.open(exported.directory, exported.artifact, "coreml")
     assert opened.precision == "fp16"
     got = np.stack([opened.feed(exported.tokens[:20]), opened.feed(exported.tokens[20:21])])

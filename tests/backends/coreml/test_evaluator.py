@@ -29,12 +29,14 @@ CAPACITY = 8
 TABLE = (np.arange(64, dtype=np.float16) / 7).reshape(16, 4)
 
 
-def save(path: Path, features: Mapping[str, Any], build: Build, **options: Any) -> Path:
+def save(path: Path, features: Mapping[str, Any], build: Build, images: tuple[Any, ...] = (), **options: Any) -> Path:
     """A package with one function, "main", whose body is what ``build`` makes of the inputs."""
     function = ct.converters.mil.mil.Function(dict(features), opset_version=ct.target.iOS18)
     with function:
         built = build(**function.inputs)
         function.set_outputs(list(built) if isinstance(built, tuple) else [built])
+    if images:
+        function.set_input_types(images)
     program = ct.converters.mil.mil.Program()
     program.add_function("main", function)
     with quietly():
@@ -623,10 +625,49 @@ def test_other_kinds_of_model_are_refused(product: Path, tmp_path: Path) -> None
         Evaluator(copy)
 
 
-def test_images_are_refused(product: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(product, tmp_path / "copy.mlpackage"))
-    edit(copy, lambda spec: spec.description.input[0].type.imageType.SetInParent())
-    with pytest.raises(UnsupportedError, match="'x' is a imageType"):
+@pytest.fixture(scope="module")
+def _colors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image of 2 × 4 pixels, its channels times 1, 2 and 3."""
+    path = tmp_path_factory.mktemp("packages") / "colors.mlpackage"
+    factors = np.array([1, 2, 3], np.float32).reshape(1, 3, 1, 1)
+    image = ct.ImageType("image", shape=(1, 3, 2, 4), color_layout=ct.colorlayout.RGB, channel_first=True)
+    return save(
+        path, {"image": tensor_input((1, 3, 2, 4), types.fp32)}, lambda image: mb.mul(x=image, y=factors), (image,)
+    )
+
+
+@pytest.fixture
+def colors(_colors: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(_colors, tmp_path / "copy.mlpackage"))
+
+
+def test_an_image_is_given_as_its_pixels(colors: Path) -> None:
+    evaluator = Evaluator(colors, precision="fp16")
+    assert str(evaluator.inputs["image"]) == "RGB image[1, 3, 2, 4]"
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 3, 2, 4)).astype(np.uint8)
+    (result,) = evaluator.run({"image": pixels}).values()
+    np.testing.assert_array_equal(result, pixels * np.array([1, 2, 3]).reshape(1, 3, 1, 1))
+    for wrong in (pixels.astype(np.float32), pixels[0], pixels.transpose(0, 1, 3, 2)):
+        with pytest.raises(InputError, match=r"'image' is RGB image\[1, 3, 2, 4\], to be given as pixels of uint8"):
+            evaluator.run({"image": wrong})
+
+
+def test_images_of_other_kinds_are_refused(colors: Path, product: Path, tmp_path: Path) -> None:
+    def image(spec: Any) -> Any:
+        return spec.description.input[0].type.imageType
+
+    edit(colors, lambda spec: setattr(image(spec), "width", 5))
+    with pytest.raises(BundleError, match=r"an image \[1, 3, 2, 5\], but the program takes fp32\[1, 3, 2, 4\]"):
+        Evaluator(colors)
+    edit(colors, lambda spec: image(spec).imageSizeRange.widthRange.SetInParent())
+    with pytest.raises(UnsupportedError, match="only inputs of one size"):
+        Evaluator(colors)
+    copy = Path(shutil.copytree(product, tmp_path / "product.mlpackage"))
+    edit(copy, lambda spec: image(spec).SetInParent())
+    with pytest.raises(UnsupportedError, match=r"'x' is an image .INVALID_COLOR_SPACE"):
+        Evaluator(copy)
+    edit(copy, lambda spec: spec.description.input[0].type.stringType.SetInParent())
+    with pytest.raises(UnsupportedError, match="'x' is a stringType; only tensors and images"):
         Evaluator(copy)
 
 

@@ -1,0 +1,475 @@
+"""Encoders as Core ML packages: every checkpoint in both forms, images, quantized weights, and what is refused."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import shutil
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from coreml_packages import DATA
+from PIL import Image
+from random_encoders import write_set_model, write_vit
+from typer.testing import CliRunner
+
+import edgeqkv
+from edgeqkv import InputError, UnsupportedError, quantize
+from edgeqkv.artifact import EncoderArtifact
+from edgeqkv.backends import EncoderRequest
+from edgeqkv.backends.coreml import BACKEND, engines
+from edgeqkv.backends.coreml.evaluator import Evaluator
+from edgeqkv.backends.coreml.fp16 import estimate_encoder_fp16
+from edgeqkv.backends.coreml.mil import ct
+from edgeqkv.backends.coreml.package import Function, Package
+from edgeqkv.backends.coreml.standalone import examine, read_artifact
+from edgeqkv.backends.coreml.weight_file import Blob
+from edgeqkv.backends.torch_encoder import encoder_outputs
+from edgeqkv.bundle import Bundle, proof_name
+from edgeqkv.cli import app
+from edgeqkv.encoder_proof import EncoderProof, compare_outputs
+from edgeqkv.model import EncoderModel
+from edgeqkv.progress import silent
+from edgeqkv.proof import TOLERANCES
+from edgeqkv.verify import make_encoder_proof, verify_package
+
+NAMES = sorted(path.stem for pattern in ("encoder_*.pt", "vit_*.pt") for path in DATA.glob(pattern))
+FORMS = ["linear", "conv"]
+Inputs = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A package on disk, and the model as it is stored in it."""
+
+    model: EncoderModel
+    directory: Path
+    artifact: EncoderArtifact
+
+    def run(self, inputs: Inputs, engine: str = "evaluator") -> npt.NDArray[np.float32]:
+        return BACKEND.open_encoder(self.directory, self.artifact, engine).run(inputs)
+
+    @property
+    def package(self) -> Path:
+        return self.directory / self.artifact.file
+
+    @property
+    def function(self) -> Function:
+        return Package(self.package).function()
+
+
+@cache
+def export(source: str | Path, form: str = "linear", weights: str = "fp16", batch: int = 1) -> Exported:
+    """The package of a checkpoint in tests/data, or of one at a path; the same one at every call."""
+    path = source if isinstance(source, Path) else DATA / f"{source}.pt"
+    model = quantize.apply_to_encoder(edgeqkv.load(path), weights)
+    directory = Path(tempfile.mkdtemp(prefix=f"{path.stem}-{form}-"))
+    atexit.register(shutil.rmtree, directory)
+    return Exported(
+        model, directory, BACKEND.export_encoder(model, directory, EncoderRequest(form, weights, batch), silent)
+    )
+
+
+def golden(name: str) -> tuple[Inputs, npt.NDArray[np.float32]]:
+    """Inputs ``[16, …]`` as a package takes them, in fp16 if they are no ids, and the original class's logits."""
+    with np.load(DATA / f"{name}.golden.npz") as file:
+        inputs, logits = file["input"], file["logits"]
+    return (inputs if inputs.dtype.kind == "i" else inputs.astype(np.float16).astype(np.float32)), logits
+
+
+def close(got: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]) -> bool:
+    """Apart by what another order of summation makes of float32; measured: 2e-6 of the scale."""
+    return bool(np.abs(got - reference).max() <= 1e-4 * max(1.0, float(np.abs(reference).max())))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_package_computes_what_the_checkpoint_does(name: str, form: str) -> None:
+    exported = export(name, form)
+    inputs, original = golden(name)
+    exact, rounded = exported.run(inputs), exported.run(inputs, "evaluator-fp16")
+    reference = encoder_outputs(exported.model, inputs)
+    assert close(exact, reference)
+    # Weights rounded to fp16 lie between them and the original. Measured: 1.3e-2, where queries, keys and values are
+    # all one projection and the scores are largest; 5e-3 and less where they are three.
+    assert np.abs(exact - original).max() <= 2e-2
+    # With every result rounded as well. Measured: up to 4e-3 of the scale.
+    assert 1e-4 < np.abs(rounded - reference).max() <= TOLERANCES["fp16"] * np.abs(reference).max()
+    assert (exact.argmax(-1) == original.argmax(-1)).all()
+    assert (rounded.argmax(-1) == original.argmax(-1)).all()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["encoder_reverse_q_eq_k_ne_v_2d", "vit_digits_q_ne_k_eq_v"])
+def test_a_batch(name: str, form: str) -> None:
+    """16 inputs in batches of 3: the last one is filled up."""
+    exported = export(name, form, batch=3)
+    inputs, _ = golden(name)
+    assert exported.artifact.input.shape == (3, *inputs.shape[1:])
+    assert close(exported.run(inputs), encoder_outputs(exported.model, inputs))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_set_of_vectors(tmp_path: Path, form: str) -> None:
+    exported = export(write_set_model(tmp_path / "set.pt"), form, batch=2)
+    assert exported.artifact.output.shape == (2, 10)
+    inputs = np.random.default_rng(0).standard_normal((3, 10, 512)).astype(np.float16).astype(np.float32)
+    assert close(exported.run(inputs), encoder_outputs(exported.model, inputs))
+    with pytest.raises(InputError, match=r"reaches 7e\+04, beyond fp16's largest number 65504"):
+        exported.run(np.full((1, 10, 512), 7e4, np.float32))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_image_that_divides_into_patches(tmp_path: Path, form: str) -> None:
+    exported = export(write_vit(tmp_path / "even.pt", task="vision-cifar10"), form, batch=2)
+    inputs = np.random.default_rng(0).standard_normal((3, 3, 12, 12)).astype(np.float16).astype(np.float32)
+    assert close(exported.run(inputs), encoder_outputs(exported.model, inputs))
+    assert not [op for op in exported.function.operations if op.type == "pad"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+@pytest.mark.parametrize("name", ["encoder_reverse_q_eq_k_eq_v_2d", "vit_digits_qvv3"])
+def test_quantized_weights_compute_what_their_codes_say(name: str, weights: str, form: str) -> None:
+    exported = export(name, form, weights)
+    inputs, _ = golden(name)
+    got, reference = exported.run(inputs), encoder_outputs(exported.model, inputs)
+    assert close(got, reference)
+    assert (got.argmax(-1) == reference.argmax(-1)).all()
+    kinds = Counter(op.type for op in exported.function.operations)
+    # The digits' patches have 9 columns, which no block divides.
+    linears = {linear for block in exported.model.network.trunk.blocks for linear in block.linears}
+    assert kinds["constexpr_blockwise_shift_scale"] == len(linears) + 1
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("name", "projections", "query_is_key", "key_is_value"),
+    [
+        ("encoder_reverse_qkv", 3, False, False),
+        ("encoder_reverse_q_eq_k_ne_v", 2, True, False),
+        ("encoder_reverse_q_ne_k_eq_v", 2, False, True),
+        ("encoder_reverse_qvv3", 2, False, True),
+        ("encoder_reverse_q_eq_k_eq_v", 1, True, True),
+        # Their queries are scaled.
+        ("encoder_reverse_q_eq_k_eq_v_2d", 1, False, True),
+        ("vit_digits_q_ne_k_eq_v", 2, False, True),
+    ],
+)
+def test_what_is_shared_is_computed_and_stored_once(
+    name: str, projections: int, query_is_key: bool, key_is_value: bool, form: str
+) -> None:
+    exported = export(name, form)
+    package = Package(exported.package)
+    assert list(package.functions) == ["main"]
+    function = package.function()
+    assert not function.states
+    kinds = Counter(op.type for op in function.operations)
+    layers = exported.model.config.layers
+    outside = 1 + name.startswith("vit")
+    assert kinds[{"linear": "linear", "conv": "conv"}[form]] == layers * (projections + 3) + outside
+    attentions = [op for op in function.operations if op.type == "scaled_dot_product_attention"]
+    assert len(attentions) == layers
+    for op in attentions:
+        assert (op.inputs["query"] == op.inputs["key"]) == query_is_key
+        assert (op.inputs["key"] == op.inputs["value"]) == key_is_value
+    assert all(len(declared.shape) <= 4 for op in function.operations for declared in op.outputs.values())
+    blobs = {op.constant.offset: op.constant for op in function.operations if isinstance(op.constant, Blob)}
+    stored = sum(blob.data.nbytes for blob in blobs.values() if blob.dtype.name == "fp16")
+    assert stored == exported.model.weight_bytes
+
+
+def test_a_wrong_number_in_any_weight_is_found(tmp_path: Path) -> None:
+    """In each, the sign of its largest number.
+
+    In a table of terms for scores, all signs: one pair's term counts for nothing where attention does not look, and in
+    layer 1 of the first model the largest is such a one.
+    """
+    for name, form in (("encoder_reverse_q_eq_k_eq_v_2d", "linear"), ("vit_digits_q_ne_k_eq_v", "conv")):
+        original = export(name, form)
+        shutil.copytree(original.directory, tmp_path / name)
+        copy = Exported(original.model, tmp_path / name, original.artifact)
+        proof = make_encoder_proof(copy.model, copy.artifact)
+        blobs = {op.name: op.constant for op in copy.function.operations if isinstance(op.constant, Blob)}
+        stored = np.memmap(next(copy.package.rglob("weight.bin")), np.uint8, mode="r+")
+        assert passes(copy, proof)
+        for weight, blob in blobs.items():
+            if blob.dtype.name != "fp16":
+                continue
+            start = int(stored[blob.offset + 16 : blob.offset + 24].view(np.uint64)[0])
+            largest = int(np.abs(blob.read()).reshape(-1).argmax())
+            wrong = range(blob.data.nbytes // 2) if "pos2d" in weight else [largest]
+            signs = [start + 2 * index + 1 for index in wrong]
+            stored[signs] ^= 0x80
+            stored.flush()
+            assert not passes(copy, proof), weight
+            stored[signs] ^= 0x80
+            stored.flush()
+        assert passes(copy, proof)
+
+
+def passes(exported: Exported, proof: EncoderProof) -> bool:
+    session = BACKEND.open_encoder(exported.directory, exported.artifact, "evaluator")
+    return compare_outputs(session, proof, "evaluator").passed
+
+
+# What the digits were normalized with is not in their file.
+TOLD = {"mean": [0.3], "std": [0.4]}
+
+
+@cache
+def image_bundle(form: str, color: bool) -> tuple[Bundle, EncoderModel]:
+    """Exported and verified, and the model as it is stored; of RGB images, or of grey ones, which have to be padded."""
+    folder = Path(tempfile.mkdtemp(prefix="images-"))
+    atexit.register(shutil.rmtree, folder)
+    path = write_vit(folder / "vit.pt", task="vision-cifar10") if color else DATA / "vit_digits_q_ne_k_eq_v.pt"
+    options: dict[str, Any] = {"form": form, "weights": "fp16", "image_input": True, **({} if color else TOLD)}
+    model = edgeqkv.load(path)
+    return edgeqkv.export(model, "coreml", out=folder / "out", **options), model.with_weights("fp16")
+
+
+def edit(exported: Exported, change: Any) -> None:
+    """Rewrite the program as ``change`` leaves the specification."""
+    file = next(exported.package.rglob("*.mlmodel"))
+    spec = ct.proto.Model_pb2.Model()
+    spec.ParseFromString(file.read_bytes())
+    change(spec)
+    file.write_bytes(spec.SerializeToString())
+
+
+def random_pixels(count: int, artifact: EncoderArtifact) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """Pixels, and what training made of them."""
+    told = artifact.normalization
+    assert told is not None
+    pixels = np.random.default_rng(0).integers(0, 256, (count, *artifact.input.shape[1:]))
+    mean, std = (np.array(values).reshape(1, -1, 1, 1) for values in (told.mean, told.std))
+    return pixels.astype(np.uint8), ((pixels / 255 - mean) / std).astype(np.float32)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("color", [True, False])
+def test_an_image_as_input(form: str, color: bool) -> None:
+    bundle, model = image_bundle(form, color)
+    card = bundle.encoder()
+    assert card.verification is not None
+    assert card.verification.passed
+    channels, size = (3, 12) if color else (1, 8)
+    given = Package(next(bundle.path.glob("*.mlpackage"))).function().inputs["image"]
+    assert (given.image, given.dtype) == ("RGB" if color else "GRAYSCALE", "fp32")
+    assert given.shape == card.artifact.input.shape == (1, channels, size, size)
+    assert card.artifact.input.dtype == "uint8"
+
+    pixels, inputs = random_pixels(3, card.artifact)
+    reference = encoder_outputs(model, inputs)
+    session = bundle.encoder_session()
+    assert close(session.run(inputs), reference)
+    evaluator = Evaluator(bundle.path / card.artifact.file)
+    assert close(np.concatenate([evaluator.run({"image": image[None]})["logits"] for image in pixels]), reference)
+    with pytest.raises(InputError, match=r"no image that was normalized.*and those of an image are 0 to 255"):
+        session.run(inputs + 4)
+
+
+def test_a_wrong_normalization_and_wrong_colors_are_found(tmp_path: Path) -> None:
+    original, model = image_bundle("linear", True)
+    shutil.copytree(original.path, tmp_path / "copy")
+    copy = Exported(model, tmp_path / "copy", original.encoder().artifact)
+    proof = EncoderProof.load(copy.directory / proof_name("coreml"))
+    assert passes(copy, proof)
+
+    def change(value: float) -> Any:
+        def scale_green(spec: Any) -> None:
+            operations = next(iter(spec.mlProgram.functions["main"].block_specializations.values())).operations
+            factors = next(op for op in operations if op.type == "mul").inputs["y"].arguments[0]
+            const = next(op for op in operations if op.outputs[0].name == factors.name)
+            floats = const.attributes["val"].immediateValue.tensor.floats.values
+            floats[1] *= value
+
+        return scale_green
+
+    edit(copy, change(1.01))
+    assert not passes(copy, proof)
+    edit(copy, change(1 / 1.01))
+    assert passes(copy, proof)
+
+    def blue_first(spec: Any) -> None:
+        image = spec.description.input[0].type.imageType
+        image.colorSpace = image.BGR
+
+    edit(copy, blue_first)
+    assert not passes(copy, proof)
+
+
+@pytest.mark.parametrize("color", [True, False])
+def test_core_ml_is_given_a_picture(monkeypatch: pytest.MonkeyPatch, color: bool) -> None:
+    """A stand-in for coremltools' MLModel, with its documented signature; no test of Core ML itself."""
+    bundle, model = image_bundle("conv", color)
+
+    class MLModel:
+        def __init__(self, model: str, compute_units: str, function_name: str | None = None) -> None:
+            assert (compute_units, function_name) == ("ALL", None)
+            self.evaluator = Evaluator(model, precision="fp16")
+
+        def make_state(self) -> Any:
+            return self.evaluator.new_state()
+
+        def predict(self, data: dict[str, Any], state: Any = None) -> dict[str, Any]:
+            picture = data["image"]
+            assert isinstance(picture, Image.Image)
+            assert picture.mode == ("RGB" if color else "L")
+            pixels = np.atleast_3d(np.asarray(picture)).transpose(2, 0, 1)[None]
+            return self.evaluator.run({"image": pixels}, state)
+
+    units = SimpleNamespace(ALL="ALL", CPU_AND_GPU="CPU_AND_GPU")
+    stand_in = SimpleNamespace(models=SimpleNamespace(MLModel=MLModel), ComputeUnit=units)
+    monkeypatch.setattr(engines, "import_coremltools", lambda _: stand_in)
+    artifact = bundle.encoder().artifact
+    _, inputs = random_pixels(2, artifact)
+    session = BACKEND.open_encoder(bundle.path, artifact, "coreml")
+    assert session.precision == "fp16"
+    reference = encoder_outputs(model, inputs)
+    assert np.abs(session.run(inputs) - reference).max() <= TOLERANCES["fp16"] * np.abs(reference).max()
+
+
+def test_images_that_no_package_takes(tmp_path: Path) -> None:
+    digits = edgeqkv.load(DATA / "vit_digits_qkv.pt")
+    out = tmp_path / "out"
+    with pytest.raises(UnsupportedError, match="one image a call, not 4: leave out --batch"):
+        edgeqkv.export(digits, "coreml", out=out, image_input=True, batch=4, **TOLD)
+    with pytest.raises(InputError, match="'vision-digits' were normalized is not known; give --mean and --std"):
+        edgeqkv.export(digits, "coreml", out=out, image_input=True)
+    tokens = edgeqkv.load(DATA / "encoder_reverse_qkv.pt")
+    with pytest.raises(InputError, match="takes tokens, not an image"):
+        edgeqkv.export(tokens, "coreml", out=out, image_input=True)
+    two = edgeqkv.load(write_vit(tmp_path / "two.pt", task="x", channels=2))
+    with pytest.raises(UnsupportedError, match=r"1 or 3 channels, and two\.pt takes 2"):
+        edgeqkv.export(two, "coreml", out=out, image_input=True, mean=[0.5, 0.5], std=[0.5, 0.5])
+    for model in (digits, tokens):  # asked of the backend itself
+        with pytest.raises(InputError, match="normalized is not known, or it takes none"):
+            BACKEND.export_encoder(model, tmp_path, EncoderRequest("linear", "fp16", 1, image=True), silent)
+
+
+def test_what_else_is_refused(tmp_path: Path) -> None:
+    model = edgeqkv.load(DATA / "encoder_reverse_q_eq_k_eq_v_2d.pt")
+    out = tmp_path / "out"
+    with pytest.raises(UnsupportedError, match="fp32"):
+        edgeqkv.export(model, "coreml", out=out, weights="fp32")
+    with pytest.raises(UnsupportedError, match="linear, conv"):
+        edgeqkv.export(model, "coreml", out=out, form="linear-onehot")
+    with pytest.raises(UnsupportedError, match="no engine 'ane'"):
+        export("encoder_reverse_qkv").run(golden("encoder_reverse_qkv")[0], "ane")
+
+    wide = write_vit(tmp_path / "wide.pt", task="x", classes=16385)
+    with pytest.raises(UnsupportedError, match=r"'head\.weight' is 16385.*--form linear"):
+        export(wide, "conv")
+    assert export(wide, "linear").artifact.output.shape == (1, 16385)
+
+    loud = torch.load(DATA / "encoder_reverse_q_eq_k_eq_v_2d.pt", weights_only=True)
+    loud["model_state_dict"]["blocks.0.attn.pos_w"] += 1e5
+    loud["model_state_dict"]["blocks.0.attn.pos2d"] *= 0
+    torch.save(loud, tmp_path / "loud.pt")
+    with pytest.raises(UnsupportedError, match=r"the 2-D position term scales scores by .*beyond fp16's largest"):
+        export(tmp_path / "loud.pt")
+
+
+def test_a_score_scale_of_one_fp16_number_needs_no_second(tmp_path: Path) -> None:
+    """Otherwise two numbers make it up, so that rounding does not bend the scores."""
+    checkpoint = torch.load(DATA / "encoder_reverse_q_eq_k_eq_v_2d.pt", weights_only=True)
+    weights = checkpoint["model_state_dict"]
+    for layer in range(2):
+        weights[f"blocks.{layer}.attn.pos_w"] *= 0
+        weights[f"blocks.{layer}.attn.pos_w"][0] = 0.75
+    torch.save(checkpoint, tmp_path / "even.pt")
+    for source, factors in (("encoder_reverse_q_eq_k_eq_v_2d", 2), (tmp_path / "even.pt", 1)):
+        kinds = Counter(op.type for op in export(source).function.operations)
+        assert kinds["mul"] == 2 * factors
+
+
+def test_few_tokens_are_warned_of_for_the_neural_engine(tmp_path: Path) -> None:
+    told: list[str] = []
+    model = edgeqkv.load(DATA / "encoder_reverse_qkv.pt").with_weights("fp16")
+    request = EncoderRequest("conv", "fp16", 1)
+    artifact = BACKEND.export_encoder(model, tmp_path, request, lambda stage, _: told.append(stage))
+    (warning,) = artifact.details["warnings"]
+    assert "16 tokens, and the Neural Engine pads them to 32: activations take 2.0 ×" in warning
+    assert f"warning: {warning}" in told
+    assert export("encoder_reverse_qkv", "linear").artifact.details["warnings"] == []
+
+
+def test_a_package_says_what_it_is() -> None:
+    tokens = export("encoder_reverse_q_ne_k_eq_v").package
+    facts = Package(tokens).metadata
+    assert "q-k=v encoder" in facts["description"]
+    assert {key: facts[f"edgeqkv.{key}"] for key in ("kind", "variant", "form", "weights", "batch", "values")} == {
+        "kind": "encoder",
+        "variant": "q-k=v",
+        "form": "linear",
+        "weights": "fp16",
+        "batch": "1",
+        "values": "10",
+    }
+
+
+def test_a_package_alone(tmp_path: Path) -> None:
+    """Without its bundle: described from what it says itself, run, and proven against the original."""
+    bundle, model = image_bundle("linear", True)
+    moved = tmp_path / "renamed.mlpackage"
+    shutil.copytree(bundle.path / "model.mlpackage", moved)
+    described, exported = read_artifact(moved), bundle.encoder().artifact
+    same = {"file": exported.file, "versions": exported.versions, "details": exported.details}
+    assert described.model_copy(update=same) == exported
+    (found,) = examine(moved).values()
+    assert found["finite"]
+    assert found["inputs"] == {"image": "RGB image[1, 3, 12, 12]"}
+
+    original = edgeqkv.load(model.source.path)
+    assert verify_package(moved, original).passed
+    with pytest.raises(InputError, match=r"qkv\.pt is qkv"):
+        verify_package(moved, edgeqkv.load(DATA / "vit_digits_qkv.pt"))
+    with pytest.raises(InputError, match="is a language model"):
+        verify_package(moved, edgeqkv.load(DATA / "k_eq_v.pt"))
+
+
+def test_what_fp16_arithmetic_costs() -> None:
+    bundle, _ = image_bundle("linear", True)
+    proof = EncoderProof.load(bundle.path / proof_name("coreml"))
+    estimate = estimate_encoder_fp16(bundle.path, bundle.encoder().artifact, proof)
+    assert 1e-4 < estimate["max_abs_error"] <= TOLERANCES["fp16"] * estimate["scale"]
+    assert estimate["argmax_equal"] == estimate["steps"] == 4
+    assert estimate["overflowed"] == []
+    # Its own input apart, which is no fp16: what is largest are the scaled pixels or the scores' side.
+    assert all(place["headroom"] > 10 for place in estimate["narrowest"])
+
+
+def test_on_the_command_line(tmp_path: Path) -> None:
+    """An image file through a package that takes images, and through one that takes pixels: the same answer."""
+    path = DATA / "vit_digits_q_ne_k_eq_v.pt"
+    inputs, _ = golden(path.stem)
+    grey = np.asarray((inputs[0, 0] - inputs[0].min()) / np.ptp(inputs[0]) * 255, np.uint8)
+    Image.fromarray(grey).save(tmp_path / "digit.png")
+    told = [text for name, values in TOLD.items() for text in (f"--{name}", str(values[0]))]
+    out = tmp_path / "pixels"
+    edgeqkv_command("export", path, "--target", "coreml", "--out", out, *told, "--form", "conv", "--no-verify")
+    answers = []
+    for bundle in (image_bundle("linear", False)[0].path, out):
+        answer = json.loads(edgeqkv_command("run", bundle, "--input", tmp_path / "digit.png", "--json"))
+        answers.append(answer["answers"][0]["classes"])
+    assert [each["class"] for each in answers[0]] == [each["class"] for each in answers[1]]
+    # int8 weights against fp16.
+    assert answers[0][0]["probability"] == pytest.approx(answers[1][0]["probability"], abs=1e-2)
+    verified = edgeqkv_command("verify", out / "model.mlpackage", "--against", path)
+    assert "verified: yes: 4 inputs" in verified
+
+
+def edgeqkv_command(*arguments: object) -> str:
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert done.exit_code == 0, done.output
+    return done.stdout
