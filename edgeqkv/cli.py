@@ -102,6 +102,15 @@ def export(
     calibrate: Annotated[
         Path | None, typer.Option("--calibrate", metavar="TEXT", help="Text on which to calibrate the quantization.")
     ] = None,
+    tune: Annotated[
+        int | None,
+        typer.Option(
+            "--tune",
+            metavar="STEPS",
+            help="Steps of tuning after --calibrate. Default: 300 for int4 of at most 10 M parameters (a minute or two "
+            "for 1 M, a quarter of an hour for 10 M), else 0.",
+        ),
+    ] = None,
     text: Annotated[
         Path | None, typer.Option("--text", metavar="TEXT", help="Text on which to measure the perplexity.")
     ] = None,
@@ -140,6 +149,7 @@ def export(
             tokenizer=tokenizer,
             head=keep_head,
             calibrate=calibrate,
+            tune=tune,
             text=text,
             max_degradation=max_degradation / 100,
             devices=device or (),

@@ -35,12 +35,11 @@ from edgeqkv.quantize.state import with_state
 from edgeqkv.tokenizer import Tokenizer, read_text
 from edgeqkv.variants import Variant
 from edgeqkv.verify import make_proof, verify_artifact
-from edgeqkv.weights import PRECISIONS
 
 __all__ = ["check_variant", "export"]
 
 _DEFAULT_CHUNK = 128
-_CALIBRATION_LENGTH, _CALIBRATION_SEQUENCES = 512, 128
+_CALIBRATION_LENGTH, _CALIBRATION_SEQUENCES = 512, 2048
 
 
 def export(
@@ -57,6 +56,7 @@ def export(
     tokenizer: str | Path | None = None,
     head: str | None = None,
     calibrate: str | Path | None = None,
+    tune: int | None = None,
     text: str | Path | None = None,
     max_degradation: float = 0.03,
     devices: Sequence[str] = (),
@@ -80,6 +80,7 @@ def export(
         tokenizer: a ``tokenizer.json`` to put into the bundle.
         head: precision of the token table and the head, if it is to differ from ``weights``.
         calibrate: a text file on which to calibrate the quantization; without one it rounds to nearest.
+        tune: steps of tuning after the calibration; `quantize.tuning_steps` if not given.
         text: a text file on which to measure the perplexity of every artifact and of the model.
         max_degradation: how much higher an artifact's perplexity may be, as a part of the model's.
         devices: names of devices to put a memory budget into the bundle for (`edgeqkv.budget`).
@@ -108,13 +109,14 @@ def export(
         name: _request(backend(name), context, chunk, form=form, weights=weights, state=state, words=words)
         for name in names
     }
+    recipes = {
+        weights: _recipe(model, weights, head, calibration, tune)
+        for weights in dict.fromkeys(request.weights for request in requests.values())
+    }
     with staged(Path(out), overwrite=overwrite) as staging:
         report("checking the weights", None)
         model.check_finite()
-        quantized = {
-            weights: quantize.apply(shortened, quantize.Recipe(weights, head, calibration), report)
-            for weights in dict.fromkeys(request.weights for request in requests.values())
-        }
+        quantized = {weights: quantize.apply(shortened, recipe, report) for weights, recipe in recipes.items()}
         stored = {
             name: with_state(quantized[request.weights], request.state, calibration, report)
             for name, request in requests.items()
@@ -129,7 +131,7 @@ def export(
         targets = {
             name: TargetCard(
                 artifact=artifact,
-                quantization=_quantization(artifact, head, calibrate),
+                quantization=_quantization(recipes[artifact.weights], calibrate),
                 verification=results[name],
                 quality=measured.get(name),
             )
@@ -232,13 +234,27 @@ def _calibration(text: str | Path | None, words: Tokenizer | None, context: int)
     return np.stack([np.array(ids[start : start + length]) for start in starts])
 
 
-def _quantization(artifact: Artifact, head: str | None, calibrate: str | Path | None) -> QuantizationCard | None:
-    if artifact.weights in PRECISIONS and head in (None, artifact.weights):
+def _recipe(
+    model: Model, weights: str, head: str | None, calibration: npt.NDArray[np.int64] | None, tune: int | None
+) -> quantize.Recipe:
+    if tune is not None and tune < 0:
+        raise InputError(f"{tune} steps of tuning are impossible; choose 0 for none, or more")
+    if calibration is None:
+        if tune:
+            raise InputError("tuning needs a text; give one with --calibrate")
+        return quantize.Recipe(weights, head)
+    steps = quantize.tuning_steps(model, weights) if tune is None else tune
+    return quantize.Recipe(weights, head, calibration, steps)
+
+
+def _quantization(recipe: quantize.Recipe, calibrate: str | Path | None) -> QuantizationCard | None:
+    if not recipe.quantizes:
         return None
     return QuantizationCard(
-        weights=artifact.weights,
-        head=head or artifact.weights,
-        method="nearest" if calibrate is None else "gptq",
+        weights=recipe.weights,
+        head=recipe.head or recipe.weights,
+        method=recipe.method,
+        tuning=recipe.tuning,
         calibration=None if calibrate is None else Path(calibrate).name,
     )
 

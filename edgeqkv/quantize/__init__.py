@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["SCHEMES", "Recipe", "apply", "matrices"]
+__all__ = ["SCHEMES", "Recipe", "apply", "matrices", "tuning_steps"]
 
 SCHEMES: Final = {
     "int8": Scheme("int8", bits=8, block=128),
@@ -33,6 +33,8 @@ SCHEMES: Final = {
 """Block sizes are the runtimes' common ground: ONNX Runtime's MatMulNBits and Core ML's blockwise scales take both."""
 
 _SMALLEST_BLOCK = 16  # of MatMulNBits
+
+_TUNING_STEPS, _MOST_TUNED_PARAMETERS = 300, 10_000_000
 
 _REST = "fp16"  # what a scheme leaves alone
 
@@ -45,11 +47,34 @@ class Recipe:
         weights: ``fp32``, ``fp16`` or a key of `SCHEMES`.
         head: the precision of the token table and the head, if it is to differ.
         calibration: token ids ``[sequences, length]`` on which to calibrate; None: round to nearest.
+        tuning: steps of tuning after the calibration (`edgeqkv.quantize.tuned`).
     """
 
     weights: str
     head: str | None = None
     calibration: npt.NDArray[np.int64] | None = None
+    tuning: int = 0
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether it asks for integers, or for two precisions."""
+        return self.weights not in PRECISIONS or self.head not in (None, self.weights)
+
+    @property
+    def method(self) -> str:
+        """How it is done, for the record."""
+        if self.calibration is None:
+            return "nearest"
+        return "gptq+tuned" if self.tuning else "gptq"
+
+
+def tuning_steps(model: Model, weights: str) -> int:
+    """How many steps of tuning pay off without being asked for.
+
+    None at 8 bits, where calibration leaves nothing to gain, and none where they would take long: at the most
+    parameters that are tuned so, a quarter of an hour on one core.
+    """
+    return _TUNING_STEPS if weights == "int4" and model.parameters <= _MOST_TUNED_PARAMETERS else 0
 
 
 def apply(model: Model, recipe: Recipe, report: Report = silent) -> Model:
@@ -62,13 +87,18 @@ def apply(model: Model, recipe: Recipe, report: Report = silent) -> Model:
         if precision not in PRECISIONS and precision not in SCHEMES:
             known = ", ".join((*PRECISIONS, *SCHEMES))
             raise UnsupportedError(f"weights '{precision}' are unknown; edgeqkv knows {known}")
-    if recipe.weights in PRECISIONS and recipe.head in (None, recipe.weights):
+    if not recipe.quantizes:
         return model.with_weights(recipe.weights)
     plan = _plan(model, recipe)
     if recipe.calibration is not None:
         from edgeqkv.quantize.calibrated import calibrate
 
-        return calibrate(model, plan, recipe.calibration, report)
+        calibrated = calibrate(model, plan, recipe.calibration, report)
+        if not recipe.tuning:
+            return calibrated
+        from edgeqkv.quantize.tuned import tune
+
+        return tune(model, calibrated, recipe.calibration, recipe.tuning, report)
     done = 0
 
     def change(weight: Weight) -> Weight:

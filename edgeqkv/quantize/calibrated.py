@@ -12,15 +12,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 
-from edgeqkv.backends.torch import TorchOps, attend
 from edgeqkv.model import Model
 from edgeqkv.models.decoder import decode
 from edgeqkv.models.layers import Linear
-from edgeqkv.ops import Heads
 from edgeqkv.progress import Report
 from edgeqkv.quantize.nearest import nearest, quantized, round_to, scales_of
+from edgeqkv.quantize.stacked import StackedOps
 from edgeqkv.weights import QuantizedWeight, Scheme, Weight
 
 __all__ = ["calibrate", "gptq"]
@@ -32,6 +30,9 @@ Tensor = torch.Tensor
 # moments are well known, and more damping only brings the result closer to rounding.
 _DAMPING = 0.001
 
+# Of up to 512 tokens each: tens of thousands of samples, whose activations are in memory at the same time.
+_MOST_SEQUENCES = 128
+
 # A block's scale is searched below the one that fits its largest value: clipping that one can round the rest better.
 _SHRINK = torch.linspace(0.7, 1.0, 13)
 
@@ -40,16 +41,18 @@ _SHRINK = torch.linspace(0.7, 1.0, 13)
 _EMBEDDING_SHARE = 0.1
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def calibrate(model: Model, plan: dict[Weight, Scheme | str], tokens: npt.NDArray[np.int64], report: Report) -> Model:
     """Quantize a model with GPTQ.
 
     Args:
         model: the original.
         plan: what becomes of each weight: a scheme, or a floating-point precision.
-        tokens: calibration text, ``[sequences, length]`` token ids.
+        tokens: calibration text, ``[sequences, length]`` token ids; some of them, spread over it, are enough.
         report: told of the progress.
     """
+    spread = np.linspace(0, len(tokens) - 1, min(len(tokens), _MOST_SEQUENCES)).astype(np.int64)
+    tokens = tokens[spread]
     ids = torch.from_numpy(tokens.reshape(-1))
     done = _tables(model, plan, _final_states(model, ids, tokens.shape, report))
     ops = _CalibratingOps(plan, done, tokens.shape, report)
@@ -84,8 +87,8 @@ def _tables(model: Model, plan: dict[Weight, Scheme | str], x: Tensor) -> dict[W
     return {head: gptq(head, torch.cat([x, strength * torch.eye(x.shape[1])]), scheme)}
 
 
-class _CalibratingOps(TorchOps):
-    """Computes many sequences at once, stacked to ``[sequences · length, C]``, and quantizes what it meets."""
+class _CalibratingOps(StackedOps):
+    """Quantizes what it meets, and goes on with that."""
 
     def __init__(
         self,
@@ -94,7 +97,7 @@ class _CalibratingOps(TorchOps):
         shape: tuple[int, ...],
         report: Report,
     ) -> None:
-        self.sequences, self.length = shape
+        super().__init__(shape)
         self.plan = plan
         self.done = done
         self.report = report
@@ -102,28 +105,12 @@ class _CalibratingOps(TorchOps):
     def values(self, weight: Weight) -> Tensor:
         return self.done[weight].values() if weight in self.done else super().values(weight)
 
-    def embed(self, tokens: Tensor, token_table: Weight, position_table: Weight) -> Tensor:
-        positions = torch.arange(self.length).repeat(self.sequences)
-        return F.embedding(tokens, self.values(token_table)) + self.values(position_table)[positions]
-
     def linear(self, x: Tensor, linear: Linear) -> Tensor:
         self._quantize(linear.weight, x)
         return super().linear(x, linear)
 
     def logits(self, x: Tensor, table: Weight) -> Tensor:
         return x  # nobody asks for the logits of the calibration text
-
-    def last(self, x: Tensor) -> Tensor:
-        return x
-
-    def attention(self, layer: int, q: Tensor, k: Tensor, v: Tensor, heads: Heads) -> Tensor:
-        by_sequence = [t.view(self.sequences, self.length, -1) for t in (q, k, v)]
-        return torch.cat(
-            [
-                attend(q, k.view(-1, heads.kv, heads.dim), v.view(-1, heads.kv, heads.dim), heads)
-                for q, k, v in zip(*by_sequence, strict=True)
-            ]
-        )
 
     def _quantize(self, weight: Weight, x: Tensor) -> None:
         scheme = self.plan.get(weight)
