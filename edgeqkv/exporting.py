@@ -118,7 +118,7 @@ def export(
         model.check_finite()
         quantized = {weights: quantize.apply(shortened, recipe, report) for weights, recipe in recipes.items()}
         stored = {
-            name: with_state(quantized[request.weights], request.state, calibration, report)
+            name: with_state(backend(name).stores(quantized[request.weights]), request.state, calibration, report)
             for name, request in requests.items()
         }
         artifacts = {

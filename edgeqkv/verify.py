@@ -100,7 +100,8 @@ def _verify_against(
         from edgeqkv import quantize
         from edgeqkv.state_scales import StateScales
     original.check_finite()
-    stored = quantize.apply(original.with_context(artifact.context), quantize.Recipe(artifact.weights, head))
+    quantized = quantize.apply(original.with_context(artifact.context), quantize.Recipe(artifact.weights, head))
+    stored = backend(artifact.target).stores(quantized)
     if scales := artifact.details.get("state_scales"):
         stored = dataclasses.replace(stored, state_scales=StateScales(scales))
     return verify_artifact(directory, artifact, make_proof(stored, artifact.context, artifact.chunk), engine)

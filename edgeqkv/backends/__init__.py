@@ -75,11 +75,18 @@ class Backend(Protocol):
     engines: tuple[str, ...]
     proof_engine: str
 
+    def stores(self, model: Model) -> Model:
+        """The model with the numbers that an export of it stores: the same one, unless the runtime cannot take them.
+
+        Raises:
+            UnsupportedError: there is nothing near them that it could take.
+        """
+
     def export(self, model: Model, directory: Path, request: Request, report: Report) -> Artifact:
         """Write the model into ``directory`` and describe what was written.
 
         ``model`` has the context and the weights that the request asks for (`Model.with_context`,
-        `edgeqkv.quantize.apply`).
+        `edgeqkv.quantize.apply`, `Backend.stores`).
         """
 
     def open(self, directory: Path, artifact: Artifact, engine: str) -> Session:

@@ -47,6 +47,9 @@ class CoreMLBackend:
     engines = (*(("coreml",) if sys.platform == "darwin" else ()), "evaluator", "evaluator-fp16")
     proof_engine = "evaluator"
 
+    def stores(self, model: Model) -> Model:
+        return model
+
     def export(self, model: Model, directory: Path, request: Request, report: Report) -> Artifact:
         with needed_for("exporting to Core ML"):
             from edgeqkv.backends.coreml.export import export

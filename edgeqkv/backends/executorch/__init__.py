@@ -42,6 +42,16 @@ class ExecuTorchBackend:
     engines = ("executorch",)
     proof_engine = "executorch"
 
+    def stores(self, model: Model) -> Model:
+        """The model with its quantized matrices in schemes that XNNPACK has: it takes int8 a row at a time.
+
+        Raises:
+            UnsupportedError: an int4 matrix has blocks that XNNPACK does not take.
+        """
+        from edgeqkv.backends.executorch.fitting import fitted
+
+        return fitted(model)
+
     def export(self, model: Model, directory: Path, request: Request, report: Report) -> Artifact:
         """Write ``model.pte`` into ``directory``."""
         with needed_for("exporting to ExecuTorch"):

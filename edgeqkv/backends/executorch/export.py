@@ -11,7 +11,6 @@ from edgeqkv.artifact import Artifact, Graph, StateTensor, TensorSpec
 from edgeqkv.backends import Request
 from edgeqkv.backends.executorch.module import DecoderModule, state_of
 from edgeqkv.backends.executorch.program import MemoryPlan, ProgramFile
-from edgeqkv.backends.executorch.quantized import as_the_runtime_takes_it
 from edgeqkv.backends.executorch.quiet import third_party_notices_silenced
 from edgeqkv.extras import installed_version
 from edgeqkv.model import Model
@@ -31,7 +30,6 @@ _PACKAGES = ("torch", "executorch", "torchao")
 
 def export(model: Model, directory: Path, request: Request, report: Report) -> Artifact:
     """Write ``model.pte`` into ``directory`` and describe it."""
-    model = as_the_runtime_takes_it(model)
     module = DecoderModule(model, request).eval()
     lengths = _methods(request)
     with third_party_notices_silenced(), torch.no_grad():

@@ -36,6 +36,9 @@ class OnnxBackend:
     engines = ("onnxruntime", "exact")
     proof_engine = "exact"
 
+    def stores(self, model: Model) -> Model:
+        return model
+
     def export(self, model: Model, directory: Path, request: Request, report: Report) -> Artifact:
         with needed_for("exporting to ONNX"):
             from edgeqkv.backends.onnx.export import export
