@@ -79,7 +79,9 @@ def export(
             "--weights", help="Precision of the stored weights: int4, int8, fp16, fp32. Default: the target's."
         ),
     ] = None,
-    state: Annotated[str | None, typer.Option("--state", help="Precision of the KV state: fp32, fp16.")] = None,
+    state: Annotated[
+        str | None, typer.Option("--state", help="Precision of the KV state: fp32, fp16, int8. Default: the target's.")
+    ] = None,
     context: Annotated[
         int | None,
         typer.Option("--context", help="Tokens the state has room for. Default: the model's positions."),

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edgeqkv import quantize
 from edgeqkv.artifact import Artifact
-from edgeqkv.backends import Backend, Request, backend
+from edgeqkv.backends import TARGETS, Backend, Request, backend
 from edgeqkv.budget.judging import device_names, write_report
 from edgeqkv.bundle import (
     TOKENIZER,
@@ -170,8 +170,8 @@ def _request(
 ) -> Request:
     if chunk is not None and not 1 <= chunk <= context:
         raise InputError(f"a chunk of {chunk} is impossible with a context of {context}; choose 1 to {context}")
-    chosen_form = _choice(target, "form", form, tuple(target.forms))
-    chosen_state = _choice(target, "state", state, target.states)
+    chosen_form = _choice(target, "form", form)
+    chosen_state = _choice(target, "state", state)
     able = target.state_forms.get(chosen_state, (chosen_form,))
     if chosen_form not in able:
         raise UnsupportedError(
@@ -180,7 +180,7 @@ def _request(
         )
     return Request(
         form=chosen_form,
-        weights=_choice(target, "weights", weights, target.weights),
+        weights=_choice(target, "weights", weights),
         state=chosen_state,
         context=context,
         chunk=min(_DEFAULT_CHUNK, context) if chunk is None else chunk,
@@ -189,11 +189,18 @@ def _request(
     )
 
 
-def _choice(target: Backend, what: str, asked: str | None, offered: tuple[str, ...]) -> str:
+_OFFERS = {"form": "forms", "weights": "weights", "state": "states"}
+
+
+def _choice(target: Backend, what: str, asked: str | None) -> str:
+    """What was asked for, or the target's default."""
+    offered: tuple[str, ...] = tuple(getattr(target, _OFFERS[what]))
     if asked is None:
         return offered[0]
     if asked not in offered:
-        raise UnsupportedError(f"{target.title} cannot do {what} '{asked}'; it can do {', '.join(offered)}")
+        told = f"{target.title} cannot do {what} '{asked}'; it can do {', '.join(offered)}"
+        able = [name for name in TARGETS if asked in getattr(backend(name), _OFFERS[what])]
+        raise UnsupportedError(f"{told}. For {what} '{asked}': --target {' or '.join(able)}" if able else told)
     return asked
 
 

@@ -300,7 +300,11 @@ def _activations(plan: Plan, tokens: int) -> tuple[int, str, bool]:
     dims = plan.dimensions
     if plan.target == "executorch":
         size = 3 * tokens * dims.intermediate_size * 4
-        return size, f"3 × {tokens} tokens × {count(dims.intermediate_size)} × 4 bytes (plan and XNNPACK)", False
+        formula = f"3 × {tokens} tokens × {count(dims.intermediate_size)} × 4 bytes (plan and XNNPACK)"
+        if plan.state == "int8":
+            widened = dims.tensors * dims.kv_heads * plan.context * dims.head_dim * (ELEMENT_BYTES["int8"] + 4)
+            return size + widened, f"{formula}, and a layer's state, cut to what is filled and widened", False
+        return size, formula, False
     element = 2 if plan.target == "coreml" else 4
     scores = 2 * dims.heads * tokens * plan.context * element
     read = dims.tensors * dims.kv_heads * plan.context * dims.head_dim * element

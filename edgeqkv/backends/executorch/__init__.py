@@ -37,7 +37,7 @@ class ExecuTorchBackend:
         }
     )
     weights = ("int4", "int8", "fp32", "fp16")
-    states = ("fp32", "fp16")
+    states = ("fp32", "fp16", "int8")
     state_forms: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     engines = ("executorch",)
     proof_engine = "executorch"

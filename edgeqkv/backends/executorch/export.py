@@ -44,7 +44,7 @@ def export(model: Model, directory: Path, request: Request, report: Report) -> A
         write(program, directory / FILE)
     saved = store_once(directory / FILE)
     file = ProgramFile(directory / FILE)
-    return _describe(model, request, lengths, file, {"delegation": delegation, "shared_bytes": saved})
+    return _describe(model, request, lengths, file, {"delegation": delegation, "shared_bytes": saved, **_scales(model)})
 
 
 def _methods(request: Request) -> dict[str, int]:
@@ -136,6 +136,10 @@ def _describe(
             "planned_memory": {name: sum(plan.arenas.values()) for name, plan in plans.items()},
         },
     )
+
+
+def _scales(model: Model) -> dict[str, dict[str, float]]:
+    return {} if model.state_scales is None else {"state_scales": dict(model.state_scales.of)}
 
 
 def planned_memory(plans: dict[str, MemoryPlan]) -> int:

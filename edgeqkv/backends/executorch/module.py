@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self, cast
+from typing import Any, Final, Self, cast
 
 import torch
 from torch import nn
@@ -16,6 +16,9 @@ from edgeqkv.models.layers import Attention
 from edgeqkv.weights import PRECISIONS, QuantizedWeight, Weight
 
 __all__ = ["DecoderModule", "state_name", "state_of"]
+
+
+_STATES: Final = {**PRECISIONS, "int8": torch.int8}
 
 
 def state_name(layer: int, role: str) -> str:
@@ -40,6 +43,7 @@ class DecoderModule(nn.Module):
     def __init__(self, model: Model, request: Request) -> None:
         super().__init__()
         self.network = model.network
+        self.state_scales = model.state_scales
         self.context = request.context
         self.interpreter = OPS[request.form]
         self.weights: dict[str, Weight] = {}
@@ -58,7 +62,7 @@ class DecoderModule(nn.Module):
         for layer, block in enumerate(model.network.blocks):
             for role in _roles(block.attention):
                 heads = block.attention.heads
-                state = torch.zeros(1, request.context, heads.kv, heads.dim, dtype=PRECISIONS[request.state])
+                state = torch.zeros(1, request.context, heads.kv, heads.dim, dtype=_STATES[request.state])
                 self.register_buffer(state_name(layer, role), state)
 
     def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor) -> torch.Tensor:
@@ -66,7 +70,7 @@ class DecoderModule(nn.Module):
         promise(position >= 0)
         promise(position < self.context)
         promise(position + tokens.shape[1] <= self.context)
-        ops = self.interpreter(position, self._parameter_of, self._state_of)
+        ops = self.interpreter(position, self._parameter_of, self._state_of, self.state_scales)
         return decode(ops, self.network, tokens[0])
 
     def _parameter_of(self, weight: Weight, part: str) -> torch.Tensor:

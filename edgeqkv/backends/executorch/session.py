@@ -60,7 +60,8 @@ class ExecuTorchSession(Session):
 def _precision(artifact: Artifact) -> str:
     if artifact.weights in SCHEMES:
         return "int8-activations"
-    return "fp16" if "fp16" in (artifact.weights, artifact.state) else "fp32"
+    used = (artifact.state, artifact.weights)
+    return next((each for each in ("int8", "fp16") if each in used), "fp32")
 
 
 def _call(method: Any, ids: npt.NDArray[np.int64], position: int) -> npt.NDArray[np.float32]:
