@@ -76,7 +76,8 @@ def export(
     weights: Annotated[
         str | None,
         typer.Option(
-            "--weights", help="Precision of the stored weights: int4, int8, fp16, fp32. Default: the target's."
+            "--weights",
+            help="Precision of the stored weights: int4, int8, fp16, fp32, or lut4 (coreml). Default: the target's.",
         ),
     ] = None,
     state: Annotated[

@@ -99,6 +99,8 @@ def export(
         raise UnsupportedError("no target was given")
     check_variant(model, variant)
     devices = device_names(devices, own_devices)
+    for name in names:
+        _choice(backend(name), "weights", head)
     words = Tokenizer(Path(tokenizer)) if tokenizer is not None else None
     if words is not None:
         words.check_fits(model.config.vocab_size)

@@ -65,7 +65,7 @@ def verify(
             f"not the model that was exported to {bundle.path} ({exported.variant}, {exported.config['layers']} "
             f"layers, {exported.config['hidden_size']} channels)"
         )
-    if how is not None and how.method != "nearest":
+    if how is not None and how.calibration is not None:
         raise InputError(
             f"{bundle.path} was calibrated on {how.calibration}, so the checkpoint alone does not say what its weights "
             f"must be: leave out --against to use the bundle's own proof"

@@ -137,19 +137,22 @@ class Dimensions:
 
 @dataclass(frozen=True)
 class Storage:
-    """How a precision stores a matrix: bytes a number, and what of them are a block's scales."""
+    """How a precision stores a matrix: bytes of a number's code, and of what it has of a block's scales or a table."""
 
     name: str
     codes: float
     scales: float = 0.0
 
     @classmethod
-    def of(cls, weights: str) -> Storage:
-        """The storage of a precision that an export can be asked for."""
+    def of(cls, weights: str, columns: int) -> Storage:
+        """The storage of a precision that an export can be asked for, in matrices of so many columns."""
         if weights in ELEMENT_BYTES and weights.startswith("fp"):
             return cls(weights, ELEMENT_BYTES[weights])
-        from edgeqkv.quantize import SCHEMES
+        from edgeqkv.quantize import PALETTES, SCHEMES
 
+        if weights in PALETTES:
+            palette = PALETTES[weights]
+            return cls(weights, palette.bits / 8, 2 * palette.entries / (palette.rows * columns))
         scheme = SCHEMES[weights]
         return cls(weights, scheme.bits / 8, 4 / scheme.block)
 
@@ -206,7 +209,7 @@ def common_terms(plan: Plan) -> tuple[Term, ...]:
 
 def stored_bytes(plan: Plan) -> int:
     """What the weights take in the export's files, in bytes."""
-    dims, storage = plan.dimensions, Storage.of(plan.weights)
+    dims, storage = plan.dimensions, Storage.of(plan.weights, plan.dimensions.hidden_size)
     matrices = dims.matrices + dims.table * (1 if dims.tied_head else 2)
     return storage.bytes(matrices) + (plan.context * dims.hidden_size + dims.rest) * storage.rest
 
@@ -222,7 +225,7 @@ def _graphs(plan: Plan) -> int:
 
 
 def _weight_terms(plan: Plan) -> tuple[Term, ...]:
-    dims, storage = plan.dimensions, Storage.of(plan.weights)
+    dims, storage = plan.dimensions, Storage.of(plan.weights, plan.dimensions.hidden_size)
     origin = f"{storage.name} storage of {count(dims.parameters)} parameters"
     stored = stored_bytes(plan)
     linears = dims.matrices + dims.table

@@ -17,20 +17,23 @@ from edgeqkv.errors import UnsupportedError
 from edgeqkv.model import Model
 from edgeqkv.models.decoder import Decoder
 from edgeqkv.progress import Report, silent
-from edgeqkv.quantize.nearest import nearest
-from edgeqkv.weights import PRECISIONS, Scheme, Weight
+from edgeqkv.quantize.nearest import rounded
+from edgeqkv.weights import PRECISIONS, Palette, Scheme, Weight
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["SCHEMES", "Recipe", "apply", "matrices", "tuning_steps"]
+__all__ = ["PALETTES", "SCHEMES", "Recipe", "apply", "matrices", "tuning_steps"]
 
 SCHEMES: Final = {
     "int8": Scheme("int8", bits=8, block=128),
     "int4": Scheme("int4", bits=4, block=32),
 }
 """Block sizes are the runtimes' common ground: ONNX Runtime's MatMulNBits and Core ML's blockwise scales take both."""
+
+PALETTES: Final = {"lut4": Palette("lut4", bits=4, rows=16)}
+"""16 rows to a table is what Core ML's tools advise for the Neural Engine."""
 
 _SMALLEST_BLOCK = 16  # of MatMulNBits
 
@@ -44,7 +47,7 @@ class Recipe:
     """What to do to a model's weights.
 
     Attributes:
-        weights: ``fp32``, ``fp16`` or a key of `SCHEMES`.
+        weights: ``fp32``, ``fp16`` or a key of `SCHEMES` or `PALETTES`.
         head: the precision of the token table and the head, if it is to differ.
         calibration: token ids ``[sequences, length]`` on which to calibrate; None: round to nearest.
         tuning: steps of tuning after the calibration (`edgeqkv.quantize.tuned`).
@@ -74,7 +77,7 @@ def tuning_steps(model: Model, weights: str) -> int:
     None at 8 bits, where calibration leaves nothing to gain, and none where they would take long: at the most
     parameters that are tuned so, a quarter of an hour on one core.
     """
-    return _TUNING_STEPS if weights == "int4" and model.parameters <= _MOST_TUNED_PARAMETERS else 0
+    return _TUNING_STEPS if weights in ("int4", "lut4") and model.parameters <= _MOST_TUNED_PARAMETERS else 0
 
 
 def apply(model: Model, recipe: Recipe, report: Report = silent) -> Model:
@@ -84,9 +87,9 @@ def apply(model: Model, recipe: Recipe, report: Report = silent) -> Model:
         UnsupportedError: a precision is unknown, or the model's shape does not divide into blocks.
     """
     for precision in filter(None, (recipe.weights, recipe.head)):
-        if precision not in PRECISIONS and precision not in SCHEMES:
-            known = ", ".join((*PRECISIONS, *SCHEMES))
-            raise UnsupportedError(f"weights '{precision}' are unknown; edgeqkv knows {known}")
+        known = (*PRECISIONS, *SCHEMES, *PALETTES)
+        if precision not in known:
+            raise UnsupportedError(f"weights '{precision}' are unknown; edgeqkv knows {', '.join(known)}")
     if not recipe.quantizes:
         return model.with_weights(recipe.weights)
     plan = _plan(model, recipe)
@@ -108,7 +111,7 @@ def apply(model: Model, recipe: Recipe, report: Report = silent) -> Model:
         chosen = plan[weight]
         if isinstance(chosen, str):
             return weight.with_precision(chosen)
-        quantized = nearest(weight, chosen)
+        quantized = rounded(weight, chosen)
         weight.release_pages()
         return quantized
 
@@ -126,7 +129,7 @@ def matrices(network: Decoder) -> tuple[Weight, ...]:
     return tuple(dict.fromkeys(linear.weight for linear in linears))
 
 
-def _plan(model: Model, recipe: Recipe) -> dict[Weight, Scheme | str]:
+def _plan(model: Model, recipe: Recipe) -> dict[Weight, Scheme | Palette | str]:
     """What becomes of each weight: a scheme whose block fits its columns, or a floating-point precision."""
     network = model.network
     wanted = dict.fromkeys(model.weights, _REST)
@@ -135,9 +138,12 @@ def _plan(model: Model, recipe: Recipe) -> dict[Weight, Scheme | str]:
     return {weight: _fitted(weight, precision) for weight, precision in wanted.items()}
 
 
-def _fitted(weight: Weight, precision: str) -> Scheme | str:
+def _fitted(weight: Weight, precision: str) -> Scheme | Palette | str:
     if precision in PRECISIONS:
         return precision
+    if precision in PALETTES:
+        palette = PALETTES[precision]
+        return replace(palette, rows=gcd(palette.rows, weight.shape[0]))
     scheme = SCHEMES[precision]
     block = gcd(scheme.block, weight.shape[1])
     if block < _SMALLEST_BLOCK:

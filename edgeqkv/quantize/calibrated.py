@@ -9,6 +9,8 @@ layer is calibrated on what the quantized layers before it really produce, in a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -17,9 +19,10 @@ from edgeqkv.model import Model
 from edgeqkv.models.decoder import decode
 from edgeqkv.models.layers import Linear
 from edgeqkv.progress import Report
-from edgeqkv.quantize.nearest import nearest, quantized, round_to, scales_of
+from edgeqkv.quantize.nearest import quantized, round_to, rounded, scales_of
+from edgeqkv.quantize.palettized import k_means, palettized, places
 from edgeqkv.quantize.stacked import StackedOps
-from edgeqkv.weights import QuantizedWeight, Scheme, Weight
+from edgeqkv.weights import Palette, PalettizedWeight, QuantizedWeight, Scheme, Weight
 
 __all__ = ["calibrate", "gptq"]
 
@@ -33,6 +36,9 @@ _DAMPING = 0.001
 # Of up to 512 tokens each: tens of thousands of samples, whose activations are in memory at the same time.
 _MOST_SEQUENCES = 128
 
+# Of a palettized matrix, whose columns are in no blocks.
+_COLUMNS_AT_ONCE = 128
+
 # A block's scale is searched below the one that fits its largest value: clipping that one can round the rest better.
 _SHRINK = torch.linspace(0.7, 1.0, 13)
 
@@ -42,7 +48,9 @@ _EMBEDDING_SHARE = 0.1
 
 
 @torch.no_grad()
-def calibrate(model: Model, plan: dict[Weight, Scheme | str], tokens: npt.NDArray[np.int64], report: Report) -> Model:
+def calibrate(
+    model: Model, plan: dict[Weight, Scheme | Palette | str], tokens: npt.NDArray[np.int64], report: Report
+) -> Model:
     """Quantize a model with GPTQ.
 
     Args:
@@ -75,14 +83,16 @@ def _final_states(model: Model, ids: Tensor, shape: tuple[int, ...], report: Rep
     return decode(ops, model.network, ids)
 
 
-def _tables(model: Model, plan: dict[Weight, Scheme | str], x: Tensor) -> dict[Weight, QuantizedWeight]:
+def _tables(
+    model: Model, plan: dict[Weight, Scheme | Palette | str], x: Tensor
+) -> dict[Weight, QuantizedWeight | PalettizedWeight]:
     """The embedding and the head: one table that is good at both, or two."""
     embedding, head = model.network.token_table, model.network.head
     scheme = plan.get(head)
-    if not isinstance(scheme, Scheme):
+    if scheme is None or isinstance(scheme, str):
         return {}
     if head is not embedding:  # a row of an embedding stands for itself: nothing can make up for its errors
-        return {embedding: nearest(embedding, scheme), head: gptq(head, x, scheme)}
+        return {embedding: rounded(embedding, scheme), head: gptq(head, x, scheme)}
     strength = (_EMBEDDING_SHARE * x.square().sum() / x.shape[1]).sqrt()
     return {head: gptq(head, torch.cat([x, strength * torch.eye(x.shape[1])]), scheme)}
 
@@ -92,8 +102,8 @@ class _CalibratingOps(StackedOps):
 
     def __init__(
         self,
-        plan: dict[Weight, Scheme | str],
-        done: dict[Weight, QuantizedWeight],
+        plan: dict[Weight, Scheme | Palette | str],
+        done: dict[Weight, QuantizedWeight | PalettizedWeight],
         shape: tuple[int, ...],
         report: Report,
     ) -> None:
@@ -114,37 +124,68 @@ class _CalibratingOps(StackedOps):
 
     def _quantize(self, weight: Weight, x: Tensor) -> None:
         scheme = self.plan.get(weight)
-        if weight in self.done or not isinstance(scheme, Scheme):
+        if weight in self.done or scheme is None or isinstance(scheme, str):
             return
         self.report("calibrating", len(self.done) / len(self.plan))
         self.done[weight] = gptq(weight, x, scheme)
         weight.release_pages()
 
 
-def gptq(weight: Weight, x: Tensor, scheme: Scheme) -> QuantizedWeight:
-    """Quantize a matrix so that its product with ``x [samples, columns]`` changes little.
+def gptq(weight: Weight, x: Tensor, way: Scheme | Palette) -> QuantizedWeight | PalettizedWeight:
+    """Quantize a matrix so that its product with ``x [samples, columns]`` changes little."""
+    return _with_scales(weight, x, way) if isinstance(way, Scheme) else _with_tables(weight, x, way)
 
-    Columns are rounded one after the other; each error is spread over the columns to come, by the inverse second
-    moments of the inputs, and each block's scale is chosen when its turn comes.
-    """
+
+def _with_scales(weight: Weight, x: Tensor, scheme: Scheme) -> QuantizedWeight:
+    """Each block's scale is chosen when its turn comes."""
     rows, columns = weight.shape
-    left = weight.tensor.float().clone()
-    spread = _error_spread(x)
     codes = torch.empty(rows, columns, dtype=torch.int8)
     scales = torch.empty(rows, columns // scheme.block)
-    for start in range(0, columns, scheme.block):
-        stop = start + scheme.block
-        block, errors = left[:, start:stop], torch.empty(rows, scheme.block)
-        scale = _best_scales(block, scheme)
-        scales[:, start // scheme.block] = scale
-        for column in range(scheme.block):
-            at = start + column
-            values = block[:, column]
-            codes[:, at] = round_to(values, scale, scheme)
-            errors[:, column] = (values - codes[:, at] * scale) / spread[at, at]
-            block[:, column:] -= errors[:, column, None] * spread[at, at:stop]
-        left[:, stop:] -= errors @ spread[start:stop, stop:]
+
+    def stored(values: Tensor, column: int, block: Tensor) -> Tensor:
+        scale = scales[:, column // scheme.block]
+        if column % scheme.block == 0:
+            scale.copy_(_best_scales(block, scheme))
+        codes[:, column] = round_to(values, scale, scheme)
+        return codes[:, column] * scale
+
+    _compensated(weight, x, scheme.block, stored)
     return quantized(weight, codes, scales, scheme)
+
+
+def _with_tables(weight: Weight, x: Tensor, palette: Palette) -> PalettizedWeight:
+    """The tables are those of the matrix as it is: columns to come share them."""
+    tables = k_means(weight.tensor.float(), palette)
+    codes = torch.empty(weight.shape, dtype=torch.uint8)
+
+    def stored(values: Tensor, column: int, _: Tensor) -> Tensor:
+        codes[:, column] = places(values, tables)
+        return tables.gather(1, codes[:, column].view(len(tables), -1).long()).view(-1)
+
+    _compensated(weight, x, _COLUMNS_AT_ONCE, stored)
+    return palettized(weight, codes, tables, palette)
+
+
+def _compensated(weight: Weight, x: Tensor, block: int, stored: Callable[[Tensor, int, Tensor], Tensor]) -> None:
+    """Round columns one after the other, and spread each error over the columns to come.
+
+    Args:
+        weight: the matrix.
+        x: what it is multiplied by, ``[samples, columns]``.
+        block: columns after which the errors reach those beyond the block, all at once.
+        stored: given a column's values, its index and what is left of its block, the values that stand for it.
+    """
+    left = weight.tensor.float().clone()
+    spread = _error_spread(x)
+    rows, columns = left.shape
+    for start in range(0, columns, block):
+        stop = min(start + block, columns)
+        part, errors = left[:, start:stop], torch.empty(rows, stop - start)
+        for at in range(start, stop):
+            values = part[:, at - start]
+            errors[:, at - start] = (values - stored(values, at, part)) / spread[at, at]
+            part[:, at - start :] -= errors[:, at - start, None] * spread[at, at:stop]
+        left[:, stop:] -= errors @ spread[start:stop, stop:]
 
 
 def _error_spread(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Round to nearest: every value to the closest multiple of its block's scale."""
+"""Round to nearest: every value to the closest multiple of its block's scale, or to the closest entry of its table."""
 
 from __future__ import annotations
 
@@ -7,14 +7,20 @@ from collections.abc import Callable
 import torch
 
 from edgeqkv.errors import UnsupportedError
-from edgeqkv.weights import QuantizedWeight, Scheme, Weight
+from edgeqkv.quantize.palettized import to_nearest_entry
+from edgeqkv.weights import Palette, PalettizedWeight, QuantizedWeight, Scheme, Weight
 
-__all__ = ["few_digits", "nearest", "quantized", "round_to", "scales_of"]
+__all__ = ["few_digits", "nearest", "quantized", "round_to", "rounded", "scales_of"]
 
 # A block of zeros has no scale of its own; any positive one reproduces it. This is float16's smallest normal number.
 _TINY = 2.0**-14
 
 _HALF_DIGITS = 11  # binary digits of a float16 number, the hidden one included
+
+
+def rounded(weight: Weight, way: Scheme | Palette) -> QuantizedWeight | PalettizedWeight:
+    """Quantize a matrix in either way."""
+    return nearest(weight, way) if isinstance(way, Scheme) else to_nearest_entry(weight, way)
 
 
 def nearest(weight: Weight, scheme: Scheme) -> QuantizedWeight:

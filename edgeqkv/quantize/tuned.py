@@ -26,8 +26,9 @@ from edgeqkv.model import Model
 from edgeqkv.models.decoder import decode
 from edgeqkv.progress import Report
 from edgeqkv.quantize.nearest import few_digits, quantized
+from edgeqkv.quantize.palettized import palettized, places
 from edgeqkv.quantize.stacked import StackedOps
-from edgeqkv.weights import PRECISIONS, QuantizedWeight, Weight
+from edgeqkv.weights import PRECISIONS, PalettizedWeight, QuantizedWeight, Weight
 
 __all__ = ["tune"]
 
@@ -121,7 +122,13 @@ class _Trained(Protocol):
 
 
 def _trained(weight: Weight) -> _Trained:
-    return _Codes(weight) if isinstance(weight, QuantizedWeight) else _Numbers(weight)
+    match weight:
+        case QuantizedWeight():
+            return _Codes(weight)
+        case PalettizedWeight():
+            return _Places(weight)
+        case _:
+            return _Numbers(weight)
 
 
 class _Numbers:
@@ -175,6 +182,48 @@ class _Codes:
 
     def _grown(self) -> Tensor:
         return self._weight.scales * self._growth.exp()
+
+
+class _Places:
+    """A palettized matrix: its tables, and the real numbers that are rounded to them, both as shifts.
+
+    Shifts count in the largest magnitude of their table.
+    """
+
+    def __init__(self, weight: PalettizedWeight) -> None:
+        self._weight = weight
+        self._sizes = weight.tables.abs().amax(-1, keepdim=True)
+        self._numbers = weight.values().view(len(weight.tables), -1)
+        self._shifts = torch.zeros_like(self._numbers).requires_grad_()
+        self._table_shifts = torch.zeros_like(weight.tables).requires_grad_()
+
+    def groups(self) -> list[dict[str, object]]:
+        return [
+            {"params": [self._shifts], "lr": _CODES_RATE},
+            {"params": [self._table_shifts], "lr": _SCALES_RATE},
+        ]
+
+    def values(self) -> Tensor:
+        tables, numbers = self._tables(), self._moved()
+        stored = _straight_through(tables, _as_stored)
+        # A table learns from all that is rounded to an entry of it, a number as if it were not rounded.
+        found = stored.gather(1, places(numbers.detach(), _as_stored(tables.detach())).long())
+        return (found + numbers - numbers.detach()).view(self._weight.shape)
+
+    def result(self) -> Weight:
+        numbers, tables = self._moved().detach().view(self._weight.shape), _as_stored(self._tables().detach())
+        return palettized(Weight(self._weight.name, numbers), places(numbers, tables), tables, self._weight.palette)
+
+    def _moved(self) -> Tensor:
+        return self._numbers + self._shifts * self._sizes
+
+    def _tables(self) -> Tensor:
+        """Ascending, also where entries have passed each other."""
+        return (self._weight.tables + self._table_shifts * self._sizes).sort(-1).values
+
+
+def _as_stored(tables: Tensor) -> Tensor:
+    return tables.half().float()
 
 
 def _straight_through(values: Tensor, rounding: Callable[[Tensor], Tensor]) -> Tensor:

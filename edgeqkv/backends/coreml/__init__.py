@@ -41,7 +41,7 @@ class CoreMLBackend:
             "swift-transformers-1": "for that library's runner, with causalMask (its releases up to 1.3.3)",
         }
     )
-    weights = ("int4", "int8", "fp16")
+    weights = ("int4", "int8", "lut4", "fp16")
     states = ("fp16",)
     state_forms: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     engines = (*(("coreml",) if sys.platform == "darwin" else ()), "evaluator", "evaluator-fp16")
