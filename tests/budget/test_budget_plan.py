@@ -70,7 +70,7 @@ def test_an_untied_head_counts_twice(tmp_path: Path) -> None:
     assert Dimensions.of(model.variant, dataclasses.asdict(model.config)).parameters == model.parameters
 
 
-@pytest.mark.parametrize("weights", ["fp32", "fp16", "int8", "int4"])
+@pytest.mark.parametrize("weights", ["fp32", "fp16", "int8", "int4", "lut4"])
 def test_stored_bytes_are_what_a_quantized_model_stores(weights: str) -> None:
     from edgeqkv import quantize
 
@@ -78,7 +78,10 @@ def test_stored_bytes_are_what_a_quantized_model_stores(weights: str) -> None:
     dims = Dimensions.of(model.variant, dataclasses.asdict(model.config))
     planned = Plan(dims, "onnx", "portable", weights, "fp32", model.config.positions, 32)
     stored = quantize.apply(model, quantize.Recipe(weights)).weight_bytes
-    # A scheme's block is narrowed to divide a matrix's columns (64 here against int8's 128), which adds scales.
+    # A scheme's block is narrowed to divide a matrix's columns (64 here against int8's 128), which adds scales; a
+    # palette's rows to divide the vocabulary, whose 257 rows have no common divisor, which adds tables.
+    if weights == "lut4":
+        stored -= (257 - 257 // 16) * 16 * 2
     assert stored_bytes(planned) == pytest.approx(stored, rel=0.03)
 
 
@@ -130,8 +133,10 @@ def test_an_npu_holds_what_is_stored() -> None:
 
 
 def test_storage_comes_from_the_schemes() -> None:
-    from edgeqkv.quantize import SCHEMES
+    from edgeqkv.quantize import PALETTES, SCHEMES
 
+    for name, palette in PALETTES.items():
+        assert Storage.of(name, 64).bytes(64 * palette.rows) == 64 * palette.rows // 2 + 16 * 2
     for name, scheme in SCHEMES.items():
-        assert Storage.of(name).bytes(scheme.block) == scheme.block * scheme.bits // 8 + 4
-    assert Storage.of("fp16").bytes(10) == 20
+        assert Storage.of(name, 64).bytes(scheme.block) == scheme.block * scheme.bits // 8 + 4
+    assert Storage.of("fp16", 64).bytes(10) == 20
