@@ -1,10 +1,10 @@
-"""ExecuTorch at 300M: merged against separate K/V state, the same model otherwise (GQA with 4 KV heads).
+"""ExecuTorch at 300M: merged K/V state, in fp32 and int8, against separate, the same model otherwise (4 KV heads).
 
     python -m benchmarks.executorch [--repeats N]
 
-Exports both in processes of their own, which measure their time and peak memory. Then one process opens both files
+Exports each in a process of its own, which measures its time and peak memory. Then one process opens all files
 on one thread, fills their states with real tokens, and decodes at several fills, taking turns at every step, so
-that whatever else the machine does hits both alike. Random weights: neither time nor memory depends on the values.
+that whatever else the machine does hits all alike. Random weights: neither time nor memory depends on the values.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ from edgeqkv.backends import Request
 from edgeqkv.backends.executorch import BACKEND
 from edgeqkv.checkpoints import load
 from edgeqkv.extras import installed_version
+from edgeqkv.quantize.state import with_state
 
-VARIANTS = {"merged": "q-k=v+gqa4", "separate": "qkv+gqa4"}
+CASES = {"merged": ("q-k=v+gqa4", "fp32"), "int8": ("q-k=v+gqa4", "int8"), "separate": ("qkv+gqa4", "fp32")}
 FILLS = (128, 1024, 2000)
 PREFILL_FILLS = (0, 1792)
 CHUNK = 128
 
 
-def export_one(source: Path, directory: Path) -> dict[str, Any]:
+def export_one(source: Path, state: str, directory: Path) -> dict[str, Any]:
     """Export one checkpoint in this process: seconds, and its peak memory beside that of the imports alone."""
     peaks: dict[str, int] = {}
 
@@ -44,8 +45,8 @@ def export_one(source: Path, directory: Path) -> dict[str, Any]:
 
     model = load(source)
     context = model.config.positions
-    model = model.with_context(context).with_weights("fp32")
-    request = Request(form="stock", weights="fp32", state="fp32", context=context, chunk=CHUNK)
+    model = with_state(model.with_context(context).with_weights("fp32"), state, None)
+    request = Request(form="stock", weights="fp32", state=state, context=context, chunk=CHUNK)
     start = time.perf_counter()
     artifact = BACKEND.export(model, directory, request, report)
     seconds = time.perf_counter() - start
@@ -62,7 +63,7 @@ def export_one(source: Path, directory: Path) -> dict[str, Any]:
     }
 
 
-def decode_both(directories: dict[str, Path], repeats: int) -> dict[str, Any]:
+def decode_all(directories: dict[str, Path], repeats: int) -> dict[str, Any]:
     """Milliseconds a step by fill, for every file, taking turns; on one thread."""
     from executorch.extension.pybindings import portable_lib
 
@@ -113,11 +114,12 @@ def main() -> None:
     repeats: int = parser.parse_args().repeats
     rows: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="edgeqkv-executorch-") as scratch:
-        directories = {name: Path(scratch) / name for name in VARIANTS}
-        for name, variant in VARIANTS.items():
+        directories = {name: Path(scratch) / name for name in CASES}
+        for name, (variant, state) in CASES.items():
             directories[name].mkdir()
             source = checkpoint("300m", variant)
-            rows[name] = {"variant": variant, **in_subprocess("export", str(source), str(directories[name]))}
+            measured = in_subprocess("export", str(source), state, str(directories[name]))
+            rows[name] = {"variant": variant, "state": state, **measured}
         speeds = in_subprocess("decode", str(repeats), *(f"{n}={d}" for n, d in directories.items()))
     for name, row in rows.items():
         row.update(speeds[name])
@@ -140,10 +142,10 @@ def print_table(rows: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["export", source, directory]:
-            print(json.dumps(export_one(Path(source), Path(directory))))
+        case ["export", source, state, directory]:
+            print(json.dumps(export_one(Path(source), state, Path(directory))))
         case ["decode", repeats, *pairs]:
             chosen = {name: Path(path) for name, path in (pair.split("=", 1) for pair in pairs)}
-            print(json.dumps(decode_both(chosen, int(repeats))))
+            print(json.dumps(decode_all(chosen, int(repeats))))
         case _:
             main()

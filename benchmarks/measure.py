@@ -18,9 +18,9 @@ import psutil
 
 from edgeqkv.checkpoints.synthetic import SCALES, write_random_checkpoint
 
-__all__ = ["Usage", "checkpoint", "machine", "run", "save"]
+__all__ = ["RESULTS", "Usage", "checkpoint", "machine", "run", "save"]
 
-_RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parent / "results"
 _CACHE = Path(tempfile.gettempdir()) / "edgeqkv-benchmarks"
 
 
@@ -102,6 +102,6 @@ def _cpuinfo() -> list[str]:
 
 def save(name: str, results: Any) -> None:
     """Write results as ``benchmarks/results/NAME.json``, with the machine they come from."""
-    _RESULTS.mkdir(exist_ok=True)
+    RESULTS.mkdir(exist_ok=True)
     content = {"machine": machine(), "results": results}
-    (_RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")

@@ -85,11 +85,13 @@ class FileCard(_Record):
 
 
 class QuantizationCard(_Record):
-    """How the weights were quantized: ``nearest`` or ``gptq``, and the name of the text for the latter."""
+    """How the weights were quantized: ``nearest``, ``gptq`` or ``gptq+tuned``, the steps of the tuning, and the name of
+    the text for the latter two."""
 
     weights: str
     head: str
     method: str
+    tuning: int = 0
     calibration: str | None
 
 

@@ -85,10 +85,13 @@ def export(
     weights: Annotated[
         str | None,
         typer.Option(
-            "--weights", help="Precision of the stored weights: int4, int8, fp16, fp32. Default: the target's."
+            "--weights",
+            help="Precision of the stored weights: int4, int8, fp16, fp32, or lut4 (coreml). Default: the target's.",
         ),
     ] = None,
-    state: Annotated[str | None, typer.Option("--state", help="Precision of the KV state: fp32, fp16, int8.")] = None,
+    state: Annotated[
+        str | None, typer.Option("--state", help="Precision of the KV state: fp32, fp16, int8. Default: the target's.")
+    ] = None,
     context: Annotated[
         int | None,
         typer.Option("--context", help="Tokens the state has room for. Default: the model's positions."),
@@ -110,6 +113,15 @@ def export(
     ] = None,
     calibrate: Annotated[
         Path | None, typer.Option("--calibrate", metavar="TEXT", help="Text on which to calibrate the quantization.")
+    ] = None,
+    tune: Annotated[
+        int | None,
+        typer.Option(
+            "--tune",
+            metavar="STEPS",
+            help="Steps of tuning after --calibrate. Default: 300 for int4 of at most 10 M parameters (a minute or two "
+            "for 1 M, a quarter of an hour for 10 M), else 0.",
+        ),
     ] = None,
     text: Annotated[
         Path | None, typer.Option("--text", metavar="TEXT", help="Text on which to measure the perplexity.")
@@ -196,6 +208,7 @@ def export(
             tokenizer=tokenizer,
             head=keep_head,
             calibrate=calibrate,
+            tune=tune,
             text=text,
             max_degradation=max_degradation / 100,
             devices=device or (),

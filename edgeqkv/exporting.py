@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edgeqkv import quantize
 from edgeqkv.artifact import Artifact
-from edgeqkv.backends import Backend, Request, backend
+from edgeqkv.backends import TARGETS, Backend, Request, backend
 from edgeqkv.budget.judging import device_names, write_report
 from edgeqkv.bundle import (
     TOKENIZER,
@@ -35,12 +35,11 @@ from edgeqkv.quantize.state import with_state
 from edgeqkv.tokenizer import Tokenizer, read_text
 from edgeqkv.variants import Variant
 from edgeqkv.verify import make_proof, verify_artifact
-from edgeqkv.weights import PRECISIONS
 
 __all__ = ["check_variant", "choice", "export", "model_card"]
 
 _DEFAULT_CHUNK = 128
-_CALIBRATION_LENGTH, _CALIBRATION_SEQUENCES = 512, 128
+_CALIBRATION_LENGTH, _CALIBRATION_SEQUENCES = 512, 2048
 
 
 def export(
@@ -57,6 +56,7 @@ def export(
     tokenizer: str | Path | None = None,
     head: str | None = None,
     calibrate: str | Path | None = None,
+    tune: int | None = None,
     text: str | Path | None = None,
     max_degradation: float = 0.03,
     devices: Sequence[str] = (),
@@ -80,6 +80,7 @@ def export(
         tokenizer: a ``tokenizer.json`` to put into the bundle.
         head: precision of the token table and the head, if it is to differ from ``weights``.
         calibrate: a text file on which to calibrate the quantization; without one it rounds to nearest.
+        tune: steps of tuning after the calibration; `quantize.tuning_steps` if not given.
         text: a text file on which to measure the perplexity of every artifact and of the model.
         max_degradation: how much higher an artifact's perplexity may be, as a part of the model's.
         devices: names of devices to put a memory budget into the bundle for (`edgeqkv.budget`).
@@ -98,6 +99,8 @@ def export(
         raise UnsupportedError("no target was given")
     check_variant(model, variant)
     devices = device_names(devices, own_devices)
+    for name in names:
+        choice(backend(name), "weights", head)
     words = Tokenizer(Path(tokenizer)) if tokenizer is not None else None
     if words is not None:
         words.check_fits(model.config.vocab_size)
@@ -108,15 +111,16 @@ def export(
         name: _request(backend(name), context, chunk, form=form, weights=weights, state=state, words=words)
         for name in names
     }
+    recipes = {
+        weights: _recipe(model, weights, head, calibration, tune)
+        for weights in dict.fromkeys(request.weights for request in requests.values())
+    }
     with staged(Path(out), overwrite=overwrite) as staging:
         report("checking the weights", None)
         model.check_finite()
-        quantized = {
-            weights: quantize.apply(shortened, quantize.Recipe(weights, head, calibration), report)
-            for weights in dict.fromkeys(request.weights for request in requests.values())
-        }
+        quantized = {weights: quantize.apply(shortened, recipe, report) for weights, recipe in recipes.items()}
         stored = {
-            name: with_state(quantized[request.weights], request.state, calibration, report)
+            name: with_state(backend(name).stores(quantized[request.weights]), request.state, calibration, report)
             for name, request in requests.items()
         }
         artifacts = {
@@ -129,7 +133,7 @@ def export(
         targets = {
             name: TargetCard(
                 artifact=artifact,
-                quantization=_quantization(artifact, head, calibrate),
+                quantization=_quantization(recipes[artifact.weights], calibrate),
                 verification=results[name],
                 quality=measured.get(name),
             )
@@ -169,8 +173,8 @@ def _request(
 ) -> Request:
     if chunk is not None and not 1 <= chunk <= context:
         raise InputError(f"a chunk of {chunk} is impossible with a context of {context}; choose 1 to {context}")
-    chosen_form = choice(target, "form", form, tuple(target.forms))
-    chosen_state = choice(target, "state", state, target.states)
+    chosen_form = choice(target, "form", form)
+    chosen_state = choice(target, "state", state)
     able = target.state_forms.get(chosen_state, (chosen_form,))
     if chosen_form not in able:
         raise UnsupportedError(
@@ -179,7 +183,7 @@ def _request(
         )
     return Request(
         form=chosen_form,
-        weights=choice(target, "weights", weights, target.weights),
+        weights=choice(target, "weights", weights),
         state=chosen_state,
         context=context,
         chunk=min(_DEFAULT_CHUNK, context) if chunk is None else chunk,
@@ -189,16 +193,22 @@ def _request(
     )
 
 
-def choice(target: Backend, what: str, asked: str | None, offered: tuple[str, ...]) -> str:
-    """What was asked for, or the first that is offered.
+_OFFERS = {"form": "forms", "encoder form": "encoder_forms", "weights": "weights", "state": "states"}
+
+
+def choice(target: Backend, what: str, asked: str | None) -> str:
+    """What was asked for, or the target's default.
 
     Raises:
         UnsupportedError: the target does not offer it.
     """
+    offered: tuple[str, ...] = tuple(getattr(target, _OFFERS[what]))
     if asked is None:
         return offered[0]
     if asked not in offered:
-        raise UnsupportedError(f"{target.title} cannot do {what} '{asked}'; it can do {', '.join(offered)}")
+        told = f"{target.title} cannot do {what} '{asked}'; it can do {', '.join(offered)}"
+        able = [name for name in TARGETS if asked in getattr(backend(name), _OFFERS[what])]
+        raise UnsupportedError(f"{told}. For {what} '{asked}': --target {' or '.join(able)}" if able else told)
     return asked
 
 
@@ -239,13 +249,27 @@ def _calibration(text: str | Path | None, words: Tokenizer | None, context: int)
     return np.stack([np.array(ids[start : start + length]) for start in starts])
 
 
-def _quantization(artifact: Artifact, head: str | None, calibrate: str | Path | None) -> QuantizationCard | None:
-    if artifact.weights in PRECISIONS and head in (None, artifact.weights):
+def _recipe(
+    model: Model, weights: str, head: str | None, calibration: npt.NDArray[np.int64] | None, tune: int | None
+) -> quantize.Recipe:
+    if tune is not None and tune < 0:
+        raise InputError(f"{tune} steps of tuning are impossible; choose 0 for none, or more")
+    if calibration is None:
+        if tune:
+            raise InputError("tuning needs a text; give one with --calibrate")
+        return quantize.Recipe(weights, head)
+    steps = quantize.tuning_steps(model, weights) if tune is None else tune
+    return quantize.Recipe(weights, head, calibration, steps)
+
+
+def _quantization(recipe: quantize.Recipe, calibrate: str | Path | None) -> QuantizationCard | None:
+    if not recipe.quantizes:
         return None
     return QuantizationCard(
-        weights=artifact.weights,
-        head=head or artifact.weights,
-        method="nearest" if calibrate is None else "gptq",
+        weights=recipe.weights,
+        head=recipe.head or recipe.weights,
+        method=recipe.method,
+        tuning=recipe.tuning,
         calibration=None if calibrate is None else Path(calibrate).name,
     )
 

@@ -83,7 +83,7 @@ def export(
         }
         targets = {}
         for name, request in requests.items():
-            kept = stored[request.weights]
+            kept = backend(name).stores(stored[request.weights])
             artifact = backend(name).export_encoder(kept, staging.path, request, report)
             targets[name] = EncoderCard(
                 artifact=artifact,
@@ -129,8 +129,8 @@ def _request(target: Backend, form: str | None, weights: str | None, batch: int,
     if image and not target.takes_images:
         raise UnsupportedError(f"{target.title} has no type for images; --image-input is for coreml")
     return EncoderRequest(
-        form=choice(target, "form", form, tuple(target.encoder_forms)),
-        weights=choice(target, "weights", weights or default, target.weights),
+        form=choice(target, "encoder form", form),
+        weights=choice(target, "weights", weights or default),
         batch=batch,
         image=image,
     )

@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 __all__ = ["perplexity", "show_bundle", "show_function", "show_model", "verdict"]
 
 
+_METHODS = {
+    "nearest": "rounded to nearest (--calibrate TEXT is better)",
+    "gptq": "calibrated",
+    "gptq+tuned": "calibrated and tuned",
+}
+
+
 def show_model(facts: dict[str, Any]) -> None:
     """A checkpoint, as `edgeqkv.inspect.describe` has it."""
     config, state, training = facts["config"], facts["state"], facts["training"]
@@ -72,11 +79,7 @@ def show_bundle(bundle: Bundle, seconds: float) -> None:
         if card.quality:
             rows.append(("- perplexity", perplexity(card.quality)))
         elif card.quantization:
-            how = (
-                "calibrated"
-                if card.quantization.method == "gptq"
-                else "rounded to nearest (--calibrate TEXT is better)"
-            )
+            how = _METHODS[card.quantization.method]
             rows.append(("- quality", f"weights {how}; what that costs was not measured (--text TEXT does)"))
     rows += [("note", note) for note in bundle.manifest.model.notes]
     console.print_facts(f"{bundle.path} written in {seconds:.1f} s", rows)

@@ -68,7 +68,7 @@ def verify(
             raise BundleError(f"{bundle.path} was exported without verification; say --against model.pt")
         return verify_artifact(bundle.path, artifact, Proof.load(path), engine)
     _check_same(bundle, against)
-    if how is not None and how.method != "nearest":
+    if how is not None and how.calibration is not None:
         raise InputError(
             f"{bundle.path} was calibrated on {how.calibration}, so the checkpoint alone does not say what its weights "
             f"must be: leave out --against to use the bundle's own proof"
@@ -148,7 +148,8 @@ def _verify_against(
         from edgeqkv import quantize
         from edgeqkv.state_scales import StateScales
     original.check_finite()
-    stored = quantize.apply(original.with_context(artifact.context), quantize.Recipe(artifact.weights, head))
+    quantized = quantize.apply(original.with_context(artifact.context), quantize.Recipe(artifact.weights, head))
+    stored = backend(artifact.target).stores(quantized)
     if scales := artifact.details.get("state_scales"):
         stored = dataclasses.replace(stored, state_scales=StateScales(scales))
     return verify_artifact(directory, artifact, make_proof(stored, artifact.context, artifact.chunk), engine)
@@ -160,7 +161,7 @@ def _verify_encoder_against(
     with needed_for("comparing with a checkpoint"):
         from edgeqkv import quantize
     original.check_finite()
-    stored = quantize.apply_to_encoder(original, artifact.weights, head)
+    stored = backend(artifact.target).stores(quantize.apply_to_encoder(original, artifact.weights, head))
     return verify_encoder_artifact(directory, artifact, make_encoder_proof(stored, artifact), engine)
 
 

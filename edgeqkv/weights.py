@@ -12,7 +12,7 @@ import torch
 
 from edgeqkv.errors import UnsupportedError
 
-__all__ = ["PRECISIONS", "QuantizedWeight", "Scheme", "Weight"]
+__all__ = ["PRECISIONS", "Palette", "PalettizedWeight", "QuantizedWeight", "Scheme", "Weight"]
 
 PRECISIONS: Final = {"fp32": torch.float32, "fp16": torch.float16}
 
@@ -36,6 +36,19 @@ class Scheme:
     @property
     def highest(self) -> int:
         return (1 << (self.bits - 1)) - 1
+
+
+@dataclass(frozen=True)
+class Palette:
+    """Another way: every ``rows`` neighbouring rows share a table of ``2^bits`` values, and a code is a place in it."""
+
+    name: str
+    bits: int
+    rows: int
+
+    @property
+    def entries(self) -> int:
+        return 1 << self.bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,4 +169,44 @@ class QuantizedWeight(Weight):
             tensor=self.tensor[start:stop],
             codes=self.codes[start:stop],
             scales=self.scales[start:stop],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class PalettizedWeight(Weight):
+    """A matrix ``[rows, columns]`` as places in tables; ``tensor`` still holds what it was made from.
+
+    Attributes:
+        codes: uint8 ``[rows, columns]``, below the palette's number of entries.
+        tables: float32 ``[rows / palette.rows, entries]``, ascending, each number one that float16 holds exactly.
+        palette: how it was quantized. Its rows divide the matrix's.
+    """
+
+    codes: torch.Tensor = field(kw_only=True)
+    tables: torch.Tensor = field(kw_only=True)
+    palette: Palette = field(kw_only=True)
+
+    @property
+    def stored_bytes(self) -> int:
+        return self.codes.numel() * self.palette.bits // 8 + self.tables.numel() * 2
+
+    def stored(self) -> torch.Tensor:
+        """The codes; a backend stores the tables beside them."""
+        return self.codes
+
+    def values(self) -> torch.Tensor:
+        codes = self.codes.view(len(self.tables), -1).long()
+        return self.tables.gather(1, codes).view(self.codes.shape)
+
+    def rows(self, start: int, stop: int) -> PalettizedWeight:
+        if (start, stop) == (0, self.shape[0]):
+            return self
+        each = self.palette.rows
+        assert start % each == stop % each == 0, "a table serves whole groups of rows"
+        return replace(
+            self,
+            name=f"{self.name}[{start}:{stop}]",
+            tensor=self.tensor[start:stop],
+            codes=self.codes[start:stop],
+            tables=self.tables[start // each : stop // each],
         )

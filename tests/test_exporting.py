@@ -51,6 +51,10 @@ def test_a_false_claim_is_told_what_the_checkpoint_is(gqa_golden: Golden, tmp_pa
         ({"chunk": 49}, "chunk of 49 is impossible with a context of 48"),
         ({"weights": "int3"}, "ONNX cannot do weights 'int3'; it can do int4, int8, fp16, fp32"),
         ({"state": "fp8"}, "ONNX cannot do state 'fp8'; it can do fp32"),
+        (
+            {"target": "coreml", "state": "int8"},
+            "Core ML cannot do state 'int8'; it can do fp16. For state 'int8': --target onnx or executorch",
+        ),
         ({"form": "fast"}, "ONNX cannot do form 'fast'; it can do portable, static"),
         ({"target": "tflite"}, "unknown target 'tflite'; edgeqkv exports to onnx"),
         ({"target": []}, "no target was given"),

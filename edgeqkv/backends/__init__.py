@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
 
 from edgeqkv.artifact import Artifact, EncoderArtifact
 from edgeqkv.errors import UnsupportedError
@@ -18,9 +18,11 @@ from edgeqkv.progress import Report
 from edgeqkv.session import EncoderSession, Session
 
 if TYPE_CHECKING:
-    from edgeqkv.model import EncoderModel, Model
+    from edgeqkv.model import EncoderModel, Model, TrainedModel
 
 __all__ = ["TARGETS", "Backend", "EncoderRequest", "Request", "backend"]
+
+M = TypeVar("M", bound="TrainedModel")
 
 _REGISTRY: Final = {
     "onnx": "edgeqkv.backends.onnx",
@@ -94,11 +96,18 @@ class Backend(Protocol):
     engines: tuple[str, ...]
     proof_engine: str
 
+    def stores(self, model: M) -> M:
+        """The model with the numbers that an export of it stores: the same one, unless the runtime cannot take them.
+
+        Raises:
+            UnsupportedError: there is nothing near them that it could take.
+        """
+
     def export(self, model: Model, directory: Path, request: Request, report: Report) -> Artifact:
         """Write the model into ``directory`` and describe what was written.
 
         ``model`` has the context and the weights that the request asks for (`Model.with_context`,
-        `edgeqkv.quantize.apply`).
+        `edgeqkv.quantize.apply`, `Backend.stores`).
         """
 
     def open(self, directory: Path, artifact: Artifact, engine: str) -> Session:

@@ -145,7 +145,7 @@ class Dimensions:
 
 @dataclass(frozen=True)
 class Storage:
-    """How a precision stores a matrix: bytes a number, and what of them are scales, of a block or a row."""
+    """How a precision stores a matrix: bytes of a number's code, and of its part in scales or in a table."""
 
     name: str
     codes: float
@@ -157,8 +157,11 @@ class Storage:
         weights = plan.weights
         if weights in ELEMENT_BYTES and weights.startswith("fp"):
             return cls(weights, ELEMENT_BYTES[weights])
-        from edgeqkv.quantize import SCHEMES
+        from edgeqkv.quantize import PALETTES, SCHEMES
 
+        if weights in PALETTES:
+            palette = PALETTES[weights]
+            return cls(weights, palette.bits / 8, 2 * palette.entries / (palette.rows * plan.dimensions.hidden_size))
         scheme = SCHEMES[weights]
         if plan.target != "executorch":
             return cls(weights, scheme.bits / 8, 4 / scheme.block)
@@ -316,7 +319,11 @@ def _activations(plan: Plan, tokens: int) -> tuple[int, str, bool]:
     dims = plan.dimensions
     if plan.target == "executorch":
         size = 3 * tokens * dims.intermediate_size * 4
-        return size, f"3 × {tokens} tokens × {count(dims.intermediate_size)} × 4 bytes (plan and XNNPACK)", False
+        formula = f"3 × {tokens} tokens × {count(dims.intermediate_size)} × 4 bytes (plan and XNNPACK)"
+        if plan.state == "int8":
+            widened = dims.tensors * dims.kv_heads * plan.context * dims.head_dim * (ELEMENT_BYTES["int8"] + 4)
+            return size + widened, f"{formula}, and a layer's state, cut to what is filled and widened", False
+        return size, formula, False
     element = 2 if plan.target == "coreml" else 4
     scores = 2 * dims.heads * tokens * plan.context * element
     read = dims.tensors * dims.kv_heads * plan.context * dims.head_dim * element

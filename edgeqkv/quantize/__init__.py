@@ -18,14 +18,14 @@ from edgeqkv.errors import UnsupportedError
 from edgeqkv.model import EncoderModel, Model
 from edgeqkv.models.decoder import Decoder
 from edgeqkv.progress import Report, silent
-from edgeqkv.quantize.nearest import nearest
-from edgeqkv.weights import PRECISIONS, Scheme, Weight
+from edgeqkv.quantize.nearest import rounded
+from edgeqkv.weights import PRECISIONS, Palette, Scheme, Weight
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["SCHEMES", "Recipe", "apply", "apply_to_encoder", "matrices"]
+__all__ = ["PALETTES", "SCHEMES", "Recipe", "apply", "apply_to_encoder", "matrices", "tuning_steps"]
 
 SCHEMES: Final = {
     "int8": Scheme("int8", bits=8, block=128),
@@ -33,7 +33,12 @@ SCHEMES: Final = {
 }
 """Block sizes are the runtimes' common ground: ONNX Runtime's MatMulNBits and Core ML's blockwise scales take both."""
 
+PALETTES: Final = {"lut4": Palette("lut4", bits=4, rows=16)}
+"""16 rows to a table is what Core ML's tools advise for the Neural Engine."""
+
 _SMALLEST_BLOCK = 16  # of MatMulNBits
+
+_TUNING_STEPS, _MOST_TUNED_PARAMETERS = 300, 10_000_000
 
 _REST = "fp16"  # what a scheme leaves alone
 
@@ -43,14 +48,37 @@ class Recipe:
     """What to do to a model's weights.
 
     Attributes:
-        weights: ``fp32``, ``fp16`` or a key of `SCHEMES`.
+        weights: ``fp32``, ``fp16`` or a key of `SCHEMES` or `PALETTES`.
         head: the precision of the token table and the head, if it is to differ.
         calibration: token ids ``[sequences, length]`` on which to calibrate; None: round to nearest.
+        tuning: steps of tuning after the calibration (`edgeqkv.quantize.tuned`).
     """
 
     weights: str
     head: str | None = None
     calibration: npt.NDArray[np.int64] | None = None
+    tuning: int = 0
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether it asks for integers, or for two precisions."""
+        return self.weights not in PRECISIONS or self.head not in (None, self.weights)
+
+    @property
+    def method(self) -> str:
+        """How it is done, for the record."""
+        if self.calibration is None:
+            return "nearest"
+        return "gptq+tuned" if self.tuning else "gptq"
+
+
+def tuning_steps(model: Model, weights: str) -> int:
+    """How many steps of tuning pay off without being asked for.
+
+    None at 8 bits, where calibration leaves nothing to gain, and none where they would take long: at the most
+    parameters that are tuned so, a quarter of an hour on one core.
+    """
+    return _TUNING_STEPS if weights in ("int4", "lut4") and model.parameters <= _MOST_TUNED_PARAMETERS else 0
 
 
 def apply(model: Model, recipe: Recipe, report: Report = silent) -> Model:
@@ -60,13 +88,18 @@ def apply(model: Model, recipe: Recipe, report: Report = silent) -> Model:
         UnsupportedError: a precision is unknown, or the model's shape does not divide into blocks.
     """
     _check_known(recipe.weights, recipe.head)
-    if recipe.weights in PRECISIONS and recipe.head in (None, recipe.weights):
+    if not recipe.quantizes:
         return model.with_weights(recipe.weights)
     plan = _plan(model, recipe)
     if recipe.calibration is not None:
         from edgeqkv.quantize.calibrated import calibrate
 
-        return calibrate(model, plan, recipe.calibration, report)
+        calibrated = calibrate(model, plan, recipe.calibration, report)
+        if not recipe.tuning:
+            return calibrated
+        from edgeqkv.quantize.tuned import tune
+
+        return tune(model, calibrated, recipe.calibration, recipe.tuning, report)
     return model.with_changed_weights(_rounding(plan, report))
 
 
@@ -98,12 +131,12 @@ def apply_to_encoder(
 
 def _check_known(*precisions: str | None) -> None:
     for precision in filter(None, precisions):
-        if precision not in PRECISIONS and precision not in SCHEMES:
-            known = ", ".join((*PRECISIONS, *SCHEMES))
-            raise UnsupportedError(f"weights '{precision}' are unknown; edgeqkv knows {known}")
+        known = (*PRECISIONS, *SCHEMES, *PALETTES)
+        if precision not in known:
+            raise UnsupportedError(f"weights '{precision}' are unknown; edgeqkv knows {', '.join(known)}")
 
 
-def _rounding(plan: dict[Weight, Scheme | str], report: Report) -> Callable[[Weight], Weight]:
+def _rounding(plan: dict[Weight, Scheme | Palette | str], report: Report) -> Callable[[Weight], Weight]:
     """What stores each weight as the plan has it, rounded to nearest."""
     done = 0
 
@@ -114,7 +147,7 @@ def _rounding(plan: dict[Weight, Scheme | str], report: Report) -> Callable[[Wei
         chosen = plan[weight]
         if isinstance(chosen, str):
             return weight.with_precision(chosen)
-        quantized = nearest(weight, chosen)
+        quantized = rounded(weight, chosen)
         weight.release_pages()
         return quantized
 
@@ -126,7 +159,7 @@ def matrices(network: Decoder) -> tuple[Weight, ...]:
     return tuple(dict.fromkeys(linear.weight for block in network.blocks for linear in block.linears))
 
 
-def _plan(model: Model, recipe: Recipe) -> dict[Weight, Scheme | str]:
+def _plan(model: Model, recipe: Recipe) -> dict[Weight, Scheme | Palette | str]:
     """What becomes of each weight: a scheme whose block fits its columns, or a floating-point precision."""
     network = model.network
     wanted = dict.fromkeys(model.weights, _REST)
@@ -136,12 +169,17 @@ def _plan(model: Model, recipe: Recipe) -> dict[Weight, Scheme | str]:
 
 
 def _fits(weight: Weight, precision: str) -> bool:
-    return precision in PRECISIONS or gcd(SCHEMES[precision].block, weight.shape[1]) >= _SMALLEST_BLOCK
+    if precision not in SCHEMES:
+        return True
+    return gcd(SCHEMES[precision].block, weight.shape[1]) >= _SMALLEST_BLOCK
 
 
-def _fitted(weight: Weight, precision: str) -> Scheme | str:
+def _fitted(weight: Weight, precision: str) -> Scheme | Palette | str:
     if precision in PRECISIONS:
         return precision
+    if precision in PALETTES:
+        palette = PALETTES[precision]
+        return replace(palette, rows=gcd(palette.rows, weight.shape[0]))
     scheme = SCHEMES[precision]
     if not _fits(weight, precision):
         raise UnsupportedError(

@@ -9,19 +9,20 @@ layer is calibrated on what the quantized layers before it really produce, in a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 
-from edgeqkv.backends.torch import TorchOps, attend
 from edgeqkv.model import Model
 from edgeqkv.models.decoder import decode
 from edgeqkv.models.layers import Linear
-from edgeqkv.ops import Heads
 from edgeqkv.progress import Report
-from edgeqkv.quantize.nearest import nearest, quantized, round_to, scales_of
-from edgeqkv.weights import QuantizedWeight, Scheme, Weight
+from edgeqkv.quantize.nearest import quantized, round_to, rounded, scales_of
+from edgeqkv.quantize.palettized import k_means, palettized, places
+from edgeqkv.quantize.stacked import StackedOps
+from edgeqkv.weights import Palette, PalettizedWeight, QuantizedWeight, Scheme, Weight
 
 __all__ = ["calibrate", "gptq"]
 
@@ -32,6 +33,12 @@ Tensor = torch.Tensor
 # moments are well known, and more damping only brings the result closer to rounding.
 _DAMPING = 0.001
 
+# Of up to 512 tokens each: tens of thousands of samples, whose activations are in memory at the same time.
+_MOST_SEQUENCES = 128
+
+# Of a palettized matrix, whose columns are in no blocks.
+_COLUMNS_AT_ONCE = 128
+
 # A block's scale is searched below the one that fits its largest value: clipping that one can round the rest better.
 _SHRINK = torch.linspace(0.7, 1.0, 13)
 
@@ -40,16 +47,20 @@ _SHRINK = torch.linspace(0.7, 1.0, 13)
 _EMBEDDING_SHARE = 0.1
 
 
-@torch.inference_mode()
-def calibrate(model: Model, plan: dict[Weight, Scheme | str], tokens: npt.NDArray[np.int64], report: Report) -> Model:
+@torch.no_grad()
+def calibrate(
+    model: Model, plan: dict[Weight, Scheme | Palette | str], tokens: npt.NDArray[np.int64], report: Report
+) -> Model:
     """Quantize a model with GPTQ.
 
     Args:
         model: the original.
         plan: what becomes of each weight: a scheme, or a floating-point precision.
-        tokens: calibration text, ``[sequences, length]`` token ids.
+        tokens: calibration text, ``[sequences, length]`` token ids; some of them, spread over it, are enough.
         report: told of the progress.
     """
+    spread = np.linspace(0, len(tokens) - 1, min(len(tokens), _MOST_SEQUENCES)).astype(np.int64)
+    tokens = tokens[spread]
     ids = torch.from_numpy(tokens.reshape(-1))
     done = _tables(model, plan, _final_states(model, ids, tokens.shape, report))
     ops = _CalibratingOps(plan, done, tokens.shape, report)
@@ -72,39 +83,37 @@ def _final_states(model: Model, ids: Tensor, shape: tuple[int, ...], report: Rep
     return decode(ops, model.network, ids)
 
 
-def _tables(model: Model, plan: dict[Weight, Scheme | str], x: Tensor) -> dict[Weight, QuantizedWeight]:
+def _tables(
+    model: Model, plan: dict[Weight, Scheme | Palette | str], x: Tensor
+) -> dict[Weight, QuantizedWeight | PalettizedWeight]:
     """The embedding and the head: one table that is good at both, or two."""
     embedding, head = model.network.token_table, model.network.head
     scheme = plan.get(head)
-    if not isinstance(scheme, Scheme):
+    if scheme is None or isinstance(scheme, str):
         return {}
     if head is not embedding:  # a row of an embedding stands for itself: nothing can make up for its errors
-        return {embedding: nearest(embedding, scheme), head: gptq(head, x, scheme)}
+        return {embedding: rounded(embedding, scheme), head: gptq(head, x, scheme)}
     strength = (_EMBEDDING_SHARE * x.square().sum() / x.shape[1]).sqrt()
     return {head: gptq(head, torch.cat([x, strength * torch.eye(x.shape[1])]), scheme)}
 
 
-class _CalibratingOps(TorchOps):
-    """Computes many sequences at once, stacked to ``[sequences · length, C]``, and quantizes what it meets."""
+class _CalibratingOps(StackedOps):
+    """Quantizes what it meets, and goes on with that."""
 
     def __init__(
         self,
-        plan: dict[Weight, Scheme | str],
-        done: dict[Weight, QuantizedWeight],
+        plan: dict[Weight, Scheme | Palette | str],
+        done: dict[Weight, QuantizedWeight | PalettizedWeight],
         shape: tuple[int, ...],
         report: Report,
     ) -> None:
-        self.sequences, self.length = shape
+        super().__init__(shape)
         self.plan = plan
         self.done = done
         self.report = report
 
     def values(self, weight: Weight) -> Tensor:
         return self.done[weight].values() if weight in self.done else super().values(weight)
-
-    def embed(self, tokens: Tensor, token_table: Weight, position_table: Weight) -> Tensor:
-        positions = torch.arange(self.length).repeat(self.sequences)
-        return F.embedding(tokens, self.values(token_table)) + self.values(position_table)[positions]
 
     def linear(self, x: Tensor, linear: Linear) -> Tensor:
         self._quantize(linear.weight, x)
@@ -113,51 +122,70 @@ class _CalibratingOps(TorchOps):
     def logits(self, x: Tensor, table: Weight) -> Tensor:
         return x  # nobody asks for the logits of the calibration text
 
-    def last(self, x: Tensor) -> Tensor:
-        return x
-
-    def attention(self, layer: int, q: Tensor, k: Tensor, v: Tensor, heads: Heads) -> Tensor:
-        by_sequence = [t.view(self.sequences, self.length, -1) for t in (q, k, v)]
-        return torch.cat(
-            [
-                attend(q, k.view(-1, heads.kv, heads.dim), v.view(-1, heads.kv, heads.dim), heads)
-                for q, k, v in zip(*by_sequence, strict=True)
-            ]
-        )
-
     def _quantize(self, weight: Weight, x: Tensor) -> None:
         scheme = self.plan.get(weight)
-        if weight in self.done or not isinstance(scheme, Scheme):
+        if weight in self.done or scheme is None or isinstance(scheme, str):
             return
         self.report("calibrating", len(self.done) / len(self.plan))
         self.done[weight] = gptq(weight, x, scheme)
         weight.release_pages()
 
 
-def gptq(weight: Weight, x: Tensor, scheme: Scheme) -> QuantizedWeight:
-    """Quantize a matrix so that its product with ``x [samples, columns]`` changes little.
+def gptq(weight: Weight, x: Tensor, way: Scheme | Palette) -> QuantizedWeight | PalettizedWeight:
+    """Quantize a matrix so that its product with ``x [samples, columns]`` changes little."""
+    return _with_scales(weight, x, way) if isinstance(way, Scheme) else _with_tables(weight, x, way)
 
-    Columns are rounded one after the other; each error is spread over the columns to come, by the inverse second
-    moments of the inputs, and each block's scale is chosen when its turn comes.
-    """
+
+def _with_scales(weight: Weight, x: Tensor, scheme: Scheme) -> QuantizedWeight:
+    """Each block's scale is chosen when its turn comes."""
     rows, columns = weight.shape
-    left = weight.tensor.float().clone()
-    spread = _error_spread(x)
     codes = torch.empty(rows, columns, dtype=torch.int8)
     scales = torch.empty(rows, columns // scheme.block)
-    for start in range(0, columns, scheme.block):
-        stop = start + scheme.block
-        block, errors = left[:, start:stop], torch.empty(rows, scheme.block)
-        scale = _best_scales(block, scheme)
-        scales[:, start // scheme.block] = scale
-        for column in range(scheme.block):
-            at = start + column
-            values = block[:, column]
-            codes[:, at] = round_to(values, scale, scheme)
-            errors[:, column] = (values - codes[:, at] * scale) / spread[at, at]
-            block[:, column:] -= errors[:, column, None] * spread[at, at:stop]
-        left[:, stop:] -= errors @ spread[start:stop, stop:]
+
+    def stored(values: Tensor, column: int, block: Tensor) -> Tensor:
+        scale = scales[:, column // scheme.block]
+        if column % scheme.block == 0:
+            scale.copy_(_best_scales(block, scheme))
+        codes[:, column] = round_to(values, scale, scheme)
+        return codes[:, column] * scale
+
+    _compensated(weight, x, scheme.block, stored)
     return quantized(weight, codes, scales, scheme)
+
+
+def _with_tables(weight: Weight, x: Tensor, palette: Palette) -> PalettizedWeight:
+    """The tables are those of the matrix as it is: columns to come share them."""
+    tables = k_means(weight.tensor.float(), palette)
+    codes = torch.empty(weight.shape, dtype=torch.uint8)
+
+    def stored(values: Tensor, column: int, _: Tensor) -> Tensor:
+        codes[:, column] = places(values, tables)
+        return tables.gather(1, codes[:, column].view(len(tables), -1).long()).view(-1)
+
+    _compensated(weight, x, _COLUMNS_AT_ONCE, stored)
+    return palettized(weight, codes, tables, palette)
+
+
+def _compensated(weight: Weight, x: Tensor, block: int, stored: Callable[[Tensor, int, Tensor], Tensor]) -> None:
+    """Round columns one after the other, and spread each error over the columns to come.
+
+    Args:
+        weight: the matrix.
+        x: what it is multiplied by, ``[samples, columns]``.
+        block: columns after which the errors reach those beyond the block, all at once.
+        stored: given a column's values, its index and what is left of its block, the values that stand for it.
+    """
+    left = weight.tensor.float().clone()
+    spread = _error_spread(x)
+    rows, columns = left.shape
+    for start in range(0, columns, block):
+        stop = min(start + block, columns)
+        part, errors = left[:, start:stop], torch.empty(rows, stop - start)
+        for at in range(start, stop):
+            values = part[:, at - start]
+            errors[:, at - start] = (values - stored(values, at, part)) / spread[at, at]
+            part[:, at - start :] -= errors[:, at - start, None] * spread[at, at:stop]
+        left[:, stop:] -= errors @ spread[start:stop, stop:]
 
 
 def _error_spread(x: Tensor) -> Tensor:

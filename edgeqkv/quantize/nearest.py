@@ -1,18 +1,26 @@
-"""Round to nearest: every value to the closest multiple of its block's scale."""
+"""Round to nearest: every value to the closest multiple of its block's scale, or to the closest entry of its table."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 
 from edgeqkv.errors import UnsupportedError
-from edgeqkv.weights import QuantizedWeight, Scheme, Weight
+from edgeqkv.quantize.palettized import to_nearest_entry
+from edgeqkv.weights import Palette, PalettizedWeight, QuantizedWeight, Scheme, Weight
 
-__all__ = ["nearest", "quantized", "round_to", "scales_of"]
+__all__ = ["few_digits", "nearest", "quantized", "round_to", "rounded", "scales_of"]
 
 # A block of zeros has no scale of its own; any positive one reproduces it. This is float16's smallest normal number.
 _TINY = 2.0**-14
 
 _HALF_DIGITS = 11  # binary digits of a float16 number, the hidden one included
+
+
+def rounded(weight: Weight, way: Scheme | Palette) -> QuantizedWeight | PalettizedWeight:
+    """Quantize a matrix in either way."""
+    return nearest(weight, way) if isinstance(way, Scheme) else to_nearest_entry(weight, way)
 
 
 def nearest(weight: Weight, scheme: Scheme) -> QuantizedWeight:
@@ -25,14 +33,20 @@ def nearest(weight: Weight, scheme: Scheme) -> QuantizedWeight:
 
 
 def scales_of(largest: torch.Tensor, scheme: Scheme) -> torch.Tensor:
-    """The least scales at which the largest magnitudes fall on the highest code or below it.
+    """The least scales of few digits at which the largest magnitudes fall on the highest code or below it."""
+    return few_digits(largest / scheme.highest, scheme, torch.ceil)
 
-    They are rounded up to so few binary digits that every code times its scale is exact in float16. Formats that
-    restore weights in float16 and those that do it in float32 then compute with the very same numbers.
+
+def few_digits(
+    scales: torch.Tensor, scheme: Scheme, rounding: Callable[[torch.Tensor], torch.Tensor] = torch.round
+) -> torch.Tensor:
+    """Scales, rounded to so few binary digits that every code times its scale is exact in float16.
+
+    Formats that restore weights in float16 and those that do it in float32 then compute with the very same numbers.
     """
     digits = _HALF_DIGITS - (scheme.bits - 1)
-    fraction, exponent = torch.frexp((largest / scheme.highest).clamp_min(_TINY))
-    return torch.ldexp((fraction * 2**digits).ceil() / 2**digits, exponent)
+    fraction, exponent = torch.frexp(scales.clamp_min(_TINY))
+    return torch.ldexp(rounding(fraction * 2**digits) / 2**digits, exponent)
 
 
 def round_to(values: torch.Tensor, scales: torch.Tensor, scheme: Scheme) -> torch.Tensor:

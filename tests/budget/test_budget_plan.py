@@ -70,7 +70,7 @@ def test_an_untied_head_counts_twice(tmp_path: Path) -> None:
     assert Dimensions.of(model.variant, dataclasses.asdict(model.config)).parameters == model.parameters
 
 
-@pytest.mark.parametrize("weights", ["fp32", "fp16", "int8", "int4"])
+@pytest.mark.parametrize("weights", ["fp32", "fp16", "int8", "int4", "lut4"])
 def test_stored_bytes_are_what_a_quantized_model_stores(weights: str) -> None:
     from edgeqkv import quantize
 
@@ -78,7 +78,10 @@ def test_stored_bytes_are_what_a_quantized_model_stores(weights: str) -> None:
     dims = Dimensions.of(model.variant, dataclasses.asdict(model.config))
     planned = Plan(dims, "onnx", "portable", weights, "fp32", model.config.positions, 32)
     stored = quantize.apply(model, quantize.Recipe(weights)).weight_bytes
-    # A scheme's block is narrowed to divide a matrix's columns (64 here against int8's 128), which adds scales.
+    # A scheme's block is narrowed to divide a matrix's columns (64 here against int8's 128), which adds scales; a
+    # palette's rows to divide the vocabulary, whose 257 rows have no common divisor, which adds tables.
+    if weights == "lut4":
+        stored -= (257 - 257 // 16) * 16 * 2
     assert stored_bytes(planned) == pytest.approx(stored, rel=0.03)
 
 
@@ -130,8 +133,11 @@ def test_an_npu_holds_what_is_stored() -> None:
 
 
 def test_storage_comes_from_the_schemes() -> None:
-    from edgeqkv.quantize import SCHEMES
+    from edgeqkv.quantize import PALETTES, SCHEMES
 
+    for name, palette in PALETTES.items():
+        stored = Storage.of(plan("300m", "q-k=v", target="coreml", weights=name))
+        assert stored.bytes(1024 * palette.rows) == 1024 * palette.rows // 2 + 16 * 2
     for name, scheme in SCHEMES.items():
         stored = Storage.of(plan("300m", "q-k=v", weights=name))
         assert stored.bytes(scheme.block) == scheme.block * scheme.bits // 8 + 4

@@ -10,18 +10,20 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from edgeqkv.artifact import Artifact, EncoderArtifact
 from edgeqkv.extras import needed_for
 
 if TYPE_CHECKING:
     from edgeqkv.backends import EncoderRequest, Request
-    from edgeqkv.model import EncoderModel, Model
+    from edgeqkv.model import EncoderModel, Model, TrainedModel
     from edgeqkv.progress import Report
     from edgeqkv.session import EncoderSession, Session
 
 __all__ = ["BACKEND", "CoreMLBackend"]
+
+M = TypeVar("M", bound="TrainedModel")
 
 
 class CoreMLBackend:
@@ -47,12 +49,15 @@ class CoreMLBackend:
             "conv": "Neural Engine: 1x1 convolutions, no dimension over 16384",
         }
     )
-    weights = ("int4", "int8", "fp16")
+    weights = ("int4", "int8", "lut4", "fp16")
     states = ("fp16",)
     state_forms: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     takes_images = True
     engines = (*(("coreml",) if sys.platform == "darwin" else ()), "evaluator", "evaluator-fp16")
     proof_engine = "evaluator"
+
+    def stores(self, model: M) -> M:
+        return model
 
     def export(self, model: Model, directory: Path, request: Request, report: Report) -> Artifact:
         with needed_for("exporting to Core ML"):

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from edgeqkv.backends.coreml.mil import Var, mb, types
-from edgeqkv.weights import QuantizedWeight, Weight
+from edgeqkv.weights import PalettizedWeight, QuantizedWeight, Weight
 
 __all__ = ["LARGEST_DIMENSION", "WeightPool"]
 
@@ -19,7 +19,7 @@ LARGEST_DIMENSION: Final = 16384
 
 
 # A weight, a part of a quantized one, a table in another shape, or the size of a bias of zeros.
-_Key = Weight | tuple[QuantizedWeight, str] | tuple[Weight, tuple[int, ...]] | int
+_Key = Weight | tuple[Weight, str] | tuple[Weight, tuple[int, ...]] | int
 
 
 class WeightPool:
@@ -51,6 +51,8 @@ class WeightPool:
         """The weight as a constant of ``rank`` dimensions, those that it lacks being 1 at the end."""
         if isinstance(weight, QuantizedWeight):
             return self._restored(weight, rank)
+        if isinstance(weight, PalettizedWeight):
+            return self._looked_up(weight, rank)
         if weight not in self._arrays:
             self._arrays[weight] = _with_rank(weight.stored(), rank)
             weight.release_pages()
@@ -81,6 +83,24 @@ class WeightPool:
             values = table.values().half()
             self._arrays[key] = (values.T if transposed else values).contiguous().numpy().reshape(shape)
         return self._constant(key, table.name)
+
+    def _looked_up(self, weight: PalettizedWeight, rank: int) -> Var:
+        """The codes and tables as constants, and the operation that looks them up when the model is loaded."""
+        if weight not in self._constants:
+            codes, tables = (weight, "codes"), (weight, "tables")
+            if codes not in self._arrays:
+                self._arrays[codes] = _with_rank(weight.codes, rank).astype(types.np_uint4_dtype)
+                # A table for each group of rows, and one for all of every other dimension; of single numbers.
+                groups, entries = weight.tables.shape
+                shape = (groups, *[1] * (rank - 1), entries, 1)
+                self._arrays[tables] = weight.tables.half().numpy().reshape(shape)
+                weight.release_pages()
+            self._constants[weight] = mb.constexpr_lut_to_dense(
+                indices=self._constant(codes, f"{weight.name}_codes"),
+                lut=self._constant(tables, f"{weight.name}_tables"),
+                name=_valid(weight.name),
+            )
+        return self._constants[weight]
 
     def zeros(self, size: int) -> Var:
         """The bias of a matrix product that has none: ``linear`` would make one of its own at every place."""

@@ -8,18 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from edgeqkv.extras import needed_for
 
 if TYPE_CHECKING:
     from edgeqkv.artifact import Artifact, EncoderArtifact
     from edgeqkv.backends import EncoderRequest, Request
-    from edgeqkv.model import EncoderModel, Model
+    from edgeqkv.model import EncoderModel, Model, TrainedModel
     from edgeqkv.progress import Report
     from edgeqkv.session import EncoderSession, Session
 
 __all__ = ["BACKEND", "ExecuTorchBackend"]
+
+M = TypeVar("M", bound="TrainedModel")
 
 
 class ExecuTorchBackend:
@@ -38,11 +40,21 @@ class ExecuTorchBackend:
     )
     encoder_forms: Mapping[str, str] = MappingProxyType({"static": "one method 'forward' of fixed shapes"})
     weights = ("int4", "int8", "fp32", "fp16")
-    states = ("fp32", "fp16")
+    states = ("fp32", "fp16", "int8")
     state_forms: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     takes_images = False
     engines = ("executorch",)
     proof_engine = "executorch"
+
+    def stores(self, model: M) -> M:
+        """The model with its quantized matrices in schemes that XNNPACK has: it takes int8 a row at a time.
+
+        Raises:
+            UnsupportedError: an int4 matrix has blocks that XNNPACK does not take.
+        """
+        from edgeqkv.backends.executorch.fitting import fitted
+
+        return fitted(model)
 
     def export(self, model: Model, directory: Path, request: Request, report: Report) -> Artifact:
         """Write ``model.pte`` into ``directory``."""

@@ -12,7 +12,6 @@ from edgeqkv.backends.encoders import input_spec, output_spec
 from edgeqkv.backends.executorch.encoder_module import EncoderModule
 from edgeqkv.backends.executorch.export import FILE, PACKAGES, Serialized, planned_memory
 from edgeqkv.backends.executorch.program import ProgramFile
-from edgeqkv.backends.executorch.quantized import as_the_runtime_takes_it
 from edgeqkv.backends.executorch.quiet import third_party_notices_silenced
 from edgeqkv.extras import installed_version
 from edgeqkv.model import EncoderModel, Tokens
@@ -27,12 +26,8 @@ _METHOD = "forward"
 
 
 def export_encoder(model: EncoderModel, directory: Path, request: EncoderRequest, report: Report) -> EncoderArtifact:
-    """Write ``model.pte`` into ``directory`` and describe it.
-
-    Raises:
-        UnsupportedError: an int4 matrix has blocks that XNNPACK does not take.
-    """
-    module = EncoderModule(as_the_runtime_takes_it(model)).eval()
+    """Write ``model.pte`` into ``directory`` and describe it."""
+    module = EncoderModule(model).eval()
     config = model.config
     ids = isinstance(config.input, Tokens)
     example = torch.zeros(request.batch, *config.input.shape, dtype=torch.long if ids else torch.float32)

@@ -11,7 +11,6 @@ from edgeqkv.artifact import Artifact, Graph, StateTensor, TensorSpec
 from edgeqkv.backends import Request
 from edgeqkv.backends.executorch.module import DecoderModule, WeightsModule, state_of
 from edgeqkv.backends.executorch.program import MemoryPlan, ProgramFile
-from edgeqkv.backends.executorch.quantized import as_the_runtime_takes_it
 from edgeqkv.backends.executorch.quiet import third_party_notices_silenced
 from edgeqkv.extras import installed_version
 from edgeqkv.model import Model
@@ -31,7 +30,6 @@ PACKAGES: Final = ("torch", "executorch", "torchao")
 
 def export(model: Model, directory: Path, request: Request, report: Report) -> Artifact:
     """Write ``model.pte`` into ``directory`` and describe it."""
-    model = as_the_runtime_takes_it(model)
     module = DecoderModule(model, request).eval()
     lengths = _methods(request)
     with third_party_notices_silenced(), torch.no_grad():
@@ -46,7 +44,7 @@ def export(model: Model, directory: Path, request: Request, report: Report) -> A
         write(program, directory / FILE)
     saved = store_once(directory / FILE)
     file = ProgramFile(directory / FILE)
-    return _describe(model, request, lengths, file, {"delegation": delegation, "shared_bytes": saved})
+    return _describe(model, request, lengths, file, {"delegation": delegation, "shared_bytes": saved, **_scales(model)})
 
 
 def _methods(request: Request) -> dict[str, int]:
@@ -138,6 +136,10 @@ def _describe(
             "planned_memory": {name: sum(plan.arenas.values()) for name, plan in plans.items()},
         },
     )
+
+
+def _scales(model: Model) -> dict[str, dict[str, float]]:
+    return {} if model.state_scales is None else {"state_scales": dict(model.state_scales.of)}
 
 
 def planned_memory(plans: dict[str, MemoryPlan]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Self, cast
+from typing import Any, Final, Self, cast
 
 import torch
 from torch import nn
@@ -17,6 +17,9 @@ from edgeqkv.models.layers import Attention
 from edgeqkv.weights import PRECISIONS, QuantizedWeight, Weight
 
 __all__ = ["DecoderModule", "WeightsModule", "state_name", "state_of"]
+
+
+_STATES: Final = {**PRECISIONS, "int8": torch.int8}
 
 
 def state_name(layer: int, role: str) -> str:
@@ -67,6 +70,7 @@ class DecoderModule(WeightsModule):
     def __init__(self, model: Model, request: Request) -> None:
         super().__init__()
         self.network = model.network
+        self.state_scales = model.state_scales
         self.context = request.context
         self.interpreter = OPS[request.form]
         wide = _float32_weights(model)
@@ -80,7 +84,7 @@ class DecoderModule(WeightsModule):
         for layer, block in enumerate(model.network.blocks):
             for role in _roles(block.attention):
                 heads = block.attention.heads
-                state = torch.zeros(1, request.context, heads.kv, heads.dim, dtype=PRECISIONS[request.state])
+                state = torch.zeros(1, request.context, heads.kv, heads.dim, dtype=_STATES[request.state])
                 self.register_buffer(state_name(layer, role), state)
 
     def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor) -> torch.Tensor:
@@ -88,7 +92,7 @@ class DecoderModule(WeightsModule):
         promise(position >= 0)
         promise(position < self.context)
         promise(position + tokens.shape[1] <= self.context)
-        ops = self.interpreter(position, self.parameter_of, self._state_of)
+        ops = self.interpreter(position, self.parameter_of, self._state_of, self.state_scales)
         return decode(ops, self.network, tokens[0])
 
     def _state_of(self, layer: int, role: str) -> torch.Tensor:

@@ -20,6 +20,7 @@ from edgeqkv.backends.executorch.layer_ops import ExecuTorchLayerOps
 from edgeqkv.backends.executorch.quantized import quantized_rows
 from edgeqkv.backends.torch import TorchOps
 from edgeqkv.ops import Heads
+from edgeqkv.state_scales import HIGHEST, StateScales
 from edgeqkv.weights import QuantizedWeight, Weight
 
 __all__ = ["OPS", "ExecuTorchOps", "PortableOps", "StockOps", "promise"]
@@ -37,13 +38,19 @@ class ExecuTorchOps(ExecuTorchLayerOps, TorchOps):
         position: where the first token stands, a symbol during tracing.
         parameter: the parameter that holds a weight, or the named part of a quantized one.
         state: the buffer ``[1, context, kv_heads, head_dim]`` of a layer and role (``kv``, ``k`` or ``v``).
+        scales: how an int8 state rounds; None for a state in floating point.
     """
 
     def __init__(
-        self, position: int, parameter: Callable[[Weight, str], Tensor], state: Callable[[int, str], Tensor]
+        self,
+        position: int,
+        parameter: Callable[[Weight, str], Tensor],
+        state: Callable[[int, str], Tensor],
+        scales: StateScales | None,
     ) -> None:
         super().__init__(parameter)
         self.position = position
+        self.scales = scales
         self._state = state
 
     def embed(self, tokens: Tensor, token_table: Weight, position_table: Weight) -> Tensor:
@@ -59,17 +66,42 @@ class ExecuTorchOps(ExecuTorchLayerOps, TorchOps):
         return self._product(x, table, None)
 
     def attention(self, layer: int, q: Tensor, k: Tensor, v: Tensor, heads: Heads) -> Tensor:
-        steps = q.shape[0]
-        keys = self._append(self._state(layer, "kv" if v is k else "k"), k.view(1, steps, heads.kv, heads.dim))
-        values = keys
-        if v is not k:
-            values = self._append(self._state(layer, "v"), v.view(1, steps, heads.kv, heads.dim))
-        queries = q.view(1, steps, heads.query, heads.dim).to(keys.dtype)
-        return self._attend(queries, keys, values).reshape(steps, -1).float()
+        keys, key_scale = self._appended(layer, "kv" if v is k else "k", k, heads)
+        values, value_scale = (keys, key_scale) if v is k else self._appended(layer, "v", v, heads)
+        queries = _scaled(q, key_scale).view(1, -1, heads.query, heads.dim).to(keys.dtype)
+        mixed = self._attend(queries, keys, values).reshape(q.shape[0], -1).float()
+        return _scaled(mixed, value_scale)
+
+    def _appended(self, layer: int, role: str, rows: Tensor, heads: Heads) -> tuple[Tensor, float | None]:
+        """Write a step's rows into the state; what is to be attended to ``[1, T, KV, D]``, and its scale if it has one.
+
+        The codes of an int8 state are widened a layer at a time, as far as it is filled. Their scale is left to the
+        queries and to what comes out, which are few.
+        """
+        state, steps = self._state(layer, role), rows.shape[0]
+        rows = rows.view(1, steps, heads.kv, heads.dim)
+        if self.scales is None:
+            self._write(state, rows.to(state.dtype))
+            return self._readable(state, steps), None
+        scale = self.scales.of[f"{role}_{layer}"]
+        self._write(state, (rows / scale).round().clamp(-HIGHEST - 1, HIGHEST).to(state.dtype))
+        return self._filled(state, steps).float(), scale
+
+    def _filled(self, state: Tensor, steps: int) -> Tensor:
+        """The rows up to the last token of this call."""
+        # Those past it were never written and may hold anything, NaN included, which a mask would let through
+        # (0 × NaN): they are not read at all.
+        stop = self.position + steps
+        promise(stop <= state.shape[1])
+        return state.narrow(1, 0, stop)
+
+    def _readable(self, state: Tensor, steps: int) -> Tensor:
+        """What `_attend` is to be given of a state in floating point."""
+        return self._filled(state, steps)
 
     @abstractmethod
-    def _append(self, state: Tensor, rows: Tensor) -> Tensor:
-        """Write ``rows [1, S, KV, D]`` into the state at the position; what is to be attended to."""
+    def _write(self, state: Tensor, rows: Tensor) -> None:
+        """Put ``rows [1, S, KV, D]`` into the state at the position."""
 
     @abstractmethod
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -79,9 +111,11 @@ class ExecuTorchOps(ExecuTorchLayerOps, TorchOps):
 class StockOps(ExecuTorchOps):
     """With the custom operators of ExecuTorch's LLM extension, which read and write the state in place."""
 
-    def _append(self, state: Tensor, rows: Tensor) -> Tensor:
-        torch.ops.llama.update_cache(rows.to(state.dtype), state, self.position)
-        return state
+    def _readable(self, state: Tensor, steps: int) -> Tensor:
+        return state  # the operator knows how far it is filled, and reads no further
+
+    def _write(self, state: Tensor, rows: Tensor) -> None:
+        torch.ops.llama.update_cache(rows, state, self.position)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         # Whatever k and v are, the operator takes a buffer for each: the same one twice where they are shared.
@@ -92,15 +126,8 @@ class StockOps(ExecuTorchOps):
 class PortableOps(ExecuTorchOps):
     """With core ATen operators only."""
 
-    def _append(self, state: Tensor, rows: Tensor) -> Tensor:
-        steps, context = rows.shape[1], state.shape[1]
-        positions = self.position + torch.arange(steps)
-        state.index_copy_(1, positions, rows.to(state.dtype))
-        # Rows past the last token were never written and may hold anything, NaN included, which a mask would
-        # let through (0 × NaN): they are not read at all.
-        stop = self.position + steps
-        promise(stop <= context)
-        return state.narrow(1, 0, stop)
+    def _write(self, state: Tensor, rows: Tensor) -> None:
+        state.index_copy_(1, self.position + torch.arange(rows.shape[1]), rows)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         steps, heads, dim = q.shape[1:]
@@ -114,6 +141,10 @@ class PortableOps(ExecuTorchOps):
         weights = F.softmax(scores.view(kv_heads, -1, steps, total) + future, dim=-1)
         mixed = torch.bmm(weights.view(kv_heads, -1, total), v[0].transpose(0, 1))
         return mixed.view(kv_heads, -1, steps, dim).permute(2, 0, 1, 3).reshape(1, steps, heads, dim)
+
+
+def _scaled(x: Tensor, scale: float | None) -> Tensor:
+    return x if scale is None else x * scale
 
 
 OPS: Final[dict[str, type[ExecuTorchOps]]] = {"stock": StockOps, "static": StockOps, "portable": PortableOps}

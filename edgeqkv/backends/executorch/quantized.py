@@ -8,17 +8,14 @@ by the affine operators of torchao around a plain linear.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final
 
 import torch
 import torch.nn.functional as F
 
 from edgeqkv.backends.executorch.quiet import third_party_notices_silenced
-from edgeqkv.errors import UnsupportedError
-from edgeqkv.model import TrainedModel
 from edgeqkv.models.decoder import Decoder
-from edgeqkv.quantize.nearest import nearest
-from edgeqkv.weights import QuantizedWeight, Scheme, Weight
+from edgeqkv.weights import QuantizedWeight
 
 with third_party_notices_silenced():
     from executorch.exir.passes import _quant_patterns_and_replacements  # noqa: F401  defines the gathering operators
@@ -29,40 +26,12 @@ with third_party_notices_silenced():
         quantize_affine,
     )
 
-__all__ = ["as_the_runtime_takes_it", "product_parts", "quantized_parts", "quantized_product", "quantized_rows"]
+__all__ = ["product_parts", "quantized_parts", "quantized_product", "quantized_rows"]
 
 Tensor = torch.Tensor
-M = TypeVar("M", bound=TrainedModel)
 Parts = Callable[[str], Tensor]
 
 _INT8: Final = torch.iinfo(torch.int8)
-_BLOCK: Final = 32  # XNNPACK's int4 blocks are multiples of it
-
-
-def as_the_runtime_takes_it(model: M) -> M:
-    """The model with its quantized matrices in schemes that XNNPACK has; what it takes as it is stays as it is.
-
-    It has no int8 weights in blocks: those are rounded again, from the checkpoint, to one scale a row.
-
-    Raises:
-        UnsupportedError: an int4 matrix has blocks that XNNPACK does not take.
-    """
-    return model.with_changed_weights(_fitted)
-
-
-def _fitted(weight: Weight) -> Weight:
-    if not isinstance(weight, QuantizedWeight):
-        return weight
-    scheme, columns = weight.scheme, weight.shape[1]
-    if scheme.bits == 8 and scheme.block != columns:
-        by_row = nearest(weight, Scheme(scheme.name, scheme.bits, columns))
-        weight.release_pages()
-        return by_row
-    if scheme.bits == 4 and scheme.block % _BLOCK:
-        raise UnsupportedError(
-            f"'{weight.name}' has {columns} columns, and XNNPACK takes int4 in blocks of {_BLOCK}; use weights int8"
-        )
-    return weight
 
 
 def quantized_parts(weight: QuantizedWeight, network: Decoder) -> dict[str, Tensor]:

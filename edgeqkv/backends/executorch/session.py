@@ -61,7 +61,7 @@ def precision_of(weights: str, state: str = "fp32") -> str:
     """The coarsest number format that a program with such weights and such a state computes in."""
     if weights in SCHEMES:
         return "int8-activations"
-    return "fp16" if "fp16" in (weights, state) else "fp32"
+    return next((each for each in ("int8", "fp16") if each in (state, weights)), "fp32")
 
 
 def _call(method: Any, ids: npt.NDArray[np.int64], position: int) -> npt.NDArray[np.float32]:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from edgeqkv.artifact import Artifact, EncoderArtifact
 from edgeqkv.extras import needed_for
 
 if TYPE_CHECKING:
     from edgeqkv.backends import EncoderRequest, Request
-    from edgeqkv.model import EncoderModel, Model
+    from edgeqkv.model import EncoderModel, Model, TrainedModel
     from edgeqkv.progress import Report
     from edgeqkv.session import EncoderSession, Session
 
 __all__ = ["BACKEND", "OnnxBackend"]
+
+M = TypeVar("M", bound="TrainedModel")
 
 
 class OnnxBackend:
@@ -38,6 +40,9 @@ class OnnxBackend:
     takes_images = False
     engines = ("onnxruntime", "exact")
     proof_engine = "exact"
+
+    def stores(self, model: M) -> M:
+        return model
 
     def export(self, model: Model, directory: Path, request: Request, report: Report) -> Artifact:
         with needed_for("exporting to ONNX"):

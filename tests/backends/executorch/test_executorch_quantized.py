@@ -19,14 +19,16 @@ from edgeqkv.backends.executorch import BACKEND
 from edgeqkv.backends.executorch.program import ProgramFile
 from edgeqkv.backends.executorch.quiet import third_party_notices_silenced
 from edgeqkv.backends.torch import sequence_logits
+from edgeqkv.bundle import Bundle
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
 from edgeqkv.demo import checkpoint_path, heldout_path, tokenizer_path
 from edgeqkv.model import Model
 from edgeqkv.perplexity import original_perplexity, session_perplexity
 from edgeqkv.progress import silent
-from edgeqkv.proof import TOLERANCES
+from edgeqkv.proof import TOLERANCES, Proof
 from edgeqkv.session import Session
 from edgeqkv.tokenizer import Tokenizer
+from edgeqkv.verify import verify
 from edgeqkv.weights import QuantizedWeight
 
 CONTEXT, CHUNK = 64, 16
@@ -53,15 +55,16 @@ Exported = Callable[..., Export]
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """Exports a checkpoint once for all tests: each takes seconds."""
-    done: dict[tuple[str, str], Export] = {}
+    done: dict[tuple[str | None, ...], Export] = {}
 
-    def export(name: str, weights: str) -> Export:
-        if (name, weights) not in done:
+    def export(name: str, weights: str, form: str = "stock", state: str = "fp32", head: str | None = None) -> Export:
+        key = (name, weights, form, state, head)
+        if key not in done:
             directory = tmp_path_factory.mktemp("pte")
-            given = quantized(path_of(name), weights)
-            artifact = BACKEND.export(given, directory, request_for(weights), silent)
-            done[name, weights] = Export(stored(given), directory, artifact)
-        return done[name, weights]
+            model = BACKEND.stores(quantized(path_of(name), weights, head))
+            artifact = BACKEND.export(model, directory, request_for(weights, form, state), silent)
+            done[key] = Export(model, directory, artifact)
+        return done[key]
 
     return export
 
@@ -74,15 +77,8 @@ def quantized(path: Path, weights: str, head: str | None = None) -> Model:
     return quantize.apply(edgeqkv.load(path).with_context(CONTEXT), quantize.Recipe(weights, head))
 
 
-def stored(model: Model) -> Model:
-    """The model with the numbers that this backend stores."""
-    from edgeqkv.backends.executorch.quantized import as_the_runtime_takes_it
-
-    return as_the_runtime_takes_it(model)
-
-
-def request_for(weights: str, form: str = "stock") -> Request:
-    return Request(form, weights, "fp32", CONTEXT, CHUNK)
+def request_for(weights: str, form: str = "stock", state: str = "fp32") -> Request:
+    return Request(form, weights, state, CONTEXT, CHUNK)
 
 
 def every_position(session: Session, ids: np.ndarray, prompt: int) -> np.ndarray:
@@ -127,7 +123,7 @@ def logits_of(program: torch.export.ExportedProgram, ids: np.ndarray, prompt: in
 @pytest.mark.parametrize(("weights", "form"), [("int4", "stock"), ("int8", "stock"), ("int4", "portable")])
 def test_but_for_rounded_activations_the_graph_is_exact(weights: str, form: str) -> None:
     golden = read_golden("k_eq_v_gqa")
-    model = stored(quantized(golden.path, weights))
+    model = BACKEND.stores(quantized(golden.path, weights))
     program = traced(model, form)
     assert leave_activations_alone(program) == 2 * 5 + 1  # per layer q, kv, out, up and down; and the head
     expected = sequence_logits(model, golden.ids)
@@ -164,9 +160,20 @@ def test_a_tied_table_is_stored_once(exported: Exported, name: str, weights: str
     assert saved <= export.artifact.details["shared_bytes"] < saved + 2 * table.scales.nbytes
 
 
-@pytest.mark.parametrize(("name", "weights"), CASES)
-def test_the_runtime_is_off_by_the_rounding_of_activations_alone(exported: Exported, name: str, weights: str) -> None:
-    golden, export = read_golden(name), exported(name, weights)
+@pytest.mark.parametrize(
+    ("name", "weights", "form", "state", "head"),
+    [
+        *((name, weights, "stock", "fp32", None) for name, weights in CASES),
+        ("k_eq_v_gqa", "int4", "static", "fp16", "int8"),
+        ("k_eq_v_gqa", "int4", "portable", "fp32", None),
+        ("k_eq_v_gqa", "int4", "stock", "fp32", "fp16"),
+    ],
+)
+def test_the_runtime_is_off_by_the_rounding_of_activations_alone(
+    exported: Exported, name: str, weights: str, form: str, state: str, head: str | None
+) -> None:
+    golden, export = read_golden(name), exported(name, weights, form, state, head)
+    assert export.artifact.state_bytes == export.model.state_bytes(CONTEXT, 2 if state == "fp16" else 4)
     expected = sequence_logits(export.model, golden.ids)
     session = export.open()
     got = every_position(session, golden.ids, 40)
@@ -177,18 +184,38 @@ def test_the_runtime_is_off_by_the_rounding_of_activations_alone(exported: Expor
 
 def test_int8_has_a_scale_a_row_and_what_has_one_already_keeps_its_codes() -> None:
     given = quantized(path_of("k_eq_v_gqa"), "int8")
-    for before, after in zip(matrices_of(given), matrices_of(stored(given)), strict=True):
+    for before, after in zip(matrices_of(given), matrices_of(BACKEND.stores(given)), strict=True):
         assert after.scheme.block == after.shape[1]
         assert (before is after) == (before.scheme.block == before.shape[1])
         # Half a step: the scale is rounded up, so that the largest number is not clamped.
         assert bool(((after.values() - after.tensor).abs() <= after.scales / 2 * (1 + 1e-6)).all())
 
 
+def test_an_export_is_proven_against_what_the_runtime_stores(tmp_path: Path) -> None:
+    model = edgeqkv.load(path_of("qkv"))
+    edgeqkv.export(model, "executorch", out=tmp_path / "b", weights="int8", chunk=CHUNK)
+    proof = Proof.load(tmp_path / "b" / "executorch.proof.npz")
+    in_blocks = quantize.apply(model, quantize.Recipe("int8"))
+    rows = (proof.lengths.cumsum() - 1).tolist()
+
+    def distance(stored: Model) -> float:
+        return float(np.abs(sequence_logits(stored, proof.tokens, rows)[:, proof.columns] - proof.logits).max())
+
+    assert distance(BACKEND.stores(in_blocks)) == 0
+    assert distance(in_blocks) > 0
+    assert verify(Bundle(tmp_path / "b"), against=model).passed
+
+
+def test_a_model_that_the_runtime_takes_as_it_is_stays_the_same() -> None:
+    model = quantized(path_of("k_eq_v_gqa"), "int4")
+    assert BACKEND.stores(model) is model
+
+
 def test_blocks_that_xnnpack_does_not_take_are_refused(tmp_path: Path) -> None:
     sizes = {"n_layer": 1, "n_embd": 48, "n_head": 4, "n_positions": CONTEXT, "vocab_size": 97}
     checkpoint = write_random_checkpoint(tmp_path / "narrow.pt", "q-k=v+gqa2", **sizes)
     with pytest.raises(UnsupportedError, match="blocks of 32"):
-        BACKEND.export(quantized(checkpoint, "int4"), tmp_path, request_for("int4"), silent)
+        BACKEND.stores(quantized(checkpoint, "int4"))
 
 
 def test_the_demo_model_keeps_its_perplexity_and_its_words(exported: Exported) -> None:

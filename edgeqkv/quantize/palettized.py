@@ -1,0 +1,72 @@
+"""Palettes: the values of some rows gathered around a few numbers, by k-means.
+
+Lloyd, *Least squares quantization in PCM* (1957/1982), in one dimension, where the nearest entry is found by the
+middles between neighbours. The tables are then no grid but lie where the values are.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+
+from edgeqkv.errors import UnsupportedError
+from edgeqkv.weights import Palette, PalettizedWeight, Weight
+
+__all__ = ["k_means", "palettized", "places", "to_nearest_entry"]
+
+_ROUNDS: Final = 20  # after which a table of 16 moves no more than float16 can tell, on trained weights
+
+
+def to_nearest_entry(weight: Weight, palette: Palette) -> PalettizedWeight:
+    """Palettize a matrix ``[rows, columns]``; the palette's rows must divide the matrix's."""
+    values = weight.tensor.float()
+    tables = k_means(values, palette)
+    return palettized(weight, places(values, tables), tables, palette)
+
+
+def k_means(values: torch.Tensor, palette: Palette) -> torch.Tensor:
+    """Tables ``[groups, entries]`` of the values ``[rows, columns]`` of each group, exact in float16.
+
+    They start at evenly spaced quantiles. An entry that no value is near stays where it is.
+    """
+    flat = values.reshape(values.shape[0] // palette.rows, -1)
+    ordered = flat.sort(-1).values
+    quantiles = (torch.arange(palette.entries) + 0.5) / palette.entries * flat.shape[1]
+    tables = ordered[:, quantiles.long()]
+    # Each entry becomes the mean of a run of the ordered values: differences of their running sum.
+    sums = torch.cat([torch.zeros(len(flat), 1, dtype=torch.float64), ordered.double().cumsum(-1)], dim=1)
+    for _ in range(_ROUNDS):
+        ends = torch.searchsorted(ordered, _middles(tables), right=True)
+        stops = torch.cat([ends, torch.full_like(ends[:, :1], flat.shape[1])], dim=1)
+        starts = torch.cat([torch.zeros_like(ends[:, :1]), ends], dim=1)
+        means = (sums.gather(1, stops) - sums.gather(1, starts)) / (stops - starts).clamp_min(1)
+        tables = torch.where(stops > starts, means.float(), tables)
+    return tables.half().float()
+
+
+def places(values: torch.Tensor, tables: torch.Tensor) -> torch.Tensor:
+    """Where in its group's table the entry nearest to each value stands, uint8 of the values' shape."""
+    flat = values.reshape(len(tables), -1)
+    return torch.searchsorted(_middles(tables), flat.contiguous()).to(torch.uint8).view(values.shape)
+
+
+def palettized(weight: Weight, codes: torch.Tensor, tables: torch.Tensor, palette: Palette) -> PalettizedWeight:
+    """The weight with these codes and tables.
+
+    Raises:
+        UnsupportedError: an entry is beyond float16.
+    """
+    if not tables.isfinite().all():
+        largest = float(weight.tensor.abs().max())
+        raise UnsupportedError(
+            f"'{weight.name}' reaches {largest:.3g}, beyond float16's largest number, in which tables are stored; "
+            f"no format that takes {palette.name} can hold it"
+        )
+    return PalettizedWeight(
+        weight.name, weight.tensor, palette.name, weight.mapped, codes=codes, tables=tables, palette=palette
+    )
+
+
+def _middles(tables: torch.Tensor) -> torch.Tensor:
+    return ((tables[:, 1:] + tables[:, :-1]) / 2).contiguous()
