@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from device_reports import REPORT, write_report
 
 import edgeqkv
 from edgeqkv.budget.device_report import check_bundle, identity, json_schema, read_device_report
@@ -16,39 +15,9 @@ from edgeqkv.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 
-REPORT: dict[str, Any] = {
-    "format": 1,
-    "date": "2026-11-22T10:30:00+01:00",
-    "app": {"name": "edgeqkv-android", "version": "0.1.0"},
-    "device": {"name": "Pixel 9 Pro", "processor": "Tensor G4", "ram_bytes": 15_800_000_000},
-    "system": {"name": "Android", "version": "16"},
-    "runtime": {"name": "onnxruntime", "version": "1.31.0", "settings": "4 threads"},
-    "manifest_sha256": "0" * 64,
-    "target": "onnx",
-    "load_seconds": 0.25,
-    "prefill": {"tokens": 480, "seconds": 0.4},
-    "decode": {"tokens": 32, "seconds": 0.8},
-    "state_bytes": 524_288,
-    "memory": {
-        "figure": "Debug.MemoryInfo.totalPss",
-        "before_bytes": 60_000_000,
-        "phases": {"load": 84_000_000, "prefill": 92_000_000, "decode": 91_000_000},
-        "limit_bytes": None,
-    },
-    "thermal": {"before": "THERMAL_STATUS_NONE", "after": "THERMAL_STATUS_LIGHT"},
-}
-
-
-def written(folder: Path, **changes: Any) -> Path:
-    """The report with top-level fields replaced (removed, where the value is ``...``), in a file."""
-    content = copy.deepcopy(REPORT) | changes
-    path = folder / "device-report.json"
-    path.write_text(json.dumps({name: value for name, value in content.items() if value is not ...}))
-    return path
-
 
 def test_a_report_is_read(tmp_path: Path) -> None:
-    report = read_device_report(written(tmp_path))
+    report = read_device_report(write_report(tmp_path))
     assert report.decode.tokens_per_second == 40
     assert report.memory is not None
     assert report.memory.peak_bytes == 92_000_000
@@ -57,7 +26,7 @@ def test_a_report_is_read(tmp_path: Path) -> None:
 
 def test_what_an_app_cannot_know_may_be_left_out(tmp_path: Path) -> None:
     report = read_device_report(
-        written(tmp_path, device={"name": "a browser"}, memory=None, thermal=..., state_bytes=...)
+        write_report(tmp_path, device={"name": "a browser"}, memory=None, thermal=..., state_bytes=...)
     )
     assert (report.memory, report.thermal, report.state_bytes) == (None, None, None)
 
@@ -82,7 +51,7 @@ def test_what_an_app_cannot_know_may_be_left_out(tmp_path: Path) -> None:
 )
 def test_what_is_wrong_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=r"device-report\.json is ") as raised:
-        read_device_report(written(tmp_path, **changes))
+        read_device_report(write_report(tmp_path, **changes))
     assert message in str(raised.value)
 
 
@@ -98,10 +67,10 @@ def test_a_file_that_is_no_report(tmp_path: Path) -> None:
 
 def test_it_must_be_of_this_bundle(tmp_path: Path, tiny_model: Any) -> None:
     bundle = edgeqkv.export(tiny_model, "onnx", out=tmp_path / "bundle", weights="fp32", verify=False)
-    check_bundle(read_device_report(written(tmp_path, manifest_sha256=identity(bundle))), bundle)
+    check_bundle(read_device_report(write_report(tmp_path, manifest_sha256=identity(bundle))), bundle)
     with pytest.raises(InputError, match=r"of another bundle: its manifest\.json has the SHA-256 000000000000"):
-        check_bundle(read_device_report(written(tmp_path)), bundle)
-    other = written(tmp_path, manifest_sha256=identity(bundle), target="coreml")
+        check_bundle(read_device_report(write_report(tmp_path)), bundle)
+    other = write_report(tmp_path, manifest_sha256=identity(bundle), target="coreml")
     with pytest.raises(InputError, match=r"is of the target 'coreml', and .* holds onnx"):
         check_bundle(read_device_report(other), Bundle(bundle.path))
 
