@@ -46,7 +46,7 @@ MemoryFigure = Literal[
 ]
 """The system's account that a memory size was read from. What each counts differs:
 
-- ``Debug.MemoryInfo.totalPss`` (Android): allocated and mapped pages, swapped ones included, a shared page by its share.
+- ``Debug.MemoryInfo.totalPss`` (Android): allocated and mapped pages, swapped ones too, a shared page by its share.
 - ``phys_footprint`` (iOS, macOS): what the process's limit is held against; a file's unchanged pages do not count.
 - ``measureUserAgentSpecificMemory`` (browsers, page isolated): the page, its workers and their WebAssembly memory.
 - ``performance.memory.usedJSHeapSize`` (Chromium): the calling thread's JavaScript heap.
