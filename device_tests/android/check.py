@@ -3,11 +3,12 @@
     python device_tests/android/check.py
 
 Its own code and tests are compiled, the app against hand-written signatures of what it calls, and the tests of `core`
-run on this machine's Java. The compiler comes with PyPI's kotlin-jupyter-kernel, and is kept in build/.
+run on this machine's Java. The compiler comes with PyPI's kotlin-jupyter-kernel.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -96,12 +97,13 @@ def check_project() -> list[str]:
 
 
 def kotlin() -> Path:
-    """The folder with the compiler and the libraries, fetched once."""
-    folder = ROOT / "build" / "device_tests" / f"{KERNEL}-{VERSION}"
+    """The folder with the compiler and the libraries, from the cache or else fetched (80 MB) into it."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeqkv"
+    folder = cache / f"{KERNEL}-{VERSION}"
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as scratch:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", f"{KERNEL}=={VERSION}"]
         subprocess.run([*command, "--dest", scratch], check=True, capture_output=True, text=True)
         unpacked = Path(scratch) / "jars"
