@@ -133,29 +133,38 @@ def plan_cases() -> Iterator[dict[str, Any]]:
         yield {"tokens": tokens, "chunk": chunk, "any": sizes, "fixed": fixed_plan(tokens, chunk)}
 
 
-def manifest(files: dict[str, str], *, target: str) -> str:
-    """A bundle's manifest, as edgeqkv writes it, for files of the given contents."""
+def artifact(target: str) -> Artifact:
+    """An export as the app's side sees it: with a state that the caller holds (onnx) or the runtime (coreml)."""
+    held = target == "onnx"
     state = StateTensor(
-        name="kv_0", role="kv", layer=0, dtype="fp32", shape=(1, 2, CONTEXT, 8),
-        input="past_kv_0", output="present_kv_0", aliases=("present_kv_0_as_values",),
+        name="kv", role="kv", layer=0 if held else None, dtype="fp32" if held else "fp16", shape=(1, 2, CONTEXT, 8),
+        input="past_kv" if held else None, output="present_kv" if held else None,
+        aliases=("present_kv_as_values",) if held else (),
     )  # fmt: skip
-    artifact = Artifact(
-        target=target, form="portable", weights="int4", state="fp32", context=CONTEXT, chunk=CHUNK,
-        vocab_size=VOCABULARY, axes=("batch", "kv_heads", "context", "head_dim"), versions={}, state_tensors=(state,),
-        graphs=(
+    calls = {"model": (CHUNK, False)} if held else {"prefill": (CHUNK, True), "decode": (1, True)}
+    return Artifact(
+        target=target, form="portable" if held else "conv", weights="int4", state=state.dtype, context=CONTEXT,
+        chunk=CHUNK, vocab_size=VOCABULARY, axes=("batch", "kv_heads", "context", "head_dim"), versions={},
+        state_tensors=(state,),
+        graphs=tuple(
             Graph(
-                name="model", file="model.bin", tokens=CHUNK, fixed=False,
-                inputs=(TensorSpec(name="input_ids", dtype="int64", shape=(1, "T")),),
+                name=name, file="model.bin", tokens=tokens, fixed=fixed,
+                inputs=(TensorSpec(name="input_ids", dtype="int64", shape=(1, tokens if fixed else "T")),),
                 outputs=(TensorSpec(name="logits", dtype="fp32", shape=(1, VOCABULARY)),),
-            ),
+            )
+            for name, (tokens, fixed) in calls.items()
         ),
     )  # fmt: skip
+
+
+def manifest(files: dict[str, str]) -> str:
+    """A bundle's manifest, as edgeqkv writes it, for files of the given contents."""
     return Manifest(
         format=FORMAT,
         edgeqkv="0.1.0",
         model=ModelCard(kind="decoder", variant="q-k=v+gqa2", parameters=1234, config={}, source={}, notes=()),
         tokenizer=TokenizerCard(file="tokenizer.json", size=VOCABULARY, bos_id=0, eos_ids=(0, 3)),
-        targets={target: TargetCard(artifact=artifact, verification=None)},
+        targets={name: TargetCard(artifact=artifact(name), verification=None) for name in ("onnx", "coreml")},
         files={
             name: FileCard(bytes=len(text.encode()), sha256=hashlib.sha256(text.encode()).hexdigest())
             for name, text in files.items()
@@ -166,7 +175,7 @@ def manifest(files: dict[str, str], *, target: str) -> str:
 def golden() -> dict[str, Any]:
     """All cases."""
     files = {"model.bin": "the model", "tokenizer.json": "{}"}
-    text = manifest(files, target="onnx")
+    text = manifest(files)
     return {
         "tokenizer": list(token_cases(Tokenizer(demo.tokenizer_path()))),
         "sampling": list(sampling_cases()),

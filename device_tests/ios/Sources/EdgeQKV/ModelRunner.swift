@@ -24,7 +24,6 @@ public actor ModelRunner {
         }
         tokenizer = try Tokenizer(file: file)
         compiled = try await MLModel.compileModel(at: folder.appending(path: artifact.graphs[0].file))
-        session = try open()
     }
 
     /// Forget what was before and continue the prompt, telling the text as it grows.
@@ -36,6 +35,7 @@ public actor ModelRunner {
     ) throws -> Outcome {
         stopping.value = false
         let session = try session ?? open()
+        self.session = session
         session.reset()
         var stream = tokenizer.stream()
         let outcome = try session.generate(
@@ -55,6 +55,9 @@ public actor ModelRunner {
     }
 
     /// Measure a run that fills the context, with a model opened for it alone: `device-report.json`.
+    ///
+    /// Memory is counted above what the app takes before. What a framework loads it may keep, so only the first thing
+    /// that an app does with a model shows all that it costs.
     public func measure(app: Software) throws -> (report: Data, outcome: Outcome) {
         session = nil
         let before = ThisDevice.thermalState
@@ -77,7 +80,6 @@ public actor ModelRunner {
             limitBytes: ThisDevice.limitBytes(),
             thermal: Thermal(before: before, after: ThisDevice.thermalState)
         )
-        session = try open()
         return (try report.json(), run.outcome)
     }
 

@@ -22,14 +22,15 @@ final class BundleTests: XCTestCase {
 
     func testABundleIsRead() throws {
         let bundle = try bundle()
-        let artifact = try bundle.target("onnx")
+        let artifact = try bundle.target("coreml")
         XCTAssertEqual(bundle.sha256, Golden.cases.bundle.sha256)
         XCTAssertEqual(bundle.variant, "q-k=v+gqa2")
         XCTAssertEqual(bundle.eosIDs, [0, 3])
-        XCTAssertEqual(artifact.graphs.map(\.name), ["model"])
-        XCTAssertEqual(artifact.stateBytes, 2 * Golden.cases.model.context * 8 * 4)
+        XCTAssertEqual(artifact.graphs.filter(\.fixed).map(\.name), ["prefill", "decode"])
+        XCTAssertEqual(artifact.stateBytes, 2 * Golden.cases.model.context * 8 * 2)
+        XCTAssertFalse(try bundle.target("onnx").graphs.contains(where: \.fixed))
         XCTAssertNil(try bundle.budget("onnx"))
-        assertThrows("holds [\"onnx\"], not 'coreml'") { _ = try bundle.target("coreml") }
+        assertThrows("holds [\"coreml\", \"onnx\"], not 'executorch'") { _ = try bundle.target("executorch") }
     }
 
     func testAnotherFormatIsNamed() {

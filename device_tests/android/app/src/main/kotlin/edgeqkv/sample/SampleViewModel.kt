@@ -54,26 +54,33 @@ class SampleViewModel(application: Application) : AndroidViewModel(application) 
             tokenizerFile = bundle.tokenizer
                 ?: throw EdgeQkvException("the bundle has no tokenizer: export with --tokenizer tokenizer.json")
             tokenizer = Tokenizer(tokenizerFile)
-            model = open(bundle.eosIds)
             facts = describe()
         }
     }
 
     fun generate(prompt: String, temperature: Double) = onWorker {
         text = prompt
-        val outcome = checkNotNull(model).generate(prompt, MAX_TOKENS, temperature) { text += it }
+        val model = model ?: open(bundle.eosIds).also { model = it }
+        val outcome = model.generate(prompt, MAX_TOKENS, temperature) { text += it }
         facts = "${describe()}\n${describe(outcome)}"
     }
 
     fun stop() = model?.stop() ?: Unit
 
-    /** Measure a run that fills the context, with a model opened for it alone, and write `device-report.json`. */
+    /**
+     * Measure a run that fills the context, with a model opened for it alone, and write `device-report.json`.
+     *
+     * Memory is counted above what the app takes before. A runtime's library stays once it is loaded, so only the first
+     * thing that an app does with a model shows all that it costs.
+     */
     fun measure() = onWorker {
         text = "Measuring…"
         model?.close()
         val before = phone.thermalStatus()
-        val measured = measure(artifact.context, tokenizer, phone::pssBytes) {
-            open(eosIds = emptySet()).also { model = it }
+        val measured = try {
+            measure(artifact.context, tokenizer, phone::pssBytes) { open(eosIds = emptySet()).also { model = it } }
+        } finally {
+            model = null
         }
         val written = DeviceReport(
             date = Instant.now().toString(),
@@ -92,7 +99,6 @@ class SampleViewModel(application: Application) : AndroidViewModel(application) 
         report = written
         text = written
         facts = "${describe()}\n${describe(measured.outcome)}"
-        model = open(bundle.eosIds)
     }
 
     override fun onCleared() {

@@ -16,11 +16,20 @@ class BundleTest {
         assertEquals(Golden.bundle.text("sha256"), bundle.sha256)
         assertEquals("q-k=v+gqa2", bundle.variant)
         assertEquals(setOf(0, 3), bundle.eosIds)
-        assertEquals(listOf("past_kv_0"), artifact.stateTensors.map { it.input })
-        assertEquals(listOf("present_kv_0", "present_kv_0_as_values"), artifact.stateTensors[0].outputs)
+        assertEquals(listOf("past_kv"), artifact.stateTensors.map { it.input })
+        assertEquals(listOf("present_kv", "present_kv_as_values"), artifact.stateTensors[0].outputs)
         assertEquals(Graph("model", "model.bin", Golden.chunk, fixed = false), artifact.graphs.single())
         assertEquals(2L * Golden.context * 8 * 4, artifact.stateBytes)
         assertNull(bundle.budget("onnx"))
+    }
+
+    @Test
+    fun aStateThatTheRuntimeHoldsHasNoNamesInTheGraph() {
+        val artifact = Bundle(Golden.bundle()).target("coreml")
+        assertEquals(listOf("prefill", "decode"), artifact.graphs.filter { it.fixed }.map { it.name })
+        assertNull(artifact.stateTensors.single().input)
+        assertEquals(emptyList(), artifact.stateTensors.single().outputs)
+        assertEquals(2L * Golden.context * 8 * 2, artifact.stateBytes)
     }
 
     @Test
@@ -37,8 +46,8 @@ class BundleTest {
         File(folder, "manifest.json").writeText("{")
         assertContains(assertFailsWith<EdgeQkvException> { Bundle(folder) }.message!!, "is damaged")
         assertContains(
-            assertFailsWith<EdgeQkvException> { Bundle(Golden.bundle()).target("coreml") }.message!!,
-            "[onnx], not 'coreml'",
+            assertFailsWith<EdgeQkvException> { Bundle(Golden.bundle()).target("executorch") }.message!!,
+            "[onnx, coreml], not 'executorch'",
         )
     }
 
