@@ -11,6 +11,7 @@ marked. `edgeqkv.budget.measure` runs the process and puts the measurement besid
     plan.py         terms in closed form, from a model's dimensions
     files.py        terms read from an export's files; activations.py: liveness
     measure.py      what a process really takes
+    device_report.py, device_comparison.py   what an app on a device measured, and the prediction beside it
     npu.py          an NPU's demands; paper.py: the paper's perplexities
     answers.py      what all this means on a device
     judging.py      a subject and devices in, a report out

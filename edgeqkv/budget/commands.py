@@ -48,6 +48,10 @@ def budget(
     measure: Annotated[
         bool, typer.Option("--measure", help="Run the bundle in a process of its own and measure it (Linux).")
     ] = False,
+    compare: Annotated[
+        Path | None,
+        typer.Option("--compare", metavar="FILE", help="A device-report.json of this bundle, to put beside it."),
+    ] = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the report as a page.")] = None,
     as_json: _Json = False,
 ) -> None:
@@ -58,6 +62,8 @@ def budget(
     report = edgeqkv.budget(subject, device or (), context=context, devices=own)
     if measure:
         report = _measured(report, subject, context)
+    if compare is not None:
+        report = _compared(report, subject, context, compare)
     if html is not None:
         from edgeqkv.budget.html import render
 
@@ -170,6 +176,27 @@ def _measured(report: Report, subject: Path, context: int | None) -> Report:
             measurement = measure(bundle.path, bundle.target(target).artifact, bundle.tokenizer_path)
             report = report.with_measured(target, measurement, compare(predicted, measurement, target))
     return report
+
+
+def _compared(report: Report, subject: Path, context: int | None, file: Path) -> Report:
+    import dataclasses
+
+    from edgeqkv.budget.device_comparison import compare_device
+    from edgeqkv.budget.device_report import check_bundle, read_device_report
+    from edgeqkv.bundle import Bundle
+
+    if context is not None:
+        raise InputError("--compare is with the context that the bundle was exported for; leave out --context")
+    if not subject.is_dir():
+        raise InputError(f"--compare is with the bundle that was on the device; {subject} is a checkpoint")
+    if len({answer.device for answer in report.answers}) > 1 or any(answer.kind == "npu" for answer in report.answers):
+        raise InputError("a device report is of one phone, tablet or board; name that one alone with --device")
+    told = read_device_report(file)
+    check_bundle(told, Bundle(subject, check=False))
+    candidate = next(each for each in report.candidates if each.plan.target == told.target)
+    answer = next((each for each in report.answers if each.candidate.plan.target == told.target), None)
+    compared = compare_device(candidate.footprint, candidate.plan.context, told, answer)
+    return dataclasses.replace(report, on_device=compared)
 
 
 def _write(path: Path, text: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 from edgeqkv.budget.answers import HEADROOM, Answer, Candidate, Verdict
+from edgeqkv.budget.device_comparison import OnDevice
 from edgeqkv.budget.devices import Fact
 from edgeqkv.budget.measure import Comparison, Measurement
 from edgeqkv.budget.npu import GB
@@ -24,7 +25,8 @@ _MARKS: Final = {"vendor-documented": "", "community-measured": "~", "unknown": 
 class Report:
     """Candidates (one an exported target, or planned), and the answers for each device asked for.
 
-    ``measured`` holds, for each target that was run, what its process took and the prediction beside it.
+    ``measured`` holds, for each target that was run, what its process took and the prediction beside it;
+    ``on_device`` what a device's app reported, and the prediction beside that.
     """
 
     subject: str
@@ -35,6 +37,7 @@ class Report:
     platform: dict[str, dict[str, Fact[str | bool | float]]] = field(default_factory=dict)
     generated: str = ""
     measured: dict[str, tuple[Measurement, tuple[Comparison, ...]]] = field(default_factory=dict)
+    on_device: OnDevice | None = None
 
     @property
     def passed(self) -> bool:
@@ -83,6 +86,7 @@ def to_json(report: Report) -> dict[str, Any]:
             }
             for target, (measurement, rows) in report.measured.items()
         },
+        "on_device": report.on_device.to_json() if report.on_device else None,
     }
 
 
@@ -139,10 +143,13 @@ def lines(report: Report, facts: Facts, table: Table, blank: Callable[[], None])
         blank()
     for target, (_, rows) in report.measured.items():
         facts(f"{target}: prediction against a measured process (resident size)", [])
-        table(
-            ("what", "predicted", "measured", "error"),
-            [(row.name, amount(row.predicted), amount(row.measured), f"{row.error:+.1%}") for row in rows],
-        )
+        _comparison_table(rows, table)
+        blank()
+    if report.on_device:
+        facts(report.on_device.title, report.on_device.facts())
+        if report.on_device.rows:
+            _comparison_table(report.on_device.rows, table)
+        facts("not compared", list(report.on_device.open.items()))
         blank()
     facts("marks", [("~", "community-measured"), (ASSUMED, "unknown: an assumption"), ("none", "known or computed")])
 
@@ -170,6 +177,13 @@ def _footprint_lines(report: Report, candidate: Candidate, facts: Facts, table: 
             )
             for term in predicted.terms
         ],
+    )
+
+
+def _comparison_table(rows: Sequence[Comparison], table: Table) -> None:
+    table(
+        ("what", "predicted", "measured", "error"),
+        [(row.name, amount(row.predicted), amount(row.measured), f"{row.error:+.1%}") for row in rows],
     )
 
 

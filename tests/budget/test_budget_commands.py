@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 from conftest import DATA
+from device_reports import write_report
 
 import edgeqkv
 from edgeqkv import cli, demo
+from edgeqkv.budget.device_report import identity
+from edgeqkv.bundle import Bundle
 
 MODEL = DATA / "k_eq_v_gqa.pt"
 
@@ -83,6 +86,42 @@ def test_only_exports_are_measured_and_at_their_context(run: Any, bundle: Path) 
     assert "Export it first" in run("budget", MODEL, "--measure")[2]
     assert "leave out --context" in run("budget", bundle, "--measure", "--context", 8)[2]
     assert "cannot write" in run("budget", MODEL, "--html", bundle)[2]
+
+
+def test_a_devices_report_stands_beside_the_prediction(run: Any, bundle: Path, tmp_path: Path) -> None:
+    file = write_report(tmp_path, manifest_sha256=identity(Bundle(bundle)))
+    code, printed, _ = run("budget", bundle, "--compare", file, "--device", "pixel-9-pro")
+    assert code == 0
+    assert "onnx on Pixel 9 Pro (Android 16): prediction against the device's report" in printed
+    assert "decode: 32 tokens, 40.0 tokens/s, " in printed
+    assert "load\t" in printed
+    assert "state\t0.5 MB\t0.5 MB\t+0.0%" in printed
+    assert "app limit: the system did not say" in printed
+    page = tmp_path / "page.html"
+    code, printed, _ = run("budget", bundle, "--compare", file, "--json", "--html", page)
+    told = json.loads(printed)["on_device"]
+    assert code == 0
+    assert {row["name"] for row in told["comparison"]} == {"load", "prefill", "decode", "peak", "state"}
+    assert told["report"]["device"]["name"] == "Pixel 9 Pro"
+    assert "name the device with --device" in told["not_compared"]["decode speed"]
+    assert "prediction against the device&#39;s report" in page.read_text()
+    assert "Nothing else in this report was run on a phone" in page.read_text()
+
+
+def test_a_report_that_cannot_be_compared_exits_2(run: Any, bundle: Path, tmp_path: Path) -> None:
+    file = write_report(tmp_path, manifest_sha256=identity(Bundle(bundle)))
+    for arguments, message in (
+        ((bundle, "--compare", write_report(tmp_path / "other")), "of another bundle"),
+        ((bundle, "--compare", tmp_path / "none.json"), "cannot read"),
+        ((bundle, "--compare", write_report(tmp_path / "next", format=2)), "of format 2"),
+        ((bundle, "--compare", file, "--context", 8), "leave out --context"),
+        ((MODEL, "--compare", file), "is a checkpoint"),
+        ((bundle, "--compare", file, "-d", "pixel-8", "-d", "iphone-15"), "name that one alone"),
+        ((bundle, "--compare", file, "-d", "hexagon-v75"), "name that one alone"),
+    ):
+        code, printed, told = run("budget", *arguments)
+        assert (code, printed) == (2, "")
+        assert message in told
 
 
 def test_the_catalogue_is_listed(run: Any) -> None:

@@ -64,5 +64,27 @@ def test_the_stock_runner_writes_what_our_session_does(
     assert _ascii(written.decode(errors="replace")) == _ascii(text)
 
 
+def test_what_its_limit_counts_where_a_chunk_is_shorter_than_the_context(
+    tmp_path: Path, stock_runner: ModuleType, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """The new tokens alone, and nothing stops it at the end of the context: docs/executorch.md tells apps to."""
+    context, prompt = 64, heldout_path().read_text(encoding="utf-8")[:100]
+    tokenizer = Tokenizer(tokenizer_path())
+    model = edgeqkv.load(checkpoint_path()).with_context(context).with_weights("fp32")
+    request = Request("stock", "fp32", "fp32", context, CHUNK, tokenizer.bos_id, tokenizer.eos_ids)
+    BACKEND.export(model, tmp_path, request, silent)
+    # The last token that is generated is not fed any more, and so needs no position.
+    room = context - len(tokenizer.encode(prompt)) + 1
+
+    def generate_up_to(length: int) -> bytes:
+        runner = stock_runner.TextLLMRunner(str(tmp_path / "model.pte"), str(tokenizer_path()))
+        runner.generate(prompt, stock_runner.GenerationConfig(echo=False, seq_len=length, temperature=0.0))
+        return bytes(capfdbinary.readouterr().out)
+
+    assert f'"generated_tokens":{room - 1}'.encode() in generate_up_to(room)
+    with pytest.raises(RuntimeError, match="Generation failed"):
+        generate_up_to(context)
+
+
 def _ascii(text: str) -> str:
     return "".join(character for character in text if character.isascii()).strip()

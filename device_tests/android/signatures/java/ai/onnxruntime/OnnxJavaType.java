@@ -1,0 +1,4 @@
+// Checked against https://github.com/microsoft/onnxruntime/blob/main/java/src/main/java/ai/onnxruntime/OnnxJavaType.java
+package ai.onnxruntime;
+
+public enum OnnxJavaType { FLOAT, INT8, FLOAT16 }

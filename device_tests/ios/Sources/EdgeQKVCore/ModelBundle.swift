@@ -1,0 +1,163 @@
+import Foundation
+
+/// A bundle, a prompt or a setting that cannot be used: what is wrong, with which value, and what to do about it.
+public struct EdgeQKVError: LocalizedError, Equatable {
+    public let message: String
+    public var errorDescription: String? { message }
+
+    public init(_ message: String) {
+        self.message = message
+    }
+}
+
+/// One thing that can be called: a function of the package that takes `tokens` tokens, exactly so many if `fixed`.
+public struct Graph: Decodable, Equatable, Sendable {
+    public let name: String
+    public let file: String
+    public let tokens: Int
+    public let fixed: Bool
+}
+
+/// One tensor of the KV state.
+public struct StateTensor: Decodable, Equatable, Sendable {
+    public let name: String
+    public let dtype: String
+    public let shape: [Int]
+}
+
+/// One target's export; see `edgeqkv/artifact.py`.
+public struct Artifact: Decodable, Equatable, Sendable {
+    public let target: String
+    public let form: String
+    public let weights: String
+    public let state: String
+    public let context: Int
+    public let chunk: Int
+    public let vocabulary: Int
+    public let graphs: [Graph]
+    public let stateTensors: [StateTensor]
+
+    enum CodingKeys: String, CodingKey {
+        case target, form, weights, state, context, chunk, graphs
+        case vocabulary = "vocab_size"
+        case stateTensors = "state_tensors"
+    }
+
+    /// Memory that the KV state takes, in bytes.
+    public var stateBytes: Int {
+        let sizes = ["fp32": 4, "fp16": 2, "int8": 1]
+        return stateTensors.reduce(0) { $0 + $1.shape.reduce(sizes[$1.dtype] ?? 0, *) }
+    }
+}
+
+/// What a file must be to be the one that was written.
+public struct FileCard: Decodable, Equatable, Sendable {
+    public let bytes: Int
+    public let sha256: String
+}
+
+/// The folder that `edgeqkv export` wrote, read through its `manifest.json`.
+public struct ModelBundle: Sendable {
+    public static let format = 1
+
+    public let folder: URL
+    public let variant: String
+    public let targets: [String: Artifact]
+    public let tokenizer: URL?
+    public let eosIDs: Set<Int>
+    /// The SHA-256 of the manifest: what a device report calls this bundle.
+    public let sha256: String
+    private let files: [String: FileCard]
+    private let hash: @Sendable (URL) throws -> String
+
+    /// - Parameter hash: the SHA-256 of a file, in hexadecimal digits.
+    public init(folder: URL, hash: @escaping @Sendable (URL) throws -> String) throws {
+        let file = folder.appending(path: "manifest.json")
+        guard let data = try? Data(contentsOf: file) else {
+            throw EdgeQKVError("there is no bundle in \(folder.path): it has no manifest.json")
+        }
+        let told = try? JSONDecoder().decode(Format.self, from: data).format
+        guard told == Self.format else {
+            let format = told.map(String.init) ?? "unknown"
+            throw EdgeQKVError("\(file.path) is of format \(format), and this app reads format \(Self.format): update one of them")
+        }
+        do {
+            let manifest = try JSONDecoder().decode(Manifest.self, from: data)
+            variant = manifest.model.variant
+            targets = manifest.targets.mapValues(\.artifact)
+            tokenizer = manifest.tokenizer.map { folder.appending(path: $0.file) }
+            eosIDs = Set(manifest.tokenizer?.eosIDs ?? [])
+            files = manifest.files
+        } catch let error as DecodingError {
+            throw EdgeQKVError("\(file.path) is damaged: \(error). Export the model again")
+        }
+        self.folder = folder
+        self.hash = hash
+        sha256 = try hash(file)
+    }
+
+    /// The named target's export.
+    public func target(_ name: String) throws -> Artifact {
+        guard let artifact = targets[name] else {
+            throw EdgeQKVError("\(folder.path) holds \(targets.keys.sorted()), not '\(name)'")
+        }
+        return artifact
+    }
+
+    /// Compare every file with its checksum: what was copied is what was exported.
+    public func check() throws {
+        for (name, card) in files {
+            let file = folder.appending(path: name)
+            guard let bytes = try? file.resourceValues(forKeys: [.fileSizeKey]).fileSize else {
+                throw EdgeQKVError("the bundle is incomplete: '\(name)' is missing. Copy it again")
+            }
+            guard bytes == card.bytes, try hash(file) == card.sha256 else {
+                throw EdgeQKVError("'\(name)' is not the file that was exported. Copy the bundle again")
+            }
+        }
+    }
+
+    /// Bytes that the budget in the bundle predicts for a target, by phase; nil if it was exported without one.
+    public func budget(_ target: String) throws -> [String: Int]? {
+        guard let data = try? Data(contentsOf: folder.appending(path: "report.json")) else { return nil }
+        return try JSONDecoder().decode(Budget.self, from: data).candidates.first { $0.target == target }?.phases
+    }
+
+    private struct Format: Decodable {
+        let format: Int
+    }
+
+    private struct Manifest: Decodable {
+        struct Model: Decodable {
+            let variant: String
+        }
+
+        struct Tokenizer: Decodable {
+            let file: String
+            let eosIDs: [Int]
+
+            enum CodingKeys: String, CodingKey {
+                case file
+                case eosIDs = "eos_ids"
+            }
+        }
+
+        struct Target: Decodable {
+            let artifact: Artifact
+        }
+
+        let model: Model
+        let tokenizer: Tokenizer?
+        let targets: [String: Target]
+        let files: [String: FileCard]
+    }
+
+    private struct Budget: Decodable {
+        struct Candidate: Decodable {
+            let target: String
+            let phases: [String: Int]
+        }
+
+        let candidates: [Candidate]
+    }
+}
