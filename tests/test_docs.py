@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from edgeqkv import demo
 
@@ -50,6 +51,8 @@ def run_edgeqkv(command: str, folder: Path) -> None:
 def test_what_a_page_says_works(page: Path, tmp_path: Path) -> None:
     shutil.copyfile(demo.checkpoint_path(), tmp_path / "model.pt")
     shutil.copyfile(demo.tokenizer_path(), tmp_path / "tokenizer.json")
+    shutil.copyfile(ROOT / "tests/data/checkpoints/vit_digits_q_ne_k_eq_v.pt", tmp_path / "vit.pt")
+    Image.linear_gradient("L").resize((8, 8)).save(tmp_path / "digit.png")
     (tmp_path / "heldout.txt").write_text(demo.heldout_path().read_text(encoding="utf-8")[:6000], encoding="utf-8")
     for kind, text in blocks(page):
         if kind == "python":

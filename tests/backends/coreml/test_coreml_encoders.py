@@ -151,6 +151,15 @@ def test_quantized_weights_compute_what_their_codes_say(name: str, weights: str,
     assert kinds["constexpr_blockwise_shift_scale"] == len(linears) + 1
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("encoder_reverse")])
+def test_fresh_sequences_are_reversed_in_int8_as_they_were_in_float32(name: str) -> None:
+    exported = export(name, "conv", "int8", batch=32)
+    sequences = np.random.default_rng(7).integers(0, 10, (64, 16))
+    original = encoder_outputs(edgeqkv.load(DATA / f"{name}.pt"), sequences).argmax(-1)
+    assert (original == sequences[:, ::-1]).all()
+    assert (exported.run(sequences, "evaluator-fp16").argmax(-1) == original).mean() >= 0.995
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(
     ("name", "projections", "query_is_key", "key_is_value"),
@@ -227,14 +236,19 @@ TOLD = {"mean": [0.3], "std": [0.4]}
 
 
 @cache
-def image_bundle(form: str, color: bool) -> tuple[Bundle, EncoderModel]:
-    """Exported and verified, and the model as it is stored; of RGB images, or of grey ones, which have to be padded."""
+def image_bundle(color: bool) -> tuple[Bundle, EncoderModel]:
+    """Exported and verified, and the model as it is stored.
+
+    In the linear form for RGB images, in the conv form for grey ones, which have to be padded.
+    """
     folder = Path(tempfile.mkdtemp(prefix="images-"))
     atexit.register(shutil.rmtree, folder)
     path = write_vit(folder / "vit.pt", task="vision-cifar10") if color else DATA / "vit_digits_q_ne_k_eq_v.pt"
-    options: dict[str, Any] = {"form": form, "weights": "fp16", "image_input": True, **({} if color else TOLD)}
+    kind: dict[str, Any] = {"form": "linear"} if color else {"form": "conv", **TOLD}
     model = edgeqkv.load(path)
-    return edgeqkv.export(model, "coreml", out=folder / "out", **options), model.with_weights("fp16")
+    return edgeqkv.export(
+        model, "coreml", out=folder / "out", weights="fp16", image_input=True, **kind
+    ), model.with_weights("fp16")
 
 
 def edit(exported: Exported, change: Any) -> None:
@@ -255,10 +269,9 @@ def random_pixels(count: int, artifact: EncoderArtifact) -> tuple[npt.NDArray[np
     return pixels.astype(np.uint8), ((pixels / 255 - mean) / std).astype(np.float32)
 
 
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("color", [True, False])
-def test_an_image_as_input(form: str, color: bool) -> None:
-    bundle, model = image_bundle(form, color)
+def test_an_image_as_input(color: bool) -> None:
+    bundle, model = image_bundle(color)
     card = bundle.encoder()
     assert card.verification is not None
     assert card.verification.passed
@@ -279,7 +292,7 @@ def test_an_image_as_input(form: str, color: bool) -> None:
 
 
 def test_a_wrong_normalization_and_wrong_colors_are_found(tmp_path: Path) -> None:
-    original, model = image_bundle("linear", True)
+    original, model = image_bundle(True)
     shutil.copytree(original.path, tmp_path / "copy")
     copy = Exported(model, tmp_path / "copy", original.encoder().artifact)
     proof = EncoderProof.load(copy.directory / proof_name("coreml"))
@@ -311,11 +324,11 @@ def test_a_wrong_normalization_and_wrong_colors_are_found(tmp_path: Path) -> Non
 @pytest.mark.parametrize("color", [True, False])
 def test_core_ml_is_given_a_picture(monkeypatch: pytest.MonkeyPatch, color: bool) -> None:
     """A stand-in for coremltools' MLModel, with its documented signature; no test of Core ML itself."""
-    bundle, model = image_bundle("conv", color)
+    bundle, model = image_bundle(color)
 
     class MLModel:
         def __init__(self, model: str, compute_units: str, function_name: str | None = None) -> None:
-            assert (compute_units, function_name) == ("ALL", None)
+            assert (compute_units, function_name) == ("CPU_AND_GPU" if color else "ALL", None)
             self.evaluator = Evaluator(model, precision="fp16")
 
         def make_state(self) -> Any:
@@ -420,7 +433,7 @@ def test_a_package_says_what_it_is() -> None:
 
 def test_a_package_alone(tmp_path: Path) -> None:
     """Without its bundle: described from what it says itself, run, and proven against the original."""
-    bundle, model = image_bundle("linear", True)
+    bundle, model = image_bundle(True)
     moved = tmp_path / "renamed.mlpackage"
     shutil.copytree(bundle.path / "model.mlpackage", moved)
     described, exported = read_artifact(moved), bundle.encoder().artifact
@@ -439,13 +452,12 @@ def test_a_package_alone(tmp_path: Path) -> None:
 
 
 def test_what_fp16_arithmetic_costs() -> None:
-    bundle, _ = image_bundle("linear", True)
+    bundle, _ = image_bundle(True)
     proof = EncoderProof.load(bundle.path / proof_name("coreml"))
     estimate = estimate_encoder_fp16(bundle.path, bundle.encoder().artifact, proof)
     assert 1e-4 < estimate["max_abs_error"] <= TOLERANCES["fp16"] * estimate["scale"]
     assert estimate["argmax_equal"] == estimate["steps"] == 4
     assert estimate["overflowed"] == []
-    # Its own input apart, which is no fp16: what is largest are the scaled pixels or the scores' side.
     assert all(place["headroom"] > 10 for place in estimate["narrowest"])
 
 
@@ -457,9 +469,9 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     Image.fromarray(grey).save(tmp_path / "digit.png")
     told = [text for name, values in TOLD.items() for text in (f"--{name}", str(values[0]))]
     out = tmp_path / "pixels"
-    edgeqkv_command("export", path, "--target", "coreml", "--out", out, *told, "--form", "conv", "--no-verify")
+    edgeqkv_command("export", path, "--target", "coreml", "--out", out, *told, "--no-verify")
     answers = []
-    for bundle in (image_bundle("linear", False)[0].path, out):
+    for bundle in (image_bundle(False)[0].path, out):
         answer = json.loads(edgeqkv_command("run", bundle, "--input", tmp_path / "digit.png", "--json"))
         answers.append(answer["answers"][0]["classes"])
     assert [each["class"] for each in answers[0]] == [each["class"] for each in answers[1]]
