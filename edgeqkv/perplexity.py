@@ -64,8 +64,8 @@ def excess(quality: Quality, title: str, most: float) -> str:
         return ""
     return (
         f"{title}'s perplexity on {quality.text} is {quality.perplexity:.2f}, the original's {quality.original:.2f}: "
-        f"{quality.degradation:.1%} more, where {most:.1%} is allowed. Calibrate (--calibrate TEXT), keep the head in "
-        f"int8 (--keep-head int8), or use weights int8"
+        f"{quality.degradation:.1%} more, where {most:.1%} is allowed. Calibrate (--calibrate TEXT), tune what is "
+        f"calibrated (--tune STEPS), keep the head in int8 (--keep-head int8), or use weights int8"
     )
 
 

@@ -87,6 +87,8 @@ def test_a_failed_verification_exits_1(tmp_path: Path) -> None:
         (["export", MODEL, "--variant", "qkv"], "is q-k=v+gqa4, not qkv"),
         (["export", MODEL, "--context", "4096"], "a context of 4096 is impossible"),
         (["export", MODEL, "--weights", "int2"], "cannot do weights 'int2'"),
+        (["export", MODEL, "--tune", "5"], "tuning needs a text; give one with --calibrate"),
+        (["export", MODEL, "--target", "coreml", "--state", "int8"], "For state 'int8': --target onnx or executorch"),
         (["verify", "nowhere"], "there is no folder nowhere"),
         (["generate", "nowhere", "--prompt", "x"], "there is no folder nowhere"),
         (["export", MODEL, "--out", "."], "exists already"),

@@ -17,6 +17,8 @@ __all__ = ["k_means", "palettized", "places", "to_nearest_entry"]
 
 _ROUNDS: Final = 20  # after which a table of 16 moves no more than float16 can tell, on trained weights
 
+_VALUES_AT_ONCE: Final = 1 << 20  # bounds the memory of sorting, 20 bytes a value
+
 
 def to_nearest_entry(weight: Weight, palette: Palette) -> PalettizedWeight:
     """Palettize a matrix ``[rows, columns]``; the palette's rows must divide the matrix's."""
@@ -31,8 +33,12 @@ def k_means(values: torch.Tensor, palette: Palette) -> torch.Tensor:
     They start at evenly spaced quantiles. An entry that no value is near stays where it is.
     """
     flat = values.reshape(values.shape[0] // palette.rows, -1)
+    return torch.cat([_k_means(part, palette.entries) for part in torch.split(flat, _groups_at_once(flat))])
+
+
+def _k_means(flat: torch.Tensor, entries: int) -> torch.Tensor:
     ordered = flat.sort(-1).values
-    quantiles = (torch.arange(palette.entries) + 0.5) / palette.entries * flat.shape[1]
+    quantiles = (torch.arange(entries) + 0.5) / entries * flat.shape[1]
     tables = ordered[:, quantiles.long()]
     # Each entry becomes the mean of a run of the ordered values: differences of their running sum.
     sums = torch.cat([torch.zeros(len(flat), 1, dtype=torch.float64), ordered.double().cumsum(-1)], dim=1)
@@ -48,7 +54,16 @@ def k_means(values: torch.Tensor, palette: Palette) -> torch.Tensor:
 def places(values: torch.Tensor, tables: torch.Tensor) -> torch.Tensor:
     """Where in its group's table the entry nearest to each value stands, uint8 of the values' shape."""
     flat = values.reshape(len(tables), -1)
-    return torch.searchsorted(_middles(tables), flat.contiguous()).to(torch.uint8).view(values.shape)
+    groups = _groups_at_once(flat)
+    found = [
+        torch.searchsorted(_middles(table), part.contiguous()).to(torch.uint8)
+        for part, table in zip(torch.split(flat, groups), torch.split(tables, groups), strict=True)
+    ]
+    return torch.cat(found).view(values.shape)
+
+
+def _groups_at_once(flat: torch.Tensor) -> int:
+    return max(1, _VALUES_AT_ONCE // flat.shape[1])
 
 
 def palettized(weight: Weight, codes: torch.Tensor, tables: torch.Tensor, palette: Palette) -> PalettizedWeight:

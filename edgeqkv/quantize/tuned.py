@@ -52,8 +52,9 @@ _BITS_WHOSE_SCALES_LEARN = 4
 def tune(original: Model, calibrated: Model, tokens: npt.NDArray[np.int64], steps: int, report: Report) -> Model:
     """Train a quantized model to do what the original does.
 
-    Takes 20 bytes of memory a parameter, and the activations of 2048 tokens. The same seed, threads and machine give
-    the same weights.
+    Takes some 20 bytes of memory a parameter, and the activations of 2048 tokens, which are the larger part: 0.65 GB
+    were measured at 8 M parameters, 1.5 GB at 24 M. The same number of threads on the same machine gives the same
+    weights again.
 
     Args:
         original: the model as it was trained.

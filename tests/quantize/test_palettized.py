@@ -55,6 +55,15 @@ def test_tables_lie_where_the_values_are() -> None:
     assert torch.allclose(result.tables[0], centres, atol=0.02)
 
 
+def test_what_is_done_in_parts_is_what_is_done_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, palette = Weight("w", torch.randn(48, 30)), Palette("lut4", 4, 16)
+    whole = to_nearest_entry(weight, palette)
+    monkeypatch.setattr("edgeqkv.quantize.palettized._VALUES_AT_ONCE", 16 * 30 + 1)
+    parts = to_nearest_entry(weight, palette)
+    assert torch.equal(parts.codes, whole.codes)
+    assert torch.equal(parts.tables, whole.tables)
+
+
 def test_calibration_makes_products_better_than_rounding() -> None:
     generator = torch.Generator().manual_seed(0)
     palette = Palette("lut4", 4, 16)
