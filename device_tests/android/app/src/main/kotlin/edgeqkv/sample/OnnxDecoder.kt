@@ -30,14 +30,15 @@ class OnnxDecoder(bundle: Bundle, private val artifact: Artifact) : Decoder {
         state.entries.flatMap { (tensor, value) -> tensor.outputs.map { it to value } }.toMap() + ("logits" to logitsTensor)
 
     init {
-        val graph = artifact.graphs.singleOrNull { !it.fixed }
-            ?: throw EdgeQkvException("this app runs the forms portable and ort, not ${artifact.form}: export with --form portable")
+        if (artifact.form !in FORMS) {
+            throw EdgeQkvException("this app runs the forms $FORMS, not ${artifact.form}: export with --form portable")
+        }
         options.setCPUArenaAllocator(false)  // it grows by doubling and never shrinks
         if (artifact.weights.startsWith("fp")) {
             // Packing would copy every float weight out of the mapped file; quantized ones need it for their kernels.
             options.addConfigEntry("session.disable_prepacking", "1")
         }
-        session = environment.createSession(File(bundle.folder, graph.file).path, options)
+        session = environment.createSession(File(bundle.folder, artifact.graphs.single().file).path, options)
     }
 
     override fun step(ids: IntArray, position: Int): FloatArray {
@@ -79,4 +80,8 @@ class OnnxDecoder(bundle: Bundle, private val artifact: Artifact) : Decoder {
         OnnxTensor.createTensor(environment, LongBuffer.wrap(longArrayOf(value.toLong())), longArrayOf(1))
 
     private fun direct(bytes: Int) = ByteBuffer.allocateDirect(bytes).order(ByteOrder.nativeOrder())
+
+    private companion object {
+        val FORMS = setOf("portable", "ort")
+    }
 }
