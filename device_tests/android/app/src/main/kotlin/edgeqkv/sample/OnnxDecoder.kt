@@ -53,7 +53,8 @@ class OnnxDecoder(bundle: Bundle, private val artifact: Artifact) : Decoder {
         } finally {
             inputs.values.forEach { it.close() }
         }
-        return FloatArray(artifact.vocabulary).also { logits.rewind().get(it) }
+        logits.rewind()
+        return FloatArray(artifact.vocabulary).also { logits.get(it) }
     }
 
     override fun close() {
