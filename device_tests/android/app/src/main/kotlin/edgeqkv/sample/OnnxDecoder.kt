@@ -26,8 +26,10 @@ class OnnxDecoder(bundle: Bundle, private val artifact: Artifact) : Decoder {
     private val logitsTensor =
         OnnxTensor.createTensor(environment, logits, longArrayOf(1, artifact.vocabulary.toLong()))
     private val stateInputs = state.entries.associate { (tensor, value) -> checkNotNull(tensor.input) to value }
-    private val outputs =
-        state.entries.flatMap { (tensor, value) -> tensor.outputs.map { it to value } }.toMap() + ("logits" to logitsTensor)
+    private val outputs = buildMap {
+        state.forEach { (tensor, value) -> tensor.outputs.forEach { put(it, value) } }
+        put("logits", logitsTensor)
+    }
 
     init {
         if (artifact.form !in FORMS) {
