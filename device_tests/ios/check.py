@@ -68,10 +68,10 @@ def run_tests(swift: Swift) -> int:
     main_file.write_text(f"import XCTest\n\nXCTMain([\n{''.join(map(cases, tests))}])\n")
     program = swift.program("Tests", [*sources("Sources/EdgeQKVCore"), *tests, main_file], *STRICT, "5")
     report = swift.out / "device-report.json"
-    failed = swift.run(program, {"DEVICE_TESTS": str(HERE.parent), "DEVICE_REPORT": str(report)})
-    if not failed:
-        print(f"the device report that it wrote is read: {read_device_report(report).device.name}")
-    return failed
+    if swift.run(program, {"DEVICE_TESTS": str(HERE.parent), "DEVICE_REPORT": str(report)}):
+        return 1
+    print(f"the device report that it wrote is read: {read_device_report(report).device.name}")
+    return 0
 
 
 def cases(file: Path) -> str:

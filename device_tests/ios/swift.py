@@ -100,7 +100,13 @@ class Swift:
         # Through Debian 13's own loader, because its programs ask for a newer C library than the machine's may be.
         libc, swift = self.root / "usr/lib/x86_64-linux-gnu", self.root / _LIB
         libraries = ":".join(map(str, (libc, swift / "swift/linux", swift / "swift/host")))
-        loader = [libc / "ld-linux-x86-64.so.2", "--argv0", name or program, "--library-path", libraries]
+        loader: list[str | Path] = [
+            libc / "ld-linux-x86-64.so.2",
+            "--argv0",
+            name or str(program),
+            "--library-path",
+            libraries,
+        ]
         return subprocess.run([*loader, program, *arguments], env=environment, check=check).returncode
 
 

@@ -50,7 +50,7 @@ class OnDevice:
         decode = f"{told.decode.tokens} tokens, {told.decode.tokens_per_second:.1f} tokens/s"
         if self.bound:
             share = told.decode.tokens_per_second / self.bound.tokens_per_second
-            decode += f", {share:.0%} of the bound for {self.bound.bandwidth_gbs:g} GB/s"
+            decode += f", {share:.1%} of the bound for {self.bound.bandwidth_gbs:g} GB/s"
         rows = [
             ("measured", f"{told.date:%Y-%m-%d %H:%M %z} by {told.app.name} {told.app.version}"),
             ("runtime", f"{told.runtime.name} {told.runtime.version}{f' ({settings})' if settings else ''}"),

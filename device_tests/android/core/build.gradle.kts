@@ -7,7 +7,7 @@ kotlin {
 }
 
 dependencies {
-    implementation(libs.kotlinx.serialization.json)
+    implementation(libs.serialization.json)
     testImplementation(libs.kotlin.test)
 }
 

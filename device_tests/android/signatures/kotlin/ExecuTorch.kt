@@ -1,5 +1,6 @@
 // Signatures that the app uses. Checked against LlmModule.kt, LlmCallback.kt and LlmGenerationConfig.kt of ExecuTorch
-// 1.4.1, https://github.com/pytorch/executorch/tree/v1.4.1/extension/android/executorch_android/src/main/java/org/pytorch/executorch/extension/llm
+// 1.4.1, extension/android/executorch_android/src/main/java/org/pytorch/executorch/extension/llm in
+// https://github.com/pytorch/executorch
 package org.pytorch.executorch.extension.llm
 
 import java.io.Closeable

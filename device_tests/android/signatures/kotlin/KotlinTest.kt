@@ -1,5 +1,5 @@
 // What the tests use of the library kotlin.test, for a compiler that has no build tool to fetch it.
-// Checked against https://kotlinlang.org/api/core/kotlin-test/kotlin.test/. In Android Studio the library itself is used.
+// Checked against https://kotlinlang.org/api/core/kotlin-test/kotlin.test/. Android Studio takes the library itself.
 package kotlin.test
 
 import java.lang.reflect.InvocationTargetException

@@ -79,7 +79,9 @@ public struct ModelBundle: Sendable {
         let told = try? JSONDecoder().decode(Format.self, from: data).format
         guard told == Self.format else {
             let format = told.map(String.init) ?? "unknown"
-            throw EdgeQKVError("\(file.path) is of format \(format), and this app reads format \(Self.format): update one of them")
+            throw EdgeQKVError(
+                "\(file.path) is of format \(format), and this app reads format \(Self.format): update one of them"
+            )
         }
         do {
             let manifest = try JSONDecoder().decode(Manifest.self, from: data)

@@ -85,7 +85,8 @@ public struct Tokenizer: @unchecked Sendable {  // NSRegularExpression is immuta
     private func merged(_ letters: [String]) -> [String] {
         var parts = letters
         while true {
-            let known = zip(parts, parts.dropFirst()).compactMap { pair in ranks[Pair(pair.0, pair.1)].map { ($0, pair) } }
+            let pairs = zip(parts, parts.dropFirst())
+            let known = pairs.compactMap { pair in ranks[Pair(pair.0, pair.1)].map { ($0, pair) } }
             guard let (_, best) = known.min(by: { $0.0 < $1.0 }) else { return parts }
             var joined: [String] = []
             var index = 0

@@ -95,7 +95,13 @@ final class FakeModel: LanguageModel {
 
 func session(_ model: any LanguageModel, chunk: Int? = nil, fixed: Bool = false) -> Session {
     let sizes = Golden.cases.model
-    return Session(model, context: sizes.context, chunk: chunk ?? sizes.chunk, vocabulary: sizes.vocabulary, fixed: fixed)
+    return Session(
+        model,
+        context: sizes.context,
+        chunk: chunk ?? sizes.chunk,
+        vocabulary: sizes.vocabulary,
+        fixed: fixed
+    )
 }
 
 func assertThrows(_ part: String, line: UInt = #line, _ block: () throws -> Void) {

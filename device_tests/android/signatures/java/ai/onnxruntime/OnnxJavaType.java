@@ -1,4 +1,5 @@
-// Checked against https://github.com/microsoft/onnxruntime/blob/main/java/src/main/java/ai/onnxruntime/OnnxJavaType.java
+// Checked against
+// https://github.com/microsoft/onnxruntime/blob/main/java/src/main/java/ai/onnxruntime/OnnxJavaType.java
 package ai.onnxruntime;
 
 public enum OnnxJavaType { FLOAT, INT8, FLOAT16 }

@@ -28,7 +28,9 @@ class ExecuTorchTextModel(
 
     init {
         val graph = artifact.graphs.find { it.name == "forward" }
-            ?: throw EdgeQkvException("ExecuTorch's runner calls 'forward', which the form ${artifact.form} lacks: export with --form stock")
+            ?: throw EdgeQkvException(
+                "ExecuTorch's runner calls 'forward', which the form ${artifact.form} lacks: export with --form stock",
+            )
         module = LlmModule(File(bundle.folder, graph.file).path, tokenizerFile.path, 0.0f)
         module.load()
     }

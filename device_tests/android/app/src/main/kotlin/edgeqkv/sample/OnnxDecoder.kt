@@ -26,18 +26,21 @@ class OnnxDecoder(bundle: Bundle, private val artifact: Artifact) : Decoder {
     private val logitsTensor =
         OnnxTensor.createTensor(environment, logits, longArrayOf(1, artifact.vocabulary.toLong()))
     private val stateInputs = state.entries.associate { (tensor, value) -> checkNotNull(tensor.input) to value }
-    private val outputs =
-        state.entries.flatMap { (tensor, value) -> tensor.outputs.map { it to value } }.toMap() + ("logits" to logitsTensor)
+    private val outputs = buildMap {
+        state.forEach { (tensor, value) -> tensor.outputs.forEach { put(it, value) } }
+        put("logits", logitsTensor)
+    }
 
     init {
-        val graph = artifact.graphs.singleOrNull { !it.fixed }
-            ?: throw EdgeQkvException("this app runs the forms portable and ort, not ${artifact.form}: export with --form portable")
+        if (artifact.form !in FORMS) {
+            throw EdgeQkvException("this app runs the forms $FORMS, not ${artifact.form}: export with --form portable")
+        }
         options.setCPUArenaAllocator(false)  // it grows by doubling and never shrinks
         if (artifact.weights.startsWith("fp")) {
             // Packing would copy every float weight out of the mapped file; quantized ones need it for their kernels.
             options.addConfigEntry("session.disable_prepacking", "1")
         }
-        session = environment.createSession(File(bundle.folder, graph.file).path, options)
+        session = environment.createSession(File(bundle.folder, artifact.graphs.single().file).path, options)
     }
 
     override fun step(ids: IntArray, position: Int): FloatArray {
@@ -52,7 +55,8 @@ class OnnxDecoder(bundle: Bundle, private val artifact: Artifact) : Decoder {
         } finally {
             inputs.values.forEach { it.close() }
         }
-        return FloatArray(artifact.vocabulary).also { logits.rewind().get(it) }
+        logits.rewind()
+        return FloatArray(artifact.vocabulary).also { logits.get(it) }
     }
 
     override fun close() {
@@ -79,4 +83,8 @@ class OnnxDecoder(bundle: Bundle, private val artifact: Artifact) : Decoder {
         OnnxTensor.createTensor(environment, LongBuffer.wrap(longArrayOf(value.toLong())), longArrayOf(1))
 
     private fun direct(bytes: Int) = ByteBuffer.allocateDirect(bytes).order(ByteOrder.nativeOrder())
+
+    private companion object {
+        val FORMS = setOf("portable", "ort")
+    }
 }

@@ -80,7 +80,7 @@ fun measure(
                 text = true
             }
             watch.enter(Phase.DECODE)
-            if (outcome.decode.tokens == 0) throw EdgeQkvException("the model ended the text before a token was decoded")
+            if (outcome.decode.tokens == 0) throw EdgeQkvException("the model ended the text at its first token")
             return Measurement(loadSeconds, outcome, watch.before, watch.peaks)
         }
     }

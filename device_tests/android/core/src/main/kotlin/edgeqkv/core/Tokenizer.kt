@@ -31,7 +31,7 @@ class Tokenizer(file: File) {
         val model = content.getValue("model").jsonObject
         checkSupported(file, content, model)
         val adds = content["added_tokens"].objects()
-        val addedIds = adds.associate { it.getValue("content").jsonPrimitive.content to it.getValue("id").jsonPrimitive.int }
+        val addedIds = adds.associate { it.text("content") to it.getValue("id").jsonPrimitive.int }
         ids = model.getValue("vocab").jsonObject.mapValues { it.value.jsonPrimitive.int } + addedIds
         tokens = ids.entries.associate { (token, id) -> id to token }
         special = adds.filter { it.isTrue("special") }.map { it.getValue("id").jsonPrimitive.int }.toSet()
@@ -131,8 +131,8 @@ class Tokenizer(file: File) {
         }
 
         fun pair(merge: JsonElement): Pair<String, String> {
-            val (first, second) =
-                (merge as? JsonArray)?.map { it.jsonPrimitive.content } ?: merge.jsonPrimitive.content.split(" ", limit = 2)
+            val parts = (merge as? JsonArray)?.map { it.jsonPrimitive.content }
+            val (first, second) = parts ?: merge.jsonPrimitive.content.split(" ", limit = 2)
             return first to second
         }
 
@@ -143,11 +143,12 @@ class Tokenizer(file: File) {
                 "a normalizer".takeIf { content["normalizer"] !in listOf(null, JsonNull) },
                 "another pre_tokenizer than ByteLevel".takeIf { splitter?.textOrNull("type") != "ByteLevel" },
                 "add_prefix_space".takeIf { splitter?.isTrue("add_prefix_space") == true },
-                "a ByteLevel without its pattern".takeIf { splitter?.get("use_regex")?.jsonPrimitive?.booleanOrNull == false },
+                "a ByteLevel without its pattern".takeIf { splitter?.isFalse("use_regex") == true },
                 "byte_fallback".takeIf { model.isTrue("byte_fallback") },
                 "ignore_merges".takeIf { model.isTrue("ignore_merges") },
                 "affixes of words".takeIf {
-                    listOf("continuing_subword_prefix", "end_of_word_suffix").any { !model.textOrNull(it).isNullOrEmpty() }
+                    val names = listOf("continuing_subword_prefix", "end_of_word_suffix")
+                    names.any { !model.textOrNull(it).isNullOrEmpty() }
                 },
                 "added tokens that take in their surroundings".takeIf {
                     content["added_tokens"].objects().any { token ->
@@ -156,7 +157,8 @@ class Tokenizer(file: File) {
                 },
             )
             if (wrong.isNotEmpty()) {
-                throw EdgeQkvException("${file.name} asks for ${wrong.joinToString()}, which this small reader cannot do")
+                val what = wrong.joinToString()
+                throw EdgeQkvException("${file.name} asks for $what, which this small reader cannot do")
             }
         }
 
@@ -165,5 +167,7 @@ class Tokenizer(file: File) {
         fun JsonObject.textOrNull(name: String) = (get(name) as? JsonPrimitive)?.contentOrNull
 
         fun JsonObject.isTrue(name: String) = (get(name) as? JsonPrimitive)?.booleanOrNull == true
+
+        fun JsonObject.isFalse(name: String) = (get(name) as? JsonPrimitive)?.booleanOrNull == false
     }
 }

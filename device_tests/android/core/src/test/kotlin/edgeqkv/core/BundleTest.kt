@@ -35,7 +35,8 @@ class BundleTest {
     @Test
     fun anotherFormatIsNamed() {
         val folder = Golden.bundle { it.replace("\"format\": 1", "\"format\": 2") }
-        assertContains(assertFailsWith<EdgeQkvException> { Bundle(folder) }.message!!, "of format 2, and this app reads format 1")
+        val error = assertFailsWith<EdgeQkvException> { Bundle(folder) }
+        assertContains(error.message!!, "of format 2, and this app reads format 1")
     }
 
     @Test
