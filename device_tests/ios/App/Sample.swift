@@ -27,10 +27,13 @@ final class Sample {
         await work {
             guard let runner = self.runner else { return }
             self.text = prompt
-            let outcome = try await runner.generate(prompt, maxTokens: 200, temperature: temperature) { piece in
-                Task { @MainActor in self.text += piece }
+            let (pieces, feed) = AsyncStream.makeStream(of: String.self)
+            let generation = Task {
+                defer { feed.finish() }
+                return try await runner.generate(prompt, maxTokens: 200, temperature: temperature) { feed.yield($0) }
             }
-            self.facts = self.describe() + "\n" + Self.describe(outcome)
+            for await piece in pieces { self.text += piece }
+            self.facts = try await self.describe() + "\n" + Self.describe(generation.value)
         }
     }
 

@@ -13,10 +13,10 @@ public final class CoreMLModel: LanguageModel {
         guard artifact.graphs.allSatisfy(\.fixed) else {
             throw EdgeQKVError("the form \(artifact.form) is for another runner; export with --form linear or conv")
         }
-        let configuration = MLModelConfiguration()
-        configuration.computeUnits = Self.units(of: artifact)
         var functions: [Int: MLModel] = [:]
         for graph in artifact.graphs {
+            let configuration = MLModelConfiguration()
+            configuration.computeUnits = Self.units(of: artifact)
             configuration.functionName = graph.name
             functions[graph.tokens] = try MLModel(contentsOf: compiled, configuration: configuration)
         }
