@@ -52,12 +52,12 @@ def test_int4(tmp_path: Path) -> None:
     """Blocks of 32 columns are what XNNPACK takes; the encoders of 48 channels have none."""
     with pytest.raises(UnsupportedError, match="XNNPACK takes int4 in blocks of 32; use weights int8"):
         exported(read_encoder_golden("vit_digits_qkv").path, tmp_path, weights="int4")
-    sizes = {"image_size": 12, "channels": 3, "patch": 4, "n_classes": 7, "n_embd": 64, "n_layer": 1, "n_head": 4}
+    sizes = {"image_size": 12, "channels": 2, "patch": 4, "n_classes": 7, "n_embd": 64, "n_layer": 1, "n_head": 4}
     path = write_random_vit(tmp_path / "vit.pt", "q-k=v", std=0.1, **sizes)
     bundle = exported(path, tmp_path, weights="int4")
     model = edgeqkv.load(path)
     assert isinstance(model, EncoderModel)
-    images = np.random.default_rng(0).normal(size=(2, 3, 12, 12)).astype(np.float32)
+    images = np.random.default_rng(0).normal(size=(2, 2, 12, 12)).astype(np.float32)
     assert (
         np.corrcoef(bundle.encoder_session().run(images).ravel(), encoder_outputs(model, images).ravel())[0, 1] > 0.95
     )
