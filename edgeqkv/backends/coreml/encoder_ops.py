@@ -18,7 +18,7 @@ from edgeqkv.models.layers import ScoreTerm
 from edgeqkv.ops import EncoderOps, Heads
 from edgeqkv.weights import Weight
 
-__all__ = ["MilEncoderOps"]
+__all__ = ["MilEncoderOps", "fp16_factors"]
 
 
 class MilEncoderOps(MilLayerOps, EncoderOps[Var]):
@@ -90,7 +90,7 @@ class MilEncoderOps(MilLayerOps, EncoderOps[Var]):
         split = {x: self._layout.split_heads(x, heads.query, heads.dim) for x in dict.fromkeys((q, k, v))}
         queries, mask = split[q], {}
         if term is not None:
-            for factor in _factors(term.scale):
+            for factor in fp16_factors(term.scale):
                 queries = mb.mul(x=queries, y=factor)
             mask = {"attn_mask": self._weights.arranged(term.bias, (1, 1, *term.bias.shape))}
         mixed = mb.scaled_dot_product_attention(query=queries, key=split[k], value=split[v], **mask)
@@ -110,10 +110,11 @@ def _normalized(image: Var, normalization: Normalization) -> Var:
     return mb.cast(x=mb.add(x=scaled, y=(-mean / std).astype(np.float32)), dtype="fp16")
 
 
-def _factors(scale: float) -> list[np.float16]:
-    """Two numbers of fp16 whose product is the scale to about 1e-7 of it; one where that is enough.
+def fp16_factors(scale: float) -> list[np.float16]:
+    """Two numbers of fp16 whose product is the scale to 1e-5 of it, mostly to 1e-6; one where that is exact.
 
-    Rounded to one, the scale would be off by up to 5e-4 of itself, and every score with it.
+    Rounded to one, the scale would be off by up to 5e-4 of itself, and every score with it. Below 1e-4, where fp16 has
+    fewer digits, it is less exact, and scores so small matter less.
 
     Raises:
         UnsupportedError: it is beyond fp16's range.
