@@ -36,7 +36,7 @@ _PYTHON: Final = "3.11"
 _PLATFORMS: Final = ("manylinux_2_28_aarch64", "manylinux_2_17_aarch64")
 
 
-class Unavailable(Exception):  # noqa: N818 - says what is the case, as the package's own exceptions do
+class Unavailable(Exception):
     """The emulator cannot be had on this machine; the message says why."""
 
 

@@ -1,8 +1,8 @@
-"""Runs on the emulated core: feeds tokens to a bundle with edgeqkv's own session and saves the logits of each step.
+"""Runs on the emulated core: feeds tokens to bundles with edgeqkv's own session and saves the logits of each step.
 
 Needs no more of edgeqkv than numpy, pydantic and ONNX Runtime.
 
-    python follow.py OUT.npz STEPS PROMPT_IDS BUNDLE...       ids separated by commas; one array a bundle, by its name
+    python follow.py OUT.npz IDS ENGINE[,ENGINE] BUNDLE...      one array for a bundle and an engine: NAME.ENGINE
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ import numpy as np
 
 from device_tests.suite import greedy
 
-out, steps, ids, *bundles = sys.argv[1:]
+out, ids, engines, *bundles = sys.argv[1:]
 prompt = [int(token) for token in ids.split(",")]
-logits = {Path(bundle).name: greedy(Path(bundle), prompt, int(steps)) for bundle in bundles}
-np.savez(out, machine=np.array(platform.machine()), **logits)
+runs = {
+    f"{Path(bundle).name}.{engine}": greedy(Path(bundle), prompt, engine)
+    for bundle in bundles
+    for engine in engines.split(",")
+}
+np.savez(out, machine=np.array(platform.machine()), **runs)
