@@ -9,8 +9,8 @@ export interface Measured {
   readonly bundle: Opened;
   readonly prefill: Run;
   readonly decode: Run;
-  /** Of the whole page, in bytes; null where the browser does not tell. */
-  readonly memory: { readonly before: number; readonly load: number; readonly decode: number } | null;
+  /** Of the whole page in bytes, without the model and after the run; null where the browser does not tell. */
+  readonly memory: { readonly before: number; readonly after: number } | null;
   readonly stateBytes: number;
 }
 
@@ -47,7 +47,7 @@ export function deviceReport(measured: Measured, place: Place, date: Date): stri
     memory: memory && {
       figure: FIGURE,
       before_bytes: memory.before,
-      phases: { load: memory.load, decode: memory.decode },
+      phases: { decode: memory.after }, // the heap never shrinks, so the end has the peak
     },
     thermal: null, // no browser tells
   };

@@ -48,10 +48,10 @@ const ui = {
   prefill: element('prefill'),
   decode: element('decode'),
   heap: element('heap'),
-  total: element('total'),
   device: element<HTMLInputElement>('device'),
   measure: element<HTMLButtonElement>('measure'),
   save: element<HTMLButtonElement>('save'),
+  measureStatus: element('measure-status'),
   about: element('about'),
 };
 
@@ -164,6 +164,7 @@ function showOpened(bundle: Opened): void {
     become('ready');
     say(ui.bundleStatus, '');
     say(ui.status, '');
+    say(ui.measureStatus, '');
   }
   ui.facts.replaceChildren(...factsOf(bundle).map(factElement));
   ui.facts.hidden = false;
@@ -171,7 +172,6 @@ function showOpened(bundle: Opened): void {
   const { version, threads } = bundle.runtime;
   ui.about.dataset.runtime = `ONNX Runtime ${version} in WebAssembly, ${counted(threads, 'thread')}.`;
   showAbout();
-  if (state !== 'measuring') void showPageMemory();
 }
 
 function factElement({ name, value, note, tone }: ReturnType<typeof factsOf>[number]): HTMLElement {
@@ -229,7 +229,6 @@ function showEnded(why: StopReason, decode: Run | null): void {
   become('ready');
   const pace = decode ? `, ${speed(decode)}` : '';
   say(ui.status, `${ENDINGS[why]} ${counted(tokensWritten, 'token')}${pace}.`);
-  void showPageMemory();
 }
 
 function clearText(): void {
@@ -251,12 +250,6 @@ function showUsage({ position, capacity, heapBytes }: Usage): void {
   ui.heap.textContent = size(heapBytes);
 }
 
-async function showPageMemory(): Promise<void> {
-  ui.total.textContent = '…';
-  const bytes = await pageMemory();
-  ui.total.textContent = bytes === null ? 'not told' : size(bytes);
-}
-
 /** Load the bundle in a fresh worker and fill the whole context, as every device report does. */
 async function measure(): Promise<void> {
   if (state !== 'ready' || !origin) return;
@@ -264,23 +257,25 @@ async function measure(): Promise<void> {
   worker = startWorker();
   clearText();
   become('measuring');
-  say(ui.status, 'Measuring: filling the whole context…');
+  say(ui.status, '');
+  say(ui.measureStatus, 'Filling the whole context…');
   const before = await pageMemory();
   ask({ kind: 'open', from: origin });
   const bundle = (await next('opened'))?.bundle;
   if (!bundle) return;
-  const load = await pageMemory();
   ask({ kind: 'measure' });
   const prefill = (await next('prefilled'))?.run;
   const decode = prefill && (await next('ended'))?.decode;
   if (!decode) return;
-  const after = await pageMemory();
-  const memory = before === null || load === null || after === null ? null : { before, load, decode: after };
-  measured = { bundle, prefill, decode, memory, stateBytes: stateBytes(bundle.manifest.artifact) };
-  ui.total.textContent = after === null ? 'not told' : size(after);
   ui.decode.textContent = speed(decode);
+  say(ui.measureStatus, 'Measured. Waiting for the browser to count the page’s memory, which can take a minute…');
+  const after = await pageMemory();
+  const memory = before === null || after === null ? null : { before, after };
+  measured = { bundle, prefill, decode, memory, stateBytes: stateBytes(bundle.manifest.artifact) };
   become('ready');
-  say(ui.status, `Measured: ${counted(prefill.tokens, 'token')} prefilled, ${counted(decode.tokens, 'token')} decoded.`);
+  const page = memory ? `, the page takes ${size(memory.after)}` : '';
+  const fed = `${counted(prefill.tokens, 'token')} prefilled, ${counted(decode.tokens, 'token')} decoded`;
+  say(ui.measureStatus, `Measured: ${fed}${page}.`);
 }
 
 /** The worker's next reply of a kind; null if it failed, which the page says already. */
@@ -295,7 +290,6 @@ async function save(): Promise<void> {
   const place = await whereAmI();
   const device = ui.device.value.trim();
   if (!device) {
-    say(ui.status, '');
     ui.device.focus();
     ui.device.setCustomValidity('Say which device this is: browsers do not tell.');
     ui.device.reportValidity();

@@ -6,7 +6,10 @@ interface Measuring {
 
 export const FIGURE = 'measureUserAgentSpecificMemory';
 
-/** Bytes; null where the browser does not tell, which it does only if the page is isolated from other origins. */
+/**
+ * Bytes; null where the browser does not tell, which it does only if the page is isolated from other origins. Chromium
+ * asks every thread first and takes up to a minute where one does not answer, as the runtime's idle threads do not.
+ */
 export async function pageMemory(): Promise<number | null> {
   const measuring = performance as Measuring;
   if (!crossOriginIsolated || !measuring.measureUserAgentSpecificMemory) return null;

@@ -10,12 +10,13 @@ declare const __VERSION__: string;
 
 const worker = self as unknown as ServiceWorkerGlobalScope;
 const CACHE = `edgeqkv-page-${__VERSION__}`;
+const FILES = new Set(['./', ...__FILES__].map((name) => new URL(name, worker.location.href).href));
 
 worker.addEventListener('install', (event) => {
   event.waitUntil(
     caches
       .open(CACHE)
-      .then((cache) => cache.addAll(['./', ...__FILES__]))
+      .then((cache) => cache.addAll([...FILES]))
       .then(() => worker.skipWaiting()),
   );
 });
@@ -31,11 +32,13 @@ worker.addEventListener('activate', (event) => {
 });
 
 worker.addEventListener('fetch', (event) => {
-  if (event.request.method !== 'GET') return;
+  const { request } = event;
+  if (!FILES.has(request.url)) return;
   event.respondWith(
     caches
       .open(CACHE)
-      .then((cache) => cache.match(event.request))
-      .then((kept) => kept ?? fetch(event.request)),
+      // Names carry their content's hash, so whatever a server varies a response by, it is this one.
+      .then((cache) => cache.match(request, { ignoreVary: true }))
+      .then((kept) => kept ?? fetch(request)),
   );
 });

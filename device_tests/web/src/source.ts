@@ -79,12 +79,9 @@ export class ServedSource implements Source {
 
   async manifest(): Promise<Bytes> {
     const url = this.#url(MANIFEST);
-    let response: Response | undefined;
-    try {
-      response = await fetch(url, { cache: 'no-cache' });
-    } catch {
-      response = await (await this.#cache())?.match(url); // no network
-    }
+    // A network that seems to be there may fail all the same.
+    const fresh = navigator.onLine ? await fetch(url, { cache: 'no-cache' }).catch(() => undefined) : undefined;
+    const response = fresh ?? (await (await this.#cache())?.match(url));
     if (!response?.ok || response.headers.get('content-type')?.includes('html')) throw new NothingServed();
     const bytes = new Uint8Array(await response.arrayBuffer());
     await this.#put(url, bytes);
