@@ -1,6 +1,6 @@
 /** Generating tokens, greedy or sampled: what edgeqkv/generate.py does. */
 
-import { InputError, type Decoder } from './session';
+import { InputError, type Decoder } from './decoder';
 
 export type StopReason = 'end_of_text' | 'max_tokens' | 'context_full' | 'stopped';
 

@@ -7,7 +7,8 @@ import { GREEDY, generate, type Options, type StopReason } from './generate';
 import { heapBytes, watchHeap } from './heap';
 import { BundleError, MANIFEST, parseManifest } from './manifest';
 import type { Reply, Request, Run, Usage } from './protocol';
-import { OnnxSession, Stopped } from './session';
+import { Stopped } from './decoder';
+import { OnnxSession } from './session';
 import { NothingServed, PickedSource, ServedSource, readChecked, sha256, type Bytes, type Source } from './source';
 import { TextStream, Tokenizer } from './text';
 

@@ -1,77 +1,52 @@
 import { describe, expect, test } from 'vitest';
-import { GREEDY, generate, randomNumbers, sample, type Options, type StopReason } from '../src/generate';
-import type { Decoder } from '../src/session';
+import { Decoder, Stopped } from '../src/decoder';
+import { GREEDY, generate, randomNumbers, sample } from '../src/generate';
 
-/** Answers with given logits, one row a feed, and then the last one again and again. */
-class Scripted implements Decoder {
-  position = 0;
-  readonly fed: number[][] = [];
-
-  constructor(
-    private readonly rows: readonly (readonly number[])[],
-    readonly capacity = 100,
-  ) {}
-
-  async feed(tokens: readonly number[]): Promise<Float32Array> {
-    this.fed.push([...tokens]);
-    this.position += tokens.length;
-    return Float32Array.from(this.rows[Math.min(this.fed.length, this.rows.length) - 1]!);
-  }
-
-  reset(): void {
-    this.position = 0;
+class Never extends Decoder {
+  protected override step(): Promise<Float32Array> {
+    throw new Error('was asked for logits');
   }
 }
 
-async function run(decoder: Decoder, options: Partial<Options> = {}): Promise<{ tokens: number[]; why: StopReason }> {
-  const tokens: number[] = [];
-  const made = generate(decoder, [5, 6], { sampling: GREEDY, maxTokens: null, eosIds: [], ...options });
-  for (;;) {
-    const next = await made.next();
-    if (next.done) return { tokens, why: next.value };
-    tokens.push(next.value);
-  }
-}
+test.each([
+  [{ maxTokens: 0 }, 'ask for 1 or more'],
+  [{ sampling: { ...GREEDY, temperature: -1 } }, 'Temperature -1 is impossible'],
+  [{ sampling: { ...GREEDY, temperature: NaN } }, 'Temperature NaN is impossible'],
+  [{ sampling: { ...GREEDY, topK: 1.5 } }, 'Top-k 1.5 is impossible'],
+  [{ sampling: { ...GREEDY, topP: 0 } }, 'Top-p 0 is impossible'],
+])('settings that make no sense are refused before anything is fed: %#', async (wrong, words) => {
+  const decoder = new Never(8, 4, 16, async () => {});
+  const made = generate(decoder, [1], { sampling: GREEDY, maxTokens: null, eosIds: [], ...wrong });
+  await expect(made.next()).rejects.toThrow(words);
+});
 
-describe('generate', () => {
-  const rows = [
-    [0, 1, 0, 0],
-    [0, 0, 1, 0],
-    [0, 0, 0, 1],
-  ];
+test.each([
+  [[], 'no tokens'],
+  [[1, 16], 'Token 16 is not in this'],
+  [[-1], 'Token -1 is not in this'],
+  [[1.5], 'Token 1.5 is not in this'],
+  [Array<number>(9).fill(1), '9 more tokens do not fit: 0 of 8'],
+])('tokens that cannot be fed are refused: %#', async (tokens, words) => {
+  await expect(new Never(8, 4, 16, async () => {}).feed(tokens)).rejects.toThrow(words);
+});
 
-  test('feeds the prompt, then each token but the last', async () => {
-    const decoder = new Scripted(rows);
-    expect(await run(decoder, { maxTokens: 3 })).toEqual({ tokens: [1, 2, 3], why: 'max_tokens' });
-    expect(decoder.fed).toEqual([[5, 6], [1], [2]]);
-  });
-
-  test('ends at a token that ends a text, and does not yield it', async () => {
-    expect(await run(new Scripted(rows), { eosIds: [3] })).toEqual({ tokens: [1, 2], why: 'end_of_text' });
-  });
-
-  test('fills the context to the last position', async () => {
-    const decoder = new Scripted(rows, 4);
-    expect(await run(decoder)).toEqual({ tokens: [1, 2, 3], why: 'context_full' });
-    expect(decoder.position).toBe(4);
-  });
-
-  test('refuses settings that make no sense', async () => {
-    const decoder = new Scripted(rows);
-    await expect(run(decoder, { maxTokens: 0 })).rejects.toThrow('ask for 1 or more');
-    for (const wrong of [{ temperature: -1 }, { temperature: NaN }, { topK: -1 }, { topK: 1.5 }, { topP: 0 }]) {
-      await expect(run(decoder, { sampling: { ...GREEDY, ...wrong } })).rejects.toThrow('is impossible');
+test('a feed can be stopped between chunks', async () => {
+  let calls = 0;
+  class Counts extends Decoder {
+    protected override async step(): Promise<Float32Array> {
+      calls += 1;
+      return Float32Array.of(0);
     }
-    expect(decoder.fed).toEqual([]);
+  }
+  const decoder = new Counts(8, 2, 16, async () => {
+    if (calls === 2) throw new Stopped();
   });
+  await expect(decoder.feed([1, 1, 1, 1, 1, 1])).rejects.toBeInstanceOf(Stopped);
+  expect(decoder.position).toBe(4);
 });
 
 describe('sample', () => {
   const logits = Float32Array.of(1, 3, 2, 3);
-
-  test('temperature 0 takes the first of the most likely tokens', () => {
-    expect(sample(logits, GREEDY, () => 0.99)).toBe(1);
-  });
 
   test('draws by probability', () => {
     const sampling = { ...GREEDY, temperature: 0.5 };
@@ -83,17 +58,6 @@ describe('sample', () => {
     for (let draw = 0; draw < draws; draw++) drawn[sample(logits, sampling, random)]! += 1;
     // Five standard deviations of a binomial count at most.
     drawn.forEach((times, token) => expect(Math.abs(times / draws - weights[token]! / all)).toBeLessThan(0.018));
-  });
-
-  test('top-k keeps the most likely, and of equals the first', () => {
-    const sampling = { ...GREEDY, temperature: 1, topK: 1 };
-    expect(sample(logits, sampling, () => 0.999)).toBe(1);
-  });
-
-  test('top-p keeps up to and including the token that reaches it', () => {
-    const even = Float32Array.of(0, 0, 0, 0);
-    const last = (topP: number) => sample(even, { ...GREEDY, temperature: 1, topP }, () => 0.999);
-    expect([0.25, 0.26, 0.5, 0.76, 1].map(last)).toEqual([0, 1, 1, 3, 3]);
   });
 });
 
