@@ -44,30 +44,31 @@ class Result:
         return f"FAILED (exit code {self.exit_code})"
 
 
-def run(name: str) -> Result:
-    """Run a suite in a process of its own."""
+def run(folder: Path) -> Result:
+    """Run a suite in a process of its own, in the folder above all suites."""
     started = time.monotonic()
     done = subprocess.run(
-        [sys.executable, _HERE / name / "check.py"],
-        cwd=_HERE.parent,
+        [sys.executable, folder / "check.py"],
+        cwd=folder.parent.parent,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
         check=False,
     )
-    return Result(name, done.returncode, done.stdout, time.monotonic() - started)
+    return Result(folder.name, done.returncode, done.stdout, time.monotonic() - started)
 
 
-def main(asked: Sequence[str]) -> int:
-    suites = sorted(path.parent.name for path in _HERE.glob("*/check.py"))
+def main(asked: Sequence[str], home: Path = _HERE) -> int:
+    """Run the suites asked for, or all; 0 if none failed, 1 if one did, 2 if one does not exist."""
+    suites = sorted(path.parent.name for path in home.glob("*/check.py"))
     unknown = sorted(set(asked) - set(suites))
     if unknown:
         print(f"no suite is called {', '.join(unknown)}; there are {', '.join(suites)}", file=sys.stderr)
         return 2
     results = []
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
-        for finished in as_completed([pool.submit(run, name) for name in asked or suites]):
+        for finished in as_completed([pool.submit(run, home / name) for name in asked or suites]):
             result = finished.result()
             print(f"== {result.name}\n{result.output.rstrip()}\n", flush=True)
             results.append(result)

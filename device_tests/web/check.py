@@ -14,6 +14,9 @@ import numpy as np
 
 from device_tests.suite import PROMPT, STEPS, WORK, Difference, export_demo, greedy, prompt_ids, skip
 from edgeqkv import demo
+from edgeqkv.budget.device_report import check_bundle as check_device_report
+from edgeqkv.budget.device_report import read_device_report
+from edgeqkv.bundle import Bundle
 
 HERE: Final = Path(__file__).parent
 OUT: Final = WORK / "web"
@@ -55,6 +58,7 @@ def main() -> int:
     subprocess.run(["node", "tests/drive.mjs", OUT / "plan.json", OUT / "seen"], cwd=HERE, check=True)
     seen = json.loads((OUT / "seen" / "result.json").read_text())["bundles"]
     passed = [check_bundle(name, folder, seen[name]) for name, folder in folders.items()]
+    check_report(folders[BUDGETED])
     return 0 if all([*passed, check_wire(seen["int4"])]) else 1
 
 
@@ -144,6 +148,17 @@ def written_by_python(folder: Path) -> str:
         check=True,
     )
     return done.stdout.removesuffix("\n")
+
+
+def check_report(folder: Path) -> None:
+    """The report that the page saved is one of this bundle, with its whole context filled and the memory it was told."""
+    bundle, report = Bundle(folder), read_device_report(OUT / "seen" / "device-report.json")
+    check_device_report(report, bundle)
+    assert report.filled == bundle.target("onnx").artifact.context, report
+    assert report.state_bytes == bundle.target("onnx").artifact.state_bytes, report
+    assert report.memory is not None, report
+    assert (report.memory.before_bytes, report.memory.peak_bytes) == (2_000_000, 20_000_000), report
+    print(f"device-report.json is of {folder.name}, by {report.browser}")
 
 
 def check_wire(seen: dict[str, Any]) -> bool:

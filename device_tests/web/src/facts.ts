@@ -1,7 +1,7 @@
 /** A bundle's facts, for people. */
 
 import { judgements } from './budget';
-import { counted, percent, size } from './format';
+import { binarySize, counted, percent, size } from './format';
 import { stateBytes, stateCut } from './manifest';
 import type { Opened } from './protocol';
 
@@ -15,12 +15,15 @@ export interface Fact {
 export function factsOf({ manifest, budget, filesRead, bytesRead }: Opened): Fact[] {
   const { model, artifact, verification } = manifest;
   return [
-    { name: 'Variant', value: model.variant, note: `${millions(model.parameters)} parameters, ${model.source.file}` },
-    { name: 'Weights', value: artifact.weights, note: `ONNX, ${artifact.form}` },
+    {
+      name: 'Variant',
+      value: model.variant,
+      note: `${millions(model.parameters)} parameters, ${artifact.weights} weights`,
+    },
     { name: 'Context', value: counted(artifact.context, 'token'), note: `prefilled in calls of ${artifact.chunk}` },
     {
       name: 'KV state',
-      value: `${size(stateBytes(artifact))} ${artifact.state}`,
+      value: `${binarySize(stateBytes(artifact))} ${artifact.state}`,
       note: cut(stateCut(manifest)),
     },
     { name: 'Files', value: size(bytesRead), note: `${counted(filesRead, 'file')}, checksums right`, tone: 'good' },
@@ -40,7 +43,7 @@ function verified(verification: Opened['manifest']['verification']): Fact {
   return {
     name: 'Export',
     value: 'verified',
-    note: `${counted(positions, 'token')}, off by ${max_abs_error.toPrecision(2)} of ${tolerance.toPrecision(2)} allowed`,
+    note: `${counted(positions, 'token')}, logits off by ${short(max_abs_error)} at most (${short(tolerance)} allowed)`,
     tone: 'good',
   };
 }
@@ -50,10 +53,15 @@ function budgeted(json: string | null): Fact[] {
   const tones: Record<string, Fact['tone']> = { fits: 'good', tight: 'warn', 'does not fit': 'bad' };
   return judgements(json, 'onnx').map(({ title, verdict, peakBytes }) => {
     const tone = tones[verdict];
-    return { name: title, value: verdict, note: `${size(peakBytes)} in an app`, ...(tone && { tone }) };
+    return { name: title, value: verdict, note: `${size(peakBytes)} predicted for an app`, ...(tone && { tone }) };
   });
 }
 
 function millions(count: number): string {
   return count >= 1e9 ? `${(count / 1e9).toFixed(1)}\u00A0B` : `${(count / 1e6).toFixed(count < 1e7 ? 1 : 0)}\u00A0M`;
+}
+
+/** A small number: `1.7e-5`. */
+function short(value: number): string {
+  return value.toExponential(1);
 }

@@ -13,6 +13,12 @@ export function size(bytes: number): string {
   return `${value.toFixed(digits)}\u00A0${units[unit]}`;
 }
 
+/** Bytes in binary units, as edgeqkv gives the KV state: `512 KiB`, `20 MiB`. */
+export function binarySize(bytes: number): string {
+  const [value, unit] = bytes < 2 ** 20 ? [bytes / 2 ** 10, 'KiB'] : [bytes / 2 ** 20, 'MiB'];
+  return `${Number(value.toFixed(1))}\u00A0${unit}`;
+}
+
 export function seconds(value: number): string {
   return value < 1 ? `${(value * 1000).toFixed(0)}\u00A0ms` : `${value.toFixed(1)}\u00A0s`;
 }

@@ -157,6 +157,7 @@ function open(from: Origin): void {
 
 function showOpened(bundle: Opened): void {
   opened = bundle;
+  showUsage(bundle.usage);
   if (state === 'opening') {
     measured = null;
     clearText();
