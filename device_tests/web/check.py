@@ -151,7 +151,7 @@ def written_by_python(folder: Path) -> str:
 
 
 def check_report(folder: Path) -> None:
-    """The report that the page saved is one of this bundle, with its whole context filled and the memory it was told."""
+    """The report that the page saved is of this bundle, whose context it filled, and has the memory it was told."""
     bundle, report = Bundle(folder), read_device_report(OUT / "seen" / "device-report.json")
     check_device_report(report, bundle)
     assert report.filled == bundle.target("onnx").artifact.context, report
