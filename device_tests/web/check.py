@@ -92,7 +92,7 @@ def install_packages() -> None:
     stamp, lock = HERE / "node_modules" / ".lock", (HERE / "package-lock.json").read_bytes()
     if stamp.is_file() and stamp.read_bytes() == lock:
         return
-    done = subprocess.run(["npm", "ci"], cwd=HERE, capture_output=True, text=True, check=False)
+    done = subprocess.run(["npm", "ci", "--fetch-retries=1"], cwd=HERE, capture_output=True, text=True, check=False)
     if done.returncode and any(word in done.stderr for word in NO_NETWORK):
         skip(f"npm's registry cannot be reached: {last_line(done.stderr)}")
     if done.returncode:
