@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { createReadStream, existsSync, statSync } from 'node:fs';
-import { normalize, resolve } from 'node:path';
+import { normalize, resolve, sep } from 'node:path';
 import { defaultClientConditions, defineConfig, type Connect, type Plugin } from 'vite';
 
 // Threads and the browser's memory figure need a page that is isolated from other origins. A server that cannot send
@@ -57,7 +57,7 @@ function serveBundle(): Plugin {
     const path = new URL(request.url ?? '/', 'http://localhost').pathname;
     if (folder === undefined || !path.startsWith('/bundle/')) return next();
     const file = resolve(folder, normalize(decodeURIComponent(path.slice('/bundle/'.length))));
-    if (!file.startsWith(resolve(folder)) || !existsSync(file) || !statSync(file).isFile()) {
+    if (!file.startsWith(resolve(folder) + sep) || !existsSync(file) || !statSync(file).isFile()) {
       response.writeHead(404).end();
       return;
     }

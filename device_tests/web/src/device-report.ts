@@ -1,9 +1,11 @@
 /** `device-report.json`: one run on a device, in the form that all of the sample apps write. */
 
+import { version } from '../package.json';
 import type { Opened, Run } from './protocol';
+import { counted } from './format';
 import { FIGURE } from './page-memory';
 
-const APP = { name: 'edgeqkv web', version: '0.1.0' };
+const APP = { name: 'edgeqkv web', version };
 
 export interface Measured {
   readonly bundle: Opened;
@@ -29,7 +31,7 @@ interface Software {
 /** `device-report.json`, whose schema is device_tests/device-report.schema.json. */
 export function deviceReport(measured: Measured, place: Place, date: Date): string {
   const { bundle, prefill, decode, memory } = measured;
-  const { version, threads } = bundle.runtime;
+  const { runtime } = bundle;
   const report = {
     format: 1,
     date: date.toISOString(),
@@ -37,7 +39,7 @@ export function deviceReport(measured: Measured, place: Place, date: Date): stri
     device: { name: place.device, processor: place.processor, ram_bytes: null },
     system: place.system,
     browser: place.browser,
-    runtime: { name: 'onnxruntime-web', version, settings: `wasm, ${threads} thread${threads === 1 ? '' : 's'}` },
+    runtime: { name: 'onnxruntime-web', version: runtime.version, settings: `wasm, ${counted(runtime.threads, 'thread').replace('\u00A0', ' ')}` },
     manifest_sha256: bundle.manifestSha256,
     target: 'onnx',
     load_seconds: bundle.loadSeconds,
