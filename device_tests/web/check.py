@@ -102,8 +102,9 @@ def install_packages() -> None:
     if stamp.is_file() and stamp.read_bytes() == lock:
         return
     done = subprocess.run(["npm", "ci", "--fetch-retries=1"], cwd=HERE, capture_output=True, text=True, check=False)
-    if done.returncode and any(word in done.stderr for word in NO_NETWORK):
-        skip(f"npm's registry cannot be reached: {last_line(done.stderr)}")
+    unreached = [line for line in done.stderr.splitlines() if any(word in line for word in NO_NETWORK)]
+    if done.returncode and unreached:
+        skip(f"npm's registry cannot be reached: {unreached[0].removeprefix('npm error').strip()}")
     if done.returncode:
         sys.stderr.write(done.stderr)
         done.check_returncode()
