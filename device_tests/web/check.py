@@ -104,7 +104,7 @@ def install_packages() -> None:
     done = subprocess.run(["npm", "ci", "--fetch-retries=1"], cwd=HERE, capture_output=True, text=True, check=False)
     unreached = [line for line in done.stderr.splitlines() if any(word in line for word in NO_NETWORK)]
     if done.returncode and unreached:
-        skip(f"npm's registry cannot be reached: {unreached[0].removeprefix('npm error').strip()}")
+        skip(f"npm's registry cannot be reached: {max(unreached, key=len).removeprefix('npm error').strip()}")
     if done.returncode:
         sys.stderr.write(done.stderr)
         done.check_returncode()
