@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test check format device-tests bench clean
 
 demo: .venv/demo.stamp            ## the built-in model: inspect, export, verify, generate
 	$(BIN)/edgeqkv demo
@@ -14,6 +14,9 @@ check: .venv/dev.stamp            ## formatting, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+device-tests: .venv/dev.stamp     ## the sample apps, and what stands in for devices: a browser, an emulated arm64
+	$(BIN)/python -m device_tests
 
 format: .venv/dev.stamp           ## mend what check complains of, where that is mechanical
 	$(BIN)/ruff format .
