@@ -34,7 +34,7 @@ SCHEMES: Final = {
 """Block sizes are the runtimes' common ground: ONNX Runtime's MatMulNBits and Core ML's blockwise scales take both."""
 
 PALETTES: Final = {"lut4": Palette("lut4", bits=4, rows=16)}
-"""16 rows to a table is what Core ML's tools advise for the Neural Engine."""
+"""16 rows to a table: on the demo model a table is then 1 part in 32 of the codes that look into it."""
 
 _SMALLEST_BLOCK = 16  # of MatMulNBits
 
