@@ -168,6 +168,7 @@ def export(
         "--calibrate": calibrate,
         "--text": text,
         "--recipe": recipe,
+        "--device": device,
     }
     if isinstance(loaded, EncoderModel):
         options = {

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from edgeqkv.budget.encoders import EncoderReport
     from edgeqkv.budget.report import Report
     from edgeqkv.bundle import Bundle
     from edgeqkv.model import Model
@@ -38,19 +39,22 @@ def budget(
     *,
     context: int | None = None,
     devices: Path | None = None,
-) -> Report:
+) -> Report | EncoderReport:
     """Predict what a bundle, or an export of a model, takes, and judge it on devices.
 
     Args:
         subject: a bundle or its folder, a model or its checkpoint.
         device: names from the catalogue; without any, the footprint alone is reported.
-        context: tokens; the bundle's or the model's own if not given.
+        context: tokens; the bundle's or the model's own if not given. Encoders have none.
         devices: a file of the user's own devices, laid over the catalogue.
 
     Raises:
         InputError: a device is unknown, or the context is beyond the model's positions.
         EdgeQKVError: the subject cannot be read; the subclass says in which way.
     """
+    from edgeqkv.budget.encoders import budget_encoder, encoder_bundle
     from edgeqkv.budget.judging import judge
 
+    if (encoder := encoder_bundle(subject)) is not None:
+        return budget_encoder(encoder, device, devices)
     return judge(subject, device, context=context, devices=devices)

@@ -35,13 +35,14 @@ _MIL_FREE = frozenset({"const", "read_state", "reshape", "expand_dims", "squeeze
 class Step:
     """One operation: the values it reads, and the bytes of each value it makes.
 
-    ``alias`` is the value whose memory the output is (a reshape), if any.
+    ``alias`` is the value whose memory the output is (a reshape), if any; ``multiply_adds`` those of a matrix product.
     """
 
     name: str
     inputs: tuple[str, ...]
     outputs: Mapping[str, int]
     alias: str | None = None
+    multiply_adds: int = 0
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,14 @@ class _OnnxShapes:
                 inputs=tuple(name for name in node.input if name),
                 outputs={name: 0 if folded else self._bytes(name) for name in outputs},
                 alias=node.input[0] if node.op_type in _ONNX_ALIASES else None,
+                multiply_adds=self._multiply_adds(node),
             )
+
+    def _multiply_adds(self, node: Any) -> int:
+        """One for each number of the result and each that it sums over."""
+        if node.op_type not in ("Gemm", "MatMul", "MatMulNBits"):
+            return 0
+        return prod(self._shape(node.output[0])) * self._shape(node.input[0])[-1]
 
     def _infer(self, node: Any) -> dict[str, Any]:
         if node.domain == "com.microsoft":

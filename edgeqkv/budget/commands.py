@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +14,7 @@ from edgeqkv.errors import InputError
 if TYPE_CHECKING:
     from edgeqkv.budget.devices import Device, Fact, Npu
     from edgeqkv.budget.report import Report
+    from edgeqkv.bundle import Bundle
     from edgeqkv.model import Model
     from edgeqkv.recipes import Choices
 
@@ -56,10 +57,15 @@ def budget(
     as_json: _Json = False,
 ) -> None:
     """Say what the process will take, and whether it fits. Exits 1 if it does not fit on a device asked for."""
-    import edgeqkv
+    from edgeqkv.budget.encoders import encoder_bundle
+    from edgeqkv.budget.judging import judge
     from edgeqkv.budget.report import lines, to_json
 
-    report = edgeqkv.budget(subject, device or (), context=context, devices=own)
+    if (encoder := encoder_bundle(subject)) is not None:
+        given = {"--context": context, "--measure": measure, "--compare": compare, "--html": html}
+        _budget_encoder(encoder, device or (), own, given, as_json)
+        return
+    report = judge(subject, device or (), context=context, devices=own)
     if measure:
         report = _measured(report, subject, context)
     if compare is not None:
@@ -155,6 +161,22 @@ def complete(
     chosen, why = choose(model, asked, recipe=recipe, device=device[0] if device else None, devices=own)
     console.print_note(why)
     return [chosen.target or "onnx"], chosen
+
+
+def _budget_encoder(
+    bundle: Bundle, device: Sequence[str], own: Path | None, given: Mapping[str, object], as_json: bool
+) -> None:
+    from edgeqkv.budget.encoders import budget_encoder
+
+    if foreign := [name for name, value in given.items() if value]:
+        raise InputError(f"{bundle.path} holds an encoder, and {', '.join(foreign)} is for language models")
+    report = budget_encoder(bundle, device, own)
+    if as_json:
+        console.print_json(report.to_json())
+    else:
+        report.lines(console.print_facts, console.print_table)
+    if not report.passed:
+        raise typer.Exit(1)
 
 
 def _measured(report: Report, subject: Path, context: int | None) -> Report:

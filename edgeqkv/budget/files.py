@@ -12,19 +12,19 @@ What the runtimes do with a weight was found by looking at their processes' memo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from edgeqkv.artifact import Artifact, Graph
+from edgeqkv.artifact import Artifact, EncoderArtifact, Graph
 from edgeqkv.budget import activations
 from edgeqkv.budget.footprint import ALL, Footprint, Phase, Term, count
 from edgeqkv.budget.plan import Plan, common_terms, footprint, runtime_term, state_phases
 from edgeqkv.errors import BundleError
 from edgeqkv.extras import needed_for
 
-__all__ = ["footprint_of"]
+__all__ = ["encoder_terms", "footprint_of"]
 
 _FLOAT = 4  # bytes of what a Cast expands to
 
@@ -54,23 +54,55 @@ def footprint_of(directory: Path, artifact: Artifact, plan: Plan) -> Footprint:
         "the manifest's state tensors",
         streamed=True,
     )
-    base = Footprint((*common_terms(plan), runtime_term(plan)))
+    base = Footprint((*common_terms(plan), runtime_term(plan.target, plan.form)))
     return base.with_terms((*own, state))
 
 
+def encoder_terms(directory: Path, artifact: EncoderArtifact) -> tuple[Term, ...]:
+    """Weights and activations of an encoder's export, read from its files. Its call counts as the phase ``prefill``.
+
+    Raises:
+        BundleError: a file is missing or damaged.
+        MissingExtra: reading the target's files needs a package.
+    """
+    path = directory / artifact.file
+    match artifact.target:
+        case "onnx":
+            weights = _onnx_weights(directory, [artifact.file], artifact.details["weight_file"])
+            live = activations.peak(activations.onnx_steps(path, {}, {}), frozenset({artifact.output.name}))
+            return (*weights, _live("prefill", live, artifact.file))
+        case "executorch":
+            planned = int(artifact.details["planned_memory_bytes"])
+            formula = f"{count(planned)} bytes planned; what XNNPACK keeps between its own operators is not counted"
+            own = Term("activations", planned, "anonymous", ALL, formula, "the program's memory plan", assumed=True)
+            return (*_executorch_weights(path, methods=1), own)
+        case _:
+            from edgeqkv.backends.coreml.package import Package
+
+            steps = activations.coreml_steps(Package(path).function(str(artifact.function)))
+            live = activations.peak(steps)
+            return (_coreml_weights(path), _live("prefill", live, f"function {artifact.function}", assumed=True))
+
+
 def _onnx_terms(directory: Path, artifact: Artifact) -> tuple[Term, ...]:
+    data = artifact.details.get("weight_file", "the weight file")
+    weights = _onnx_weights(directory, [graph.file for graph in artifact.graphs], data)
+    return (*weights, *_onnx_activations(directory, artifact))
+
+
+def _onnx_weights(directory: Path, graphs: Sequence[str], data: str) -> tuple[Term, ...]:
+    """What becomes of the weights of graphs that are opened together; ``data`` is the file that they lie in."""
     with needed_for("working out what an ONNX export takes"):
         import onnx
     kept: dict[str, int] = {"mapped": 0, "again": 0, "expanded": 0, "packed": 0}
     seen: set[int] = set()
-    for graph in artifact.graphs:
+    for graph in graphs:
         try:
-            proto = onnx.load(directory / graph.file, load_external_data=False).graph
+            proto = onnx.load(directory / graph, load_external_data=False).graph
         except Exception as error:  # protobuf's DecodeError differs between its implementations
-            raise BundleError(f"{directory / graph.file} is not an ONNX graph: {error}") from error
+            raise BundleError(f"{directory / graph} is not an ONNX graph: {error}") from error
         _OnnxWeights(proto, seen).add_to(kept)
-    many = f" in {len(artifact.graphs)} graphs" if len(artifact.graphs) > 1 else ""
-    data = artifact.details.get("weight_file", "the weight file")
+    many = f" in {len(graphs)} graphs" if len(graphs) > 1 else ""
     terms = [
         Term(
             "weights", kept["mapped"], "mapped", ALL,
@@ -78,7 +110,7 @@ def _onnx_terms(directory: Path, artifact: Artifact) -> tuple[Term, ...]:
             "the graph's initializers", streamed=not kept["packed"] and not kept["expanded"],
         ),
         Term(
-            "weights", kept["again"], "mapped again", ALL, f"the same pages mapped by {len(artifact.graphs)} graphs",
+            "weights", kept["again"], "mapped again", ALL, f"the same pages mapped by {len(graphs)} graphs",
             "the graphs' initializers",
         ),
         Term(
@@ -91,7 +123,7 @@ def _onnx_terms(directory: Path, artifact: Artifact) -> tuple[Term, ...]:
             "inputs of MatMulNBits; as ONNX Runtime packs them on x86-64", streamed=True,
         ),
     ]  # fmt: skip
-    return tuple(term for term in terms if term.bytes) + tuple(_onnx_activations(directory, artifact))
+    return tuple(term for term in terms if term.bytes)
 
 
 class _OnnxWeights:
@@ -149,17 +181,36 @@ def _live(phase: Phase, peak: activations.Peak, where: str, assumed: bool = Fals
 
 
 def _executorch_terms(directory: Path, artifact: Artifact, plan: Plan) -> tuple[Term, ...]:
+    path = directory / artifact.graphs[0].file
+    planned = int(artifact.details["planned_memory_bytes"]) - artifact.state_bytes
+    workspace = 2 * plan.dimensions.intermediate_size * _FLOAT
+    terms = [
+        *_executorch_weights(path, methods=len(artifact.graphs)),
+        *(
+            Term(
+                "activations",
+                planned + tokens * workspace,
+                "anonymous",
+                (phase,),
+                f"{count(planned)} bytes planned, and {tokens} × {count(workspace)} in XNNPACK",
+                "the program's memory plan; XNNPACK's by the largest pair of values that live together",
+            )
+            for phase, tokens in _phases(artifact)
+        ),
+    ]
+    return tuple(term for term in terms if term.bytes)
+
+
+def _executorch_weights(path: Path, methods: int) -> tuple[Term, ...]:
+    """What becomes of a program's weights, of which so many methods are loaded."""
     from edgeqkv.backends.executorch.program import ProgramFile
 
-    file = ProgramFile(directory / artifact.graphs[0].file)
+    file = ProgramFile(path)
     segments = {segment.index: segment for segment in file.segments()}
     constants = segments.get(file.constants()[0])
     packed = [segments[index] for index in sorted(file.delegate_data())]
     largest = max(packed, key=lambda segment: segment.size, default=None)
-    methods = len(artifact.graphs)
     shared = constants and largest and largest.offset < constants.stop and constants.offset < largest.stop
-    planned = int(artifact.details["planned_memory_bytes"]) - artifact.state_bytes
-    workspace = 2 * plan.dimensions.intermediate_size * _FLOAT
     held = file.header.program_size + (constants.size if constants else 0)
     name = file.path.name
     terms = [
@@ -177,17 +228,6 @@ def _executorch_terms(directory: Path, artifact: Artifact, plan: Plan) -> tuple[
             "the largest delegate's data, mapped while it is repacked", f"segments of {name}",
         ),
     ]  # fmt: skip
-    terms += [
-        Term(
-            "activations",
-            planned + tokens * workspace,
-            "anonymous",
-            (phase,),
-            f"{count(planned)} bytes planned, and {tokens} × 2 × {plan.dimensions.intermediate_size} × 4 in XNNPACK",
-            "the program's memory plan; XNNPACK's by the largest pair of values that live together",
-        )
-        for phase, tokens in _phases(artifact)
-    ]
     return tuple(term for term in terms if term.bytes)
 
 
@@ -195,14 +235,7 @@ def _coreml_terms(directory: Path, artifact: Artifact) -> tuple[Term, ...]:
     from edgeqkv.backends.coreml.package import Package
 
     path = directory / artifact.graphs[0].file
-    weights = sum(file.stat().st_size for file in path.rglob("*.bin"))
-    terms = [
-        Term(
-            "weights", weights, "mapped", ALL, f"the package's weight files, {count(weights)} bytes, once",
-            "the package; whether Core ML maps or copies them, and once or twice, is not known",
-            assumed=True, streamed=True,
-        )
-    ]  # fmt: skip
+    terms = [_coreml_weights(path)]
     if any(isinstance(size, str) for graph in artifact.graphs for spec in graph.inputs for size in spec.shape):
         return tuple(terms)  # shapes vary: the closed form of the plan stands
     package = Package(path)
@@ -211,3 +244,12 @@ def _coreml_terms(directory: Path, artifact: Artifact) -> tuple[Term, ...]:
         peak = activations.peak(activations.coreml_steps(package.function(graph.name)))
         terms.append(_live(phase, peak, f"function {graph.name}", assumed=True))
     return tuple(terms)
+
+
+def _coreml_weights(path: Path) -> Term:
+    weights = sum(file.stat().st_size for file in path.rglob("*.bin"))
+    return Term(
+        "weights", weights, "mapped", ALL, f"the package's weight files, {count(weights)} bytes, once",
+        "the package; whether Core ML maps or copies them, and once or twice, is not known",
+        assumed=True, streamed=True,
+    )  # fmt: skip

@@ -201,7 +201,7 @@ class Plan:
 
 def footprint(plan: Plan) -> Footprint:
     """Every term of an export of this plan, from the model's dimensions alone."""
-    return Footprint((*_weight_terms(plan), *common_terms(plan), runtime_term(plan)))
+    return Footprint((*_weight_terms(plan), *common_terms(plan), runtime_term(plan.target, plan.form)))
 
 
 def npu_footprint(plan: Plan) -> Footprint:
@@ -210,9 +210,9 @@ def npu_footprint(plan: Plan) -> Footprint:
     return Footprint((weights, *_state_terms(plan), *_activation_terms(plan)))
 
 
-def runtime_term(plan: Plan) -> Term:
+def runtime_term(target: str, form: str) -> Term:
     """What the runtime takes on a device before it holds a model; a form may have one of its own."""
-    return _RUNTIME.get(f"{plan.target} {plan.form}", _RUNTIME[plan.target])
+    return _RUNTIME.get(f"{target} {form}", _RUNTIME[target])
 
 
 def common_terms(plan: Plan) -> tuple[Term, ...]:
