@@ -206,8 +206,9 @@ def choice(target: Backend, what: str, asked: str | None) -> str:
     if asked is None:
         return offered[0]
     if asked not in offered:
+        what, offer = what.removeprefix("encoder "), _OFFERS[what]
         told = f"{target.title} cannot do {what} '{asked}'; it can do {', '.join(offered)}"
-        able = [name for name in TARGETS if asked in getattr(backend(name), _OFFERS[what])]
+        able = [name for name in TARGETS if asked in getattr(backend(name), offer)]
         raise UnsupportedError(f"{told}. For {what} '{asked}': --target {' or '.join(able)}" if able else told)
     return asked
 

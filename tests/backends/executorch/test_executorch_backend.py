@@ -116,7 +116,7 @@ def test_half_precision_is_off_by_its_rounding_alone(exported: Exported, weights
 def test_fp16_halves_the_file(exported: Exported) -> None:
     full, half = (exported("k_eq_v_mqa", weights=weights).directory / "model.pte" for weights in ("fp32", "fp16"))
     # What does not shrink: the program, and the norms.
-    assert half.stat().st_size < 0.55 * full.stat().st_size
+    assert half.stat().st_size < 0.56 * full.stat().st_size
 
 
 @pytest.mark.parametrize("name", VARIANTS)

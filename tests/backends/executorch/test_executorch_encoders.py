@@ -25,12 +25,9 @@ def exported(path: Path, folder: Path, **options: object) -> Bundle:
 
 
 def test_the_original_classes_logits(encoder_golden: EncoderGolden, tmp_path: Path) -> None:
-    bundle = exported(encoder_golden.path, tmp_path, weights="fp32", batch=3)
+    bundle = exported(encoder_golden.path, tmp_path, weights="fp32", batch=3, verify=False)
     outputs = bundle.encoder_session().run(encoder_golden.inputs)  # 16 of them: no multiple of 3
     assert np.abs(outputs - encoder_golden.logits).max() < TOLERANCE
-    verification = bundle.encoder().verification
-    assert verification is not None
-    assert verification.max_abs_error < TOLERANCE
     # Every product of matrices is XNNPACK's.
     rows = bundle.encoder().artifact.details["delegation"]
     kept = {row["operator"] for row in rows if row["kept"]}
@@ -42,7 +39,7 @@ def test_the_original_classes_logits(encoder_golden: EncoderGolden, tmp_path: Pa
 @pytest.mark.parametrize("name", ["encoder_reverse_q_eq_k_eq_v_2d", "vit_digits_qvv3"])
 def test_smaller_weights(name: str, weights: str, tmp_path: Path) -> None:
     golden = read_encoder_golden(name)
-    outputs = exported(golden.path, tmp_path, weights=weights).encoder_session().run(golden.inputs)
+    outputs = exported(golden.path, tmp_path, weights=weights, verify=False).encoder_session().run(golden.inputs)
     # fp16 keeps 11 bits; XNNPACK also rounds what goes into an int8 product. Measured: 1e-2 and 1.1e-1, of 8.
     assert np.abs(outputs - golden.logits).max() < (0.05 if weights == "fp16" else 0.4)
     assert (outputs.argmax(-1) == golden.logits.argmax(-1)).all()
@@ -61,6 +58,15 @@ def test_int4(tmp_path: Path) -> None:
     assert (
         np.corrcoef(bundle.encoder_session().run(images).ravel(), encoder_outputs(model, images).ravel())[0, 1] > 0.95
     )
+
+
+def test_an_export_is_proven(tmp_path: Path) -> None:
+    verification = (
+        exported(read_encoder_golden("vit_digits_qvv3").path, tmp_path, weights="fp32").encoder().verification
+    )
+    assert verification is not None
+    assert verification.passed
+    assert verification.max_abs_error < TOLERANCE
 
 
 def test_a_damaged_file(tmp_path: Path) -> None:

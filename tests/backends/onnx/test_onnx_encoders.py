@@ -38,13 +38,10 @@ def exported(model: EncoderModel, folder: Path, **options: object) -> Bundle:
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_the_original_classes_logits(encoder_golden: EncoderGolden, tmp_path: Path, batch: int) -> None:
-    bundle = exported(load(encoder_golden.path), tmp_path, weights="fp32", batch=batch)
+    bundle = exported(load(encoder_golden.path), tmp_path, weights="fp32", batch=batch, verify=False)
     onnx.checker.check_model(tmp_path / "out" / "model.onnx", full_check=True)
     outputs = bundle.encoder_session().run(encoder_golden.inputs)  # 16 of them: no multiple of 3
     assert np.abs(outputs - encoder_golden.logits).max() < TOLERANCE
-    verification = bundle.encoder().verification
-    assert verification is not None
-    assert verification.max_abs_error < TOLERANCE
 
 
 @pytest.mark.parametrize("weights", ["fp16", "int8", "int4"])
@@ -68,7 +65,7 @@ def test_fresh_sequences_are_reversed(name: str, tmp_path: Path) -> None:
     original = (encoder_outputs(model, sequences).argmax(-1) == sequences[:, ::-1]).mean()
     assert original > 0.999
     for weights, allowed in (("fp32", 0.0), ("int8", 0.005)):
-        session = exported(model, tmp_path, weights=weights, batch=50).encoder_session()
+        session = exported(model, tmp_path, weights=weights, batch=50, verify=False).encoder_session()
         assert abs((session.run(sequences).argmax(-1) == sequences[:, ::-1]).mean() - original) <= allowed
 
 
@@ -80,7 +77,7 @@ def test_handwritten_digits(name: str, tmp_path: Path) -> None:
     original = (encoder_outputs(model, images).argmax(-1) == digits.target).mean()
     assert original > 0.95
     for weights, allowed in (("fp32", 0.0), ("int8", 0.005)):
-        session = exported(model, tmp_path, weights=weights, batch=100).encoder_session()
+        session = exported(model, tmp_path, weights=weights, batch=100, verify=False).encoder_session()
         assert abs((session.run(images).argmax(-1) == digits.target).mean() - original) <= allowed
 
 
@@ -89,7 +86,7 @@ def test_a_set_model(tmp_path: Path) -> None:
     model = load(tmp_path / "set.pt")
     inputs = np.random.default_rng(0).normal(size=(5, 10, 512)).astype(np.float32)
     for batch in (1, 2):
-        outputs = exported(model, tmp_path, weights="fp32", batch=batch).encoder_session().run(inputs)
+        outputs = exported(model, tmp_path, weights="fp32", batch=batch, verify=False).encoder_session().run(inputs)
         assert np.abs(outputs - encoder_outputs(model, inputs)).max() < TOLERANCE
 
 
@@ -97,7 +94,7 @@ def test_a_set_model(tmp_path: Path) -> None:
 def test_images_are_padded_to_whole_patches(tmp_path: Path, size: int) -> None:
     sizes = {"channels": 3, "patch": 4, "n_classes": 7, "n_embd": 32, "n_layer": 1, "n_head": 4}
     model = load(write_random_vit(tmp_path / "vit.pt", "q=k=v", std=0.2, image_size=size, **sizes))
-    bundle = exported(model, tmp_path, weights="fp32")
+    bundle = exported(model, tmp_path, weights="fp32", verify=False)
     assert any(node.op_type == "Pad" for node in _graph(bundle).node) == (size % 4 != 0)
     images = np.random.default_rng(0).normal(size=(2, 3, size, size)).astype(np.float32)
     assert np.abs(bundle.encoder_session().run(images) - encoder_outputs(model, images)).max() < TOLERANCE
@@ -105,7 +102,9 @@ def test_images_are_padded_to_whole_patches(tmp_path: Path, size: int) -> None:
 
 def test_a_shared_projection_is_computed_once(encoder_golden: EncoderGolden, tmp_path: Path) -> None:
     model = load(encoder_golden.path)
-    products = [node for node in _graph(exported(model, tmp_path, weights="fp32")).node if node.op_type == "Gemm"]
+    products = [
+        node for node in _graph(exported(model, tmp_path, weights="fp32", verify=False)).node if node.op_type == "Gemm"
+    ]
     projections = {"qkv": 3, "q=k-v": 2, "q-k=v": 2, "qvv3": 2, "q=k=v": 1}[str(model.variant.sharing)]
     layers, outside = model.config.layers, len(model.network.surroundings)
     assert len(products) == layers * (projections + 3) + outside
