@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -17,9 +17,6 @@ from edgeqkv import console, encoder_commands, summaries
 from edgeqkv.budget import commands
 from edgeqkv.errors import EdgeQKVError, InputError, VerificationFailed
 from edgeqkv.extras import installed_version, needed_for
-
-if TYPE_CHECKING:
-    from edgeqkv.bundle import Bundle
 
 __all__ = ["app", "main"]
 
@@ -253,7 +250,7 @@ def verify(
 
     opened = Bundle(bundle)
     if opened.manifest.model.kind == "encoder":
-        _verify_encoder(opened, against, heads, target, engine, as_json)
+        encoder_commands.verify(opened, against, heads, target, engine, as_json)
         return
     original = _language_model(against)
     words = _tokenizer_of(opened, tokenizer) if text else None
@@ -440,33 +437,6 @@ def _verify_package(path: Path, against: Path | None, heads: int | None, engine:
             summaries.show_function(f"{path} · {name}", each)
     if wrong:
         failure = VerificationFailed(f"{path}: {'; '.join(wrong)}")
-        console.print_error(failure)
-        raise typer.Exit(failure.exit_code)
-
-
-def _verify_encoder(
-    bundle: Bundle, against: Path | None, heads: int | None, target: str | None, engine: str | None, as_json: bool
-) -> None:
-    """A bundle that holds an encoder."""
-    from edgeqkv.model import EncoderModel
-    from edgeqkv.verify import verify_encoder
-
-    original = edgeqkv.load(against, heads=heads) if against else None
-    if original is not None and not isinstance(original, EncoderModel):
-        raise InputError(f"{against} is a language model, and {bundle.path} holds an encoder")
-    results = {}
-    with console.progress() as report:
-        for name in [target] if target else bundle.targets:
-            report(f"verifying {name}", None)
-            results[name] = verify_encoder(bundle, name, against=original, engine=engine)
-    if as_json:
-        told = {name: result.model_dump(mode="json") for name, result in results.items()}
-        console.print_json({"bundle": str(bundle.path), "targets": told})
-    else:
-        for name, result in results.items():
-            console.print_facts(f"{bundle.path} · {name}", [("verified", encoder_commands.verdict(result))])
-    if wrong := [f"{name}: {result.failure}" for name, result in results.items() if not result.passed]:
-        failure = VerificationFailed(f"{bundle.path} does not compute what the original does: {'; '.join(wrong)}")
         console.print_error(failure)
         raise typer.Exit(failure.exit_code)
 

@@ -12,14 +12,14 @@ import numpy.typing as npt
 import typer
 
 from edgeqkv import console
-from edgeqkv.errors import InputError
+from edgeqkv.errors import InputError, VerificationFailed
 
 if TYPE_CHECKING:
     from edgeqkv.bundle import Bundle
     from edgeqkv.model import EncoderModel
     from edgeqkv.proof import Verification
 
-__all__ = ["describe", "export", "numbers", "register", "show_bundle", "show_model", "verdict"]
+__all__ = ["describe", "export", "numbers", "register", "show_bundle", "show_model", "verdict", "verify"]
 
 _BEST: Final = 5  # classes of an image that are shown
 
@@ -69,6 +69,39 @@ def export(
         raise InputError(f"{model.source.path.name} is an encoder, and {', '.join(given)} is for language models")
     with console.progress() as report:
         return edgeqkv.export(model, targets, out=out, report=report, **options)
+
+
+def verify(
+    bundle: Bundle, against: Path | None, heads: int | None, target: str | None, engine: str | None, as_json: bool
+) -> None:
+    """Prove a bundle that holds an encoder again. Exits 1 if it does not compute what the original does.
+
+    Raises:
+        InputError: the original is a language model, or not the one that was exported.
+    """
+    import edgeqkv
+    from edgeqkv.verify import verify_encoder
+
+    original = edgeqkv.load(against, heads=heads) if against else None
+    from edgeqkv.model import EncoderModel  # after what says which package is missing, if torch is
+
+    if original is not None and not isinstance(original, EncoderModel):
+        raise InputError(f"{against} is a language model, and {bundle.path} holds an encoder")
+    results = {}
+    with console.progress() as report:
+        for name in [target] if target else bundle.targets:
+            report(f"verifying {name}", None)
+            results[name] = verify_encoder(bundle, name, against=original, engine=engine)
+    if as_json:
+        told = {name: result.model_dump(mode="json") for name, result in results.items()}
+        console.print_json({"bundle": str(bundle.path), "targets": told})
+    else:
+        for name, result in results.items():
+            console.print_facts(f"{bundle.path} · {name}", [("verified", verdict(result))])
+    if wrong := [f"{name}: {result.failure}" for name, result in results.items() if not result.passed]:
+        failure = VerificationFailed(f"{bundle.path} does not compute what the original does: {'; '.join(wrong)}")
+        console.print_error(failure)
+        raise typer.Exit(failure.exit_code)
 
 
 def numbers(text: str | None, name: str) -> tuple[float, ...] | None:

@@ -19,7 +19,6 @@ import pytest
 import torch
 from coreml_packages import DATA
 from PIL import Image
-from random_encoders import write_set_model, write_vit
 from typer.testing import CliRunner
 
 import edgeqkv
@@ -36,11 +35,13 @@ from edgeqkv.backends.coreml.standalone import examine, read_artifact
 from edgeqkv.backends.coreml.weight_file import Blob
 from edgeqkv.backends.torch_encoder import encoder_outputs
 from edgeqkv.bundle import Bundle, proof_name
+from edgeqkv.checkpoints.synthetic_encoders import random_set_model, random_vit
 from edgeqkv.cli import app
 from edgeqkv.encoder_proof import EncoderProof, compare_outputs
 from edgeqkv.model import EncoderModel
 from edgeqkv.progress import silent
 from edgeqkv.proof import TOLERANCES
+from edgeqkv.variants import Variant
 from edgeqkv.verify import make_encoder_proof, verify_package
 
 NAMES = sorted(path.stem for pattern in ("encoder_*.pt", "vit_*.pt") for path in DATA.glob(pattern))
@@ -78,6 +79,18 @@ def export(source: str | Path, form: str = "linear", weights: str = "fp16", batc
     return Exported(
         model, directory, BACKEND.export_encoder(model, directory, EncoderRequest(form, weights, batch), silent)
     )
+
+
+def write_vit(path: Path, *, task: str, channels: int = 3, classes: int = 10) -> Path:
+    sizes = {"image_size": 12, "patch": 4, "n_embd": 32, "n_layer": 1, "n_head": 2}
+    checkpoint = random_vit(Variant.parse("q-k=v"), std=0.2, channels=channels, n_classes=classes, **sizes)
+    torch.save({**checkpoint, "task": task}, path)
+    return path
+
+
+def write_set_model(path: Path) -> Path:
+    torch.save(random_set_model(Variant.parse("q-k=v"), std=0.1, n_embd=32, n_layer=1, n_head=2), path)
+    return path
 
 
 def golden(name: str) -> tuple[Inputs, npt.NDArray[np.float32]]:
