@@ -173,18 +173,10 @@ def _request(
 ) -> Request:
     if chunk is not None and not 1 <= chunk <= context:
         raise InputError(f"a chunk of {chunk} is impossible with a context of {context}; choose 1 to {context}")
-    chosen_form = choice(target, "form", form)
-    chosen_state = choice(target, "state", state)
-    able = target.state_forms.get(chosen_state, (chosen_form,))
-    if chosen_form not in able:
-        raise UnsupportedError(
-            f"{target.title}'s form '{chosen_form}' cannot keep its state in {chosen_state}; {chosen_state} state "
-            f"needs --form {' or '.join(able)}"
-        )
     return Request(
-        form=chosen_form,
+        form=choice(target, "form", form),
         weights=choice(target, "weights", weights),
-        state=chosen_state,
+        state=choice(target, "state", state),
         context=context,
         chunk=min(_DEFAULT_CHUNK, context) if chunk is None else chunk,
         bos_id=words.bos_id if words else None,

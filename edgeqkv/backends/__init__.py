@@ -77,7 +77,6 @@ class Backend(Protocol):
         encoder_forms: the same for encoders.
         weights: precisions of stored weights.
         states: precisions of the stored state.
-        state_forms: for a state that not every form takes, those that do.
         takes_images: whether an encoder's input can be of a type of the target's own for images.
         engines: what can run it here; the first is the default.
         proof_engine: the one that computes what is stored and rounds no more than float32 does.
@@ -91,7 +90,6 @@ class Backend(Protocol):
     encoder_forms: Mapping[str, str]
     weights: tuple[str, ...]
     states: tuple[str, ...]
-    state_forms: Mapping[str, tuple[str, ...]]
     takes_images: bool
     engines: tuple[str, ...]
     proof_engine: str

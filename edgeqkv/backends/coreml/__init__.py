@@ -51,7 +51,6 @@ class CoreMLBackend:
     )
     weights = ("int4", "int8", "lut4", "fp16")
     states = ("fp16",)
-    state_forms: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     takes_images = True
     engines = (*(("coreml",) if sys.platform == "darwin" else ()), "evaluator", "evaluator-fp16")
     proof_engine = "evaluator"

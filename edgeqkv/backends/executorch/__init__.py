@@ -41,7 +41,6 @@ class ExecuTorchBackend:
     encoder_forms: Mapping[str, str] = MappingProxyType({"static": "one method 'forward' of fixed shapes"})
     weights = ("int4", "int8", "fp32", "fp16")
     states = ("fp32", "fp16", "int8")
-    state_forms: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     takes_images = False
     engines = ("executorch",)
     proof_engine = "executorch"

@@ -36,7 +36,6 @@ class OnnxBackend:
     encoder_forms: Mapping[str, str] = {"static": "one graph of fixed shapes, for any runtime and for NPUs"}
     weights = ("int4", "int8", "fp16", "fp32")
     states = ("fp32", "fp16", "int8")
-    state_forms: Mapping[str, tuple[str, ...]] = {}
     takes_images = False
     engines = ("onnxruntime", "exact")
     proof_engine = "exact"
