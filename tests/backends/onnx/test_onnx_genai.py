@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from conftest import TINY, Golden
+from onnx_sessions import every_position, names_of
 
 import edgeqkv
 from edgeqkv import ContextFull, UnsupportedError, demo
@@ -47,17 +48,6 @@ def write(tmp_path: Path) -> Write:
 
 def config_in(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "genai_config.json").read_text())
-
-
-def every_position(session: OnnxSession, ids: np.ndarray, prompt: int) -> np.ndarray:
-    """Logits after a prompt and after every further token."""
-    session.reset()
-    return np.stack([session.feed(ids[:prompt]), *(session.feed([token]) for token in ids[prompt:])])
-
-
-def names_of(variant: str) -> list[str]:
-    roles = ["kv"] if variant.startswith(("q-k=v", "q=k=v")) else ["k", "v"]
-    return [f"{role}_{layer}" for layer in range(2) for role in roles]
 
 
 def test_it_computes_what_the_original_class_did(golden: Golden, write: Write) -> None:

@@ -11,6 +11,7 @@ import onnx
 import pytest
 import torch
 from conftest import TINY, Golden
+from onnx_sessions import every_position, names_of
 
 import edgeqkv
 from edgeqkv import ContextFull, UnsupportedError
@@ -43,17 +44,6 @@ def write(tmp_path: Path) -> Write:
         return artifact, session
 
     return export
-
-
-def every_position(session: OnnxSession, ids: np.ndarray, prompt: int) -> np.ndarray:
-    """Logits after a prompt and after every further token."""
-    session.reset()
-    return np.stack([session.feed(ids[:prompt]), *(session.feed([token]) for token in ids[prompt:])])
-
-
-def names_of(variant: str) -> list[str]:
-    roles = ["kv"] if variant.startswith(("q-k=v", "q=k=v")) else ["k", "v"]
-    return [f"{role}_{layer}" for layer in range(2) for role in roles]
 
 
 def test_it_computes_what_the_original_class_did(golden: Golden, write: Write) -> None:
