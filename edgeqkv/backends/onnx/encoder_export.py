@@ -8,7 +8,7 @@ from edgeqkv.artifact import EncoderArtifact
 from edgeqkv.backends import EncoderRequest
 from edgeqkv.backends.encoders import input_spec, output_spec
 from edgeqkv.backends.onnx.encoder_ops import OnnxEncoderOps
-from edgeqkv.backends.onnx.export import WEIGHT_FILE
+from edgeqkv.backends.onnx.export import WEIGHT_FILE, weight_details
 from edgeqkv.backends.onnx.graph import GraphBuilder
 from edgeqkv.backends.onnx.weight_file import WeightFile
 from edgeqkv.extras import installed_version
@@ -40,5 +40,5 @@ def export_encoder(model: EncoderModel, directory: Path, request: EncoderRequest
         output=output,
         values=config.input.vocab_size if isinstance(config.input, Tokens) else None,
         versions={name: installed_version(name) or "" for name in ("onnx-ir", "onnxruntime", "torch")},
-        details={"weight_file": WEIGHT_FILE, "opset": 24},
+        details=weight_details(weights),
     )

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeqkv.artifact import EncoderArtifact
-from edgeqkv.backends.onnx.session import opened, prepacked
+from edgeqkv.backends.onnx.session import opened, settings
 from edgeqkv.session import EncoderSession
 
 __all__ = ["OnnxEncoderSession"]
@@ -21,7 +21,7 @@ class OnnxEncoderSession(EncoderSession):
         self, directory: Path, artifact: EncoderArtifact, engine: str = "onnxruntime", threads: int = 0
     ) -> None:
         super().__init__(artifact)
-        self._session = opened(directory / artifact.file, prepacked(engine, artifact.weights), threads)
+        self._session = opened(directory / artifact.file, settings(engine, artifact), threads)
 
     def _run(self, batch: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
         (logits,) = self._session.run([self.artifact.output.name], {self.artifact.input.name: batch})

@@ -22,7 +22,7 @@ from edgeqkv.model import Model
 from edgeqkv.models.decoder import decode
 from edgeqkv.progress import Report
 
-__all__ = ["WEIGHT_FILE", "export"]
+__all__ = ["WEIGHT_FILE", "export", "weight_details"]
 
 WEIGHT_FILE = "model.onnx.data"
 
@@ -74,7 +74,7 @@ def export(model: Model, directory: Path, request: Request, report: Report) -> A
         graphs=tuple(graphs),
         state_tensors=state,
         versions={name: installed_version(name) or "" for name in ("onnx-ir", "onnxruntime", "torch")},
-        details={"weight_file": WEIGHT_FILE, "opset": 24, **_form_details(request), **_state_details(model)},
+        details={**weight_details(weights), **_form_details(request), **_state_details(model)},
     )
 
 
@@ -103,6 +103,11 @@ def _ops(builder: GraphBuilder, call: Call, model: Model, request: Request, wind
     if _is_fused(request):
         return OrtOps(builder, call, scales=model.state_scales)
     return StandardOps(builder, call, window=window, scales=model.state_scales)
+
+
+def weight_details(weights: WeightFile) -> dict[str, Any]:
+    """What an export says of its weights: where they are, and what the runtime's kernels have to know of codes."""
+    return {"weight_file": WEIGHT_FILE, "opset": 24, "code_layouts": weights.layouts}
 
 
 def _form_details(request: Request) -> dict[str, Any]:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from edgeqkv.artifact import Artifact, Graph
+from edgeqkv.artifact import Artifact, EncoderArtifact, Graph
 from edgeqkv.errors import BundleError
 from edgeqkv.session import Session
 
-__all__ = ["OnnxSession", "opened", "prepacked"]
+__all__ = ["OnnxSession", "opened", "settings"]
+
+_UNPACKED: Final = {"session.disable_prepacking": "1"}
+_FLOAT32_LAYOUT: Final = [4, 32]  # bits of a code, codes to a scale
+_IN_FLOAT32: Final = {"mlas.qnbit.force_fp32": "1"}
 
 _NUMPY = {"fp32": np.float32, "fp16": np.float16, "int8": np.int8}
 
@@ -26,7 +33,7 @@ class OnnxSession(Session):
     """
 
     def __init__(self, directory: Path, artifact: Artifact, engine: str = "onnxruntime", threads: int = 0) -> None:
-        self._prepack = prepacked(engine, artifact.weights)
+        self._settings = settings(engine, artifact)
         self._threads = threads
         self._directory = directory
         self._artifact = artifact
@@ -72,23 +79,30 @@ class OnnxSession(Session):
     def _runner(self, graph: Graph) -> _Runner:
         if graph.name not in self._runners:
             self._runners[graph.name] = _Runner(
-                self._directory / graph.file, graph, self._artifact, self._state, self._prepack, self._threads
+                self._directory / graph.file, graph, self._artifact, self._state, self._settings, self._threads
             )
         return self._runners[graph.name]
 
 
-def prepacked(engine: str, weights: str) -> bool:
-    """Whether the runtime is to pack weights of this precision.
+def settings(engine: str, artifact: Artifact | EncoderArtifact) -> Mapping[str, str]:
+    """How the runtime is to hold and multiply an artifact's weights, as entries of a session's configuration.
 
     Float weights are never packed: that would copy every one out of the mapped file, twice the memory for the same
-    numbers. Quantized ones must be, for the fast kernels, which quantize activations too; unpacked (``exact``), the
-    runtime multiplies in float32, which shows what is in the file and nothing else.
+    numbers. Quantized ones must be, for the fast kernels, which quantize activations too. ``exact`` multiplies the same
+    codes in float32, which shows what is in the file and nothing else. ONNX Runtime has kernels for that on x86-64
+    for 4-bit codes in blocks of 32 (its pull request 31723), which pack the codes alone; elsewhere it works so on what
+    it has not packed, slowly.
     """
-    return engine != "exact" and weights not in ("fp32", "fp16")
+    if artifact.weights in ("fp32", "fp16"):
+        return _UNPACKED
+    if engine != "exact":
+        return {}
+    kernels = platform.machine() in ("x86_64", "AMD64") and artifact.details.get("code_layouts") == [_FLOAT32_LAYOUT]
+    return _IN_FLOAT32 if kernels else _UNPACKED
 
 
-def opened(path: Path, prepack: bool, threads: int) -> ort.InferenceSession:
-    """A graph, loaded for the CPU.
+def opened(path: Path, entries: Mapping[str, str], threads: int) -> ort.InferenceSession:
+    """A graph, loaded for the CPU with these entries in the session's configuration.
 
     Raises:
         BundleError: ONNX Runtime refuses it.
@@ -96,7 +110,8 @@ def opened(path: Path, prepack: bool, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors only: warnings about its own optimizations are not the user's
-    options.add_session_config_entry("session.disable_prepacking", "0" if prepack else "1")
+    for key, value in entries.items():
+        options.add_session_config_entry(key, value)
     # The default arena grows by doubling and never shrinks.
     options.enable_cpu_mem_arena = False
     try:
@@ -114,10 +129,10 @@ class _Runner:
         graph: Graph,
         artifact: Artifact,
         state: dict[str, ort.OrtValue],
-        prepack: bool,
+        entries: Mapping[str, str],
         threads: int,
     ) -> None:
-        self._session = opened(path, prepack, threads)
+        self._session = opened(path, entries, threads)
         self._graph = graph
         self._inputs = {spec.name for spec in graph.inputs}
         self._binding = self._session.io_binding()

@@ -32,6 +32,12 @@ class WeightFile:
         self._path = path
         self._file = path.open("wb")
         self._places: dict[str, int] = {}
+        self._layouts: set[tuple[int, int]] = set()
+
+    @property
+    def layouts(self) -> list[list[int]]:
+        """The bits of a code and the codes to a scale of all quantized weights in it, each pair once."""
+        return [list(layout) for layout in sorted(self._layouts)]
 
     def __enter__(self) -> Self:
         return self
@@ -52,6 +58,7 @@ class WeightFile:
 
         Two views of the same codes are one place in the file.
         """
+        self._layouts.add((weight.scheme.bits, weight.scheme.block))
         return self._refer(f"{weight.name}.codes", shape, ir.DataType.UINT8, lambda: packed(weight))
 
     def scales(self, weight: QuantizedWeight) -> ir.ExternalTensor:
