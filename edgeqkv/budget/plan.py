@@ -327,7 +327,9 @@ def _activations(plan: Plan, tokens: int) -> tuple[int, str, bool]:
     element = 2 if plan.target == "coreml" else 4
     scores = 2 * dims.heads * tokens * plan.context * element
     read = dims.tensors * dims.kv_heads * plan.context * dims.head_dim * element
-    rest = tokens * (plan.context + dims.hidden_size) * element
+    # A row of the mask for each of the rows that a KV head's queries are folded into.
+    mask = plan.context * (dims.heads // dims.kv_heads if plan.target == "onnx" else 1)
+    rest = tokens * (mask + dims.hidden_size) * element
     attention, mlp = scores + read + rest, tokens * (2 * dims.intermediate_size + dims.hidden_size) * element
     if mlp > attention:
         return mlp, f"{tokens} tokens × (2 × {count(dims.intermediate_size)} + {dims.hidden_size}) × {element}", False

@@ -112,8 +112,6 @@ def opened(path: Path, entries: Mapping[str, str], threads: int) -> ort.Inferenc
     options.log_severity_level = 3  # errors only: warnings about its own optimizations are not the user's
     for key, value in entries.items():
         options.add_session_config_entry(key, value)
-    # The default arena grows by doubling and never shrinks.
-    options.enable_cpu_mem_arena = False
     try:
         return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base class but this one

@@ -103,7 +103,9 @@ class StandardOps(OnnxOps):
     def _causal_mask(self, group: int) -> Value:
         """``[T · group, window]``: 0 where the position is visible, -inf where it is not; one for all layers."""
         if group not in self._masks:
-            each = self._op("Add", self._reshape(self._call.positions, -1, 1), self._graph.constant(np.zeros((1, group))))
+            each = self._op(
+                "Add", self._reshape(self._call.positions, -1, 1), self._graph.constant(np.zeros((1, group)))
+            )
             visible = self._op("LessOrEqual", self._columns, self._reshape(each, -1, 1))
             shown, hidden = self._graph.constant(0.0, "fp32"), self._graph.constant(-np.inf, "fp32")
             self._masks[group] = self._op("Where", visible, shown, hidden)
