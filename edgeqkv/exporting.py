@@ -27,6 +27,7 @@ from edgeqkv.bundle import (
 )
 from edgeqkv.errors import InputError, UnsupportedError, VariantError, VerificationFailed
 from edgeqkv.extras import installed_version
+from edgeqkv.memory import give_back
 from edgeqkv.model import Model, TrainedModel
 from edgeqkv.perplexity import Quality, excess, measure
 from edgeqkv.progress import Report, silent
@@ -119,14 +120,15 @@ def export(
         report("checking the weights", None)
         model.check_finite()
         quantized = {weights: quantize.apply(shortened, recipe, report) for weights, recipe in recipes.items()}
+        give_back()
         stored = {
             name: with_state(backend(name).stores(quantized[request.weights]), request.state, calibration, report)
             for name, request in requests.items()
         }
-        artifacts = {
-            name: backend(name).export(stored[name], staging.path, request, report)
-            for name, request in requests.items()
-        }
+        artifacts = {}
+        for name, request in requests.items():
+            artifacts[name] = backend(name).export(stored[name], staging.path, request, report)
+            give_back()
         card, words_card = model_card(model, "decoder"), _tokenizer_card(words, staging)
         results = _prove(stored, artifacts, staging, report) if verify else dict.fromkeys(artifacts)
         measured = _measure(model, artifacts, staging, text, words, max_degradation, report)
@@ -216,6 +218,7 @@ def _prove(
         if model not in proofs:
             report("computing the original's logits", None)
             proofs[model] = make_proof(model, artifact.context, artifact.chunk)
+            give_back()
         report(f"verifying {title}", None)
         result = verify_artifact(staging.path, artifact, proofs[model])
         if not result.passed:

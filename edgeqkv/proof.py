@@ -46,6 +46,7 @@ TOLERANCES: Final = {
 stores its state in; relative to the largest logit where that is above 1."""
 
 _DECODED = 8  # single tokens fed after each long piece
+_BEYOND = 8  # tokens of the first piece that are past a chunk's boundary
 _SAMPLED = 64  # vocabulary entries whose logits a bundle carries
 
 
@@ -147,10 +148,11 @@ def pieces(context: int, chunk: int) -> list[int]:
     """How the tokens of a whole context are fed.
 
     >>> pieces(context=512, chunk=128)
-    [192, 1, 1, 1, 1, 1, 1, 1, 1, 304, 1, 1, 1, 1, 1, 1, 1, 1]
+    [136, 1, 1, 1, 1, 1, 1, 1, 1, 360, 1, 1, 1, 1, 1, 1, 1, 1]
     """
     decoded = min(_DECODED, context // 4)
-    first = min(chunk + chunk // 2, context // 2 - decoded) if context > 2 * decoded else 0
+    # A full chunk and a few tokens: where prefill takes full chunks only, the rest of a piece goes one by one.
+    first = min(chunk + min(_BEYOND, chunk // 2), context // 2 - decoded) if context > 2 * decoded else 0
     middle = context - first - 2 * decoded
     return [piece for piece in (first, *[1] * decoded, middle, *[1] * decoded) if piece]
 

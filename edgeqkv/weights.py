@@ -14,6 +14,8 @@ from edgeqkv.errors import UnsupportedError
 
 __all__ = ["PRECISIONS", "Palette", "PalettizedWeight", "QuantizedWeight", "Scheme", "Weight"]
 
+_VALUES_AT_ONCE: Final = 1 << 22
+
 PRECISIONS: Final = {"fp32": torch.float32, "fp16": torch.float16}
 
 
@@ -157,8 +159,14 @@ class QuantizedWeight(Weight):
 
     def values(self) -> torch.Tensor:
         rows, columns = self.codes.shape
-        blocks = self.codes.view(rows, -1, self.scheme.block).float()
-        return (blocks * self.scales[:, :, None]).view(rows, columns)
+        blocks = self.codes.view(rows, -1, self.scheme.block)
+        values = torch.empty(blocks.shape)
+        # Some rows at a time: the codes of a whole table in float32 would take as much again as its values.
+        step = max(1, _VALUES_AT_ONCE // columns)
+        for start in range(0, rows, step):
+            some = slice(start, start + step)
+            torch.mul(blocks[some], self.scales[some, :, None], out=values[some])
+        return values.view(rows, columns)
 
     def rows(self, start: int, stop: int) -> QuantizedWeight:
         if (start, stop) == (0, self.shape[0]):

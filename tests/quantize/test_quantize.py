@@ -67,6 +67,18 @@ def test_weights_that_float16_cannot_restore_are_named(name: str) -> None:
         nearest(Weight("w", tensor), SCHEMES[name])
 
 
+@pytest.mark.parametrize("name", SCHEMES)
+def test_some_rows_at_a_time_make_no_difference(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    weight = Weight("w", torch.randn(7, 256, generator=torch.Generator().manual_seed(0)))
+    whole = nearest(weight, SCHEMES[name])
+    monkeypatch.setattr("edgeqkv.quantize.nearest._VALUES_AT_ONCE", 600)
+    monkeypatch.setattr("edgeqkv.weights._VALUES_AT_ONCE", 600)
+    parts = nearest(weight, SCHEMES[name])
+    assert torch.equal(parts.codes, whole.codes)
+    assert torch.equal(parts.scales, whole.scales)
+    assert torch.equal(parts.values(), whole.codes * whole.scales.repeat_interleave(SCHEMES[name].block, 1))
+
+
 def test_zeros_stay_zeros() -> None:
     result = nearest(Weight("w", torch.zeros(2, 64)), SCHEMES["int4"])
     assert not result.values().any()

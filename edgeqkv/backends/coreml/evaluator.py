@@ -27,6 +27,7 @@ from edgeqkv.backends.coreml.mil_program import Peak, Precision, Program, held
 from edgeqkv.backends.coreml.package import FeatureSpec, Package
 from edgeqkv.backends.coreml.weight_file import Array
 from edgeqkv.errors import InputError
+from edgeqkv.memory import give_back
 
 __all__ = ["Evaluator", "Peak", "Precision", "State"]
 
@@ -108,6 +109,7 @@ class Evaluator:
         self.outputs = MappingProxyType(description.outputs)
         self.states = MappingProxyType(description.states)
         self._program = Program(self.package, description, precision)
+        give_back()  # what decompressing the constants took on the way
 
     @property
     def peaks(self) -> Mapping[str, Peak]:

@@ -65,7 +65,8 @@ class ConstantPool:
 
     def _decompress(self, op: Operation) -> Tensor:
         (declared,) = op.outputs.values()
-        operands = {parameter: self.value(each) for parameter, (each,) in op.inputs.items()}
+        # Not kept, as values are: nothing else will ask for codes and scales.
+        operands = {parameter: self._operand(each) for parameter, (each,) in op.inputs.items()}
         try:
             result = OPS[op.type](**operands)
         except (RuntimeError, IndexError, ValueError) as error:
@@ -73,6 +74,11 @@ class ConstantPool:
         if isinstance(result, tuple) or not declared.accepts(result.shape):
             raise BundleError(f"{op.type} {op.name!r} is declared {declared}, but is not of that shape")
         return result.to(_STORED.get(declared.dtype, result.dtype))
+
+    def _operand(self, operand: Operand) -> Value:
+        if operand.constant is not None:
+            return _read(operand.constant)
+        return self._load(self._operations[operand.name])
 
     def _key(self, operand: Operand) -> Hashable:
         """What a constant is made from: equal for functions that share it in the weight file."""

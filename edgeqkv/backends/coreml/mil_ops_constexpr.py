@@ -1,6 +1,6 @@
 """MIL's compressed constants (opsets iOS16 and iOS18): what Core ML expands when it loads a model.
 
-Results are in fp32; the declared type, to which they are rounded, is that of the scales or of the table.
+What they compute in is fp32; the declared type, to which it is rounded, is that of the scales or of the table.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ __all__ = ["CONSTEXPR"]
 
 CONSTEXPR = OpTable()
 
+_ELEMENTS_AT_ONCE = 1 << 22
+
 
 @CONSTEXPR.op
 def constexpr_blockwise_shift_scale(data: Tensor, scale: Tensor, offset: Tensor | None = None) -> Tensor:
@@ -26,10 +28,18 @@ def constexpr_blockwise_shift_scale(data: Tensor, scale: Tensor, offset: Tensor 
     per_block = [size for count in scale.shape for size in (count, 1)]
     if math.prod(blocks) != data.numel():
         raise BundleError(f"scales {list(scale.shape)} do not divide the data {list(data.shape)}")
-    result = data.float().reshape(blocks)
-    if offset is not None:
-        result -= offset.float().reshape(per_block)
-    return (result * scale.float().reshape(per_block)).reshape(data.shape)
+    result = torch.empty(blocks, dtype=scale.dtype)
+    codes, scales = data.reshape(blocks), scale.reshape(per_block)
+    offsets = None if offset is None else offset.reshape(per_block)
+    # Some of the blocks along the first dimension at a time: whole tensors of fp32 would take eight times the codes.
+    step = max(1, _ELEMENTS_AT_ONCE * blocks[0] // max(1, data.numel()))
+    for start in range(0, blocks[0], step):
+        some = slice(start, start + step)
+        values = codes[some].float()
+        if offsets is not None:
+            values -= offsets[some].float()
+        result[some] = values * scales[some].float()
+    return result.reshape(data.shape)
 
 
 @CONSTEXPR.op

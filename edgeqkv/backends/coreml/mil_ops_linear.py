@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 
 import torch
@@ -21,13 +22,26 @@ _BLOCK_ELEMENTS = 1 << 19
 one with a kept fp32 copy would, and takes no longer for it, so no such copies are kept."""
 
 
+class _Scratch(threading.local):
+    """Where a thread widens blocks. Memory asked for anew would cost more than the widening: the system clears it."""
+
+    def __init__(self) -> None:
+        self.numbers = torch.empty(_BLOCK_ELEMENTS)
+
+    def widened(self, block: Tensor) -> Tensor:
+        return self.numbers[: block.numel()].view(block.shape).copy_(block)
+
+
+_SCRATCH = _Scratch()
+
+
 def _times_rows(x: Tensor, weight: Tensor) -> Tensor:
     """``x @ weight.T`` for a weight ``[out, in]``, which is widened to fp32 a block of rows at a time."""
-    if weight.dtype != torch.float16 or weight.numel() <= _BLOCK_ELEMENTS:
+    rows = _BLOCK_ELEMENTS // weight.shape[1]
+    if weight.dtype != torch.float16 or not 0 < rows < len(weight):
         return wide(x) @ wide(weight).mT
     x = wide(x)
-    rows = max(1, _BLOCK_ELEMENTS // weight.shape[1])
-    return torch.cat([F.linear(x, block.float()) for block in torch.split(weight, rows)], -1)
+    return torch.cat([F.linear(x, _SCRATCH.widened(block)) for block in torch.split(weight, rows)], -1)
 
 
 @LINEAR.op

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeqkv.backends.coreml._coremltools import import_coremltools
+from edgeqkv.backends.coreml._coremltools import import_proto
 from edgeqkv.backends.coreml.weight_file import DTYPES, Array, Blob, WeightFile, unpack
 from edgeqkv.errors import BundleError, InputError, UnsupportedError
 
@@ -134,8 +134,8 @@ class Package:
         self.path = Path(path)
         self._model_file = _find_model_file(self.path)
         self._weight_files: dict[str, WeightFile] = {}
-        self._proto = import_coremltools("Reading a Core ML package").proto
-        model = self._proto.Model_pb2.Model()
+        self._mil = import_proto("MIL_pb2", "Reading a Core ML package")
+        model = import_proto("Model_pb2", "Reading a Core ML package").Model()
         try:
             model.ParseFromString(self._model_file.read_bytes())
         except Exception as error:  # protobuf's DecodeError differs between its implementations
@@ -208,7 +208,7 @@ class Package:
             raise UnsupportedError(f"value {name!r} is a {value_type.WhichOneof('type')}; only tensors are read")
         tensor = value_type.tensorType
         return TensorType(
-            self._proto.MIL_pb2.DataType.Name(tensor.dataType).replace("FLOAT", "fp").lower(),
+            self._mil.DataType.Name(tensor.dataType).replace("FLOAT", "fp").lower(),
             tuple(
                 dimension.constant.size if dimension.WhichOneof("dimension") == "constant" else None
                 for dimension in tensor.dimensions

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -678,6 +680,33 @@ def test_coremltools_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("builtins.__import__", refuse)
     with pytest.raises(MissingExtra, match=r"edgeqkv\[coreml\]"):
         _coremltools.import_coremltools("Reading a package")
+
+
+def test_what_keeps_the_messages_from_loading_is_the_same_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "coremltools", None)
+    monkeypatch.delitem(sys.modules, _coremltools._PROTO, raising=False)
+    with pytest.raises(MissingExtra, match=r"edgeqkv\[coreml\]"):
+        _coremltools.import_proto("Model_pb2", "Reading a package")
+
+
+ALONE = """
+import sys
+from edgeqkv.backends.coreml.evaluator import Evaluator
+
+evaluator = Evaluator(sys.argv[1])
+assert "coremltools" not in sys.modules
+from edgeqkv.backends.coreml._coremltools import import_coremltools
+
+assert import_coremltools("The test").proto.Model_pb2.Model
+assert not {"executorch", "sklearn", "torchao"} & set(sys.modules)
+assert Evaluator(sys.argv[1]).inputs == evaluator.inputs
+import torchao
+"""
+
+
+def test_a_package_is_read_without_coremltools_and_its_frameworks(tmp_path: Path) -> None:
+    package = save(tmp_path / "m.mlpackage", {"x": tensor_input((4,))}, lambda x: mb.add(x=x, y=np.float16(1)))
+    subprocess.run([sys.executable, "-W", "ignore", "-c", ALONE, str(package)], check=True)
 
 
 def test_a_program_of_every_shape_operation_agrees_with_numpy(tmp_path: Path) -> None:

@@ -471,6 +471,20 @@ def test_blockwise_shift_scale(scales: tuple[int, int], with_offset: bool) -> No
     np.testing.assert_array_equal(result, spread[0] * (codes - spread[1].astype(np.float32)))
 
 
+@pytest.mark.parametrize("scales", [(1, 2), (4, 2), (8, 1)])
+@pytest.mark.parametrize("at_once", [1, 7, 12])
+def test_some_blocks_at_a_time_make_no_difference(
+    monkeypatch: pytest.MonkeyPatch, scales: tuple[int, int], at_once: int
+) -> None:
+    data = torch.from_numpy(RNG.integers(-8, 8, (8, 6)).astype(np.int8))
+    scale, offset = torch.rand(scales).half(), torch.from_numpy(RNG.integers(-8, 8, scales).astype(np.int8))
+    whole = OPS["constexpr_blockwise_shift_scale"](data=data, scale=scale, offset=offset)
+    monkeypatch.setattr("edgeqkv.backends.coreml.mil_ops_constexpr._ELEMENTS_AT_ONCE", at_once)
+    parts = OPS["constexpr_blockwise_shift_scale"](data=data, scale=scale, offset=offset)
+    assert parts.dtype == torch.float16
+    assert torch.equal(parts, whole)
+
+
 def test_blocks_must_divide_the_weight() -> None:
     with pytest.raises(BundleError, match="do not divide"):
         OPS["constexpr_blockwise_shift_scale"](data=torch.zeros(4, 6), scale=torch.ones(1, 4))
