@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import sys
 
 __all__ = ["give_back"]
@@ -15,6 +14,5 @@ def give_back() -> None:
     After freeing a large block glibc keeps all that are smaller: an export that is done with a matrix would hold on to
     several of its size while it writes, computes and waits. Other C libraries have no such call and need none.
     """
-    gc.collect()  # builders' graphs refer to themselves
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
         trim(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -60,6 +61,8 @@ def export(model: Model, directory: Path, request: Request, report: Report) -> A
     program = _program(model, form, artifact, placeholders, report)
     report(f"writing {PACKAGE}", None)
     save(program, directory / PACKAGE, lambda spec: describe(spec, model, artifact))
+    del program
+    gc.collect()  # it refers to itself, and holds a copy of the weights
     saved = Package(directory / PACKAGE)
     lints.check_saved_states(saved, states)
     lints.check_saved_names(saved)
