@@ -86,7 +86,9 @@ def encoder_terms(directory: Path, artifact: EncoderArtifact) -> tuple[Term, ...
 
 def _onnx_terms(directory: Path, artifact: Artifact) -> tuple[Term, ...]:
     data = artifact.details.get("weight_file", "the weight file")
-    weights = _onnx_weights(directory, [graph.file for graph in artifact.graphs], data)
+    # A session closes the graphs of windows that are full, so that those of the last one are open at its peak.
+    last = max(graph.window or 0 for graph in artifact.graphs)
+    weights = _onnx_weights(directory, [graph.file for graph in artifact.graphs if (graph.window or 0) == last], data)
     return (*weights, *_onnx_activations(directory, artifact))
 
 

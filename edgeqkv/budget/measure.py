@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeqkv.artifact import Artifact
+from edgeqkv.backends import backend
 from edgeqkv.budget.footprint import MIB, PHASES, Footprint, Memory, Phase, Term, count
 from edgeqkv.errors import BundleError, UnsupportedError
 from edgeqkv.session import Session
@@ -76,8 +77,10 @@ class Comparison:
         return self.predicted / self.measured - 1
 
 
-def measure(directory: Path, artifact: Artifact, tokenizer: Path | None = None) -> Measurement:
-    """Run a target's whole life in a fresh process and watch its memory.
+def measure(
+    directory: Path, artifact: Artifact, tokenizer: Path | None = None, engine: str | None = None
+) -> Measurement:
+    """Run a target's whole life in a fresh process, with one of its engines, and watch its memory.
 
     The allocator is told to hand freed blocks back at once, so that what is seen is what the runtime uses. With
     glibc's own thresholds, which rise with what is freed, the same process keeps hundreds of MiB it has no use for.
@@ -94,7 +97,8 @@ def measure(directory: Path, artifact: Artifact, tokenizer: Path | None = None) 
         )
     with tempfile.TemporaryDirectory(prefix="edgeqkv-") as scratch:
         (Path(scratch) / "artifact.json").write_text(artifact.model_dump_json(), encoding="utf-8")
-        command = [sys.executable, "-m", "edgeqkv.budget.measure", str(directory.resolve()), scratch]
+        engine = engine or backend(artifact.target).engines[0]
+        command = [sys.executable, "-m", "edgeqkv.budget.measure", str(directory.resolve()), scratch, engine]
         if tokenizer is not None:
             command.append(str(tokenizer.resolve()))
         watch = _watched(command, directory)
@@ -251,9 +255,8 @@ def _report(phase: str) -> None:
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
-def _work(directory: str, scratch: str, tokenizer: str | None = None) -> None:
+def _work(directory: str, scratch: str, engine: str, tokenizer: str | None = None) -> None:
     """The measured process: reports after importing, loading, prefilling the context and decoding."""
-    from edgeqkv.backends import backend
     from edgeqkv.tokenizer import Tokenizer
 
     artifact = Artifact.model_validate_json((Path(scratch) / "artifact.json").read_text(encoding="utf-8"))
@@ -261,7 +264,7 @@ def _work(directory: str, scratch: str, tokenizer: str | None = None) -> None:
     _report("imported")
     words = Tokenizer(Path(tokenizer)) if tokenizer else None
     target = backend(artifact.target)
-    session = target.open(Path(directory), artifact, target.engines[0])
+    session = target.open(Path(directory), artifact, engine)
     ids = np.random.default_rng(0).integers(0, artifact.vocab_size, artifact.context)
     session.feed(ids[:1])  # a graph is opened when it is first called
     session.reset()

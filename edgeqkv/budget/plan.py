@@ -228,13 +228,8 @@ def stored_bytes(plan: Plan) -> int:
 
 
 def _graphs(plan: Plan) -> int:
-    """Graphs that a process opens: for ONNX's fixed shapes, prefill and decode of each window of the state."""
-    if (plan.target, plan.form) != ("onnx", "static"):
-        return 1
-    windows, window = 1, 256
-    while window < plan.context:
-        windows, window = windows + 1, window * 2
-    return windows * (2 if plan.chunk > 1 else 1)
+    """Graphs that a process has open at once: of ONNX's fixed shapes, prefill and decode of one window."""
+    return 2 if (plan.target, plan.form) == ("onnx", "static") and plan.chunk > 1 else 1
 
 
 def _weight_terms(plan: Plan) -> tuple[Term, ...]:

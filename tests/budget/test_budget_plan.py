@@ -123,7 +123,7 @@ def test_fixed_windows_pack_the_weights_for_each_graph() -> None:
     one = footprint(plan("300m", "q-k=v", weights="int4"))
     many = footprint(plan("300m", "q-k=v", weights="int4", form="static"))
     packed = [max(t.bytes for t in f.terms if t.memory == "anonymous" and t.name == "weights") for f in (one, many)]
-    assert packed[1] == 8 * packed[0]  # windows of 256, 512, 1024, 2048; prefill and decode of each
+    assert packed[1] == 2 * packed[0]  # prefill and decode of the largest window; the smaller ones are closed by then
 
 
 def test_an_npu_holds_what_is_stored() -> None:

@@ -56,6 +56,7 @@ class OnnxSession(Session):
         return {name: value.data_ptr() for name, value in self._state.items()}
 
     def _step(self, ids: npt.NDArray[np.int64], position: int) -> npt.NDArray[np.float32]:
+        self._close_passed(position)
         graph = self._graph_for(len(ids), position)
         if graph is None:  # no fixed graph has this length at this place: one token at a time always fits
             for offset, token in enumerate(ids):
@@ -75,6 +76,15 @@ class OnnxSession(Session):
             if graph.tokens >= count and (not graph.fixed or position + graph.tokens <= (graph.window or self.capacity))
         ]
         return min(fits, key=lambda graph: (graph.tokens, graph.window or 0), default=None)
+
+    def _close_passed(self, position: int) -> None:
+        """Close the graphs of windows that are full: each holds packed weights of its own.
+
+        None of them can be called again before a reset, after which they are opened anew.
+        """
+        passed = {graph.name for graph in self._artifact.graphs if graph.window and graph.window <= position}
+        for name in passed & self._runners.keys():
+            del self._runners[name]
 
     def _runner(self, graph: Graph) -> _Runner:
         if graph.name not in self._runners:

@@ -136,7 +136,13 @@ def test_static_windows_hand_over_to_each_other(tmp_path: Path, write: Write) ->
         logits = session.feed(tokens[fed : fed + length])
         fed += length
         assert np.abs(logits - truth[fed - 1]).max() < TOLERANCE
+        # Windows that were full before the last call are closed.
+        assert min(int(name.split("_")[1]) for name in session._runners) >= fed - 1
     assert fed == 600
+    assert session._runners.keys() == {"prefill_600", "decode_600"}
+    session.reset()
+    assert np.abs(session.feed(tokens[:70]) - truth[69]).max() < TOLERANCE
+    assert "prefill_256" in session._runners
 
 
 @pytest.mark.parametrize("name", ["k_eq_v_gqa", "qkv"])
