@@ -1,4 +1,4 @@
-"""Time and peak memory of an ONNX export, verification included, at the paper's sizes.
+"""Time and peak memory of an export, verification of the whole context included, at the paper's sizes.
 
 The checkpoints carry optimizer state and masks, as a training run leaves them: about three times the weights.
 """
@@ -13,13 +13,19 @@ import tempfile
 import edgeqkv
 from benchmarks.measure import checkpoint, run, save
 
-CASES = [("300m", "q-k=v+gqa4", "fp32"), ("1.2b", "q-k=v+gqa8", "fp32"), ("300m", "q-k=v+gqa4", "int4")]
+CASES = [
+    ("300m", "q-k=v+gqa4", "onnx", "fp32"),
+    ("1.2b", "q-k=v+gqa8", "onnx", "fp32"),
+    ("300m", "q-k=v+gqa4", "onnx", "int4"),
+    ("300m", "q-k=v+gqa4", "coreml", "int4"),
+]
 LIMIT = 1.3  # peak memory of the largest process ÷ weights, for fp32
+MOST_SECONDS, MOST_BYTES = 60, 1.3e9  # for int4
 
 
 def main() -> None:
     rows = []
-    for scale, variant, weights in CASES:
+    for scale, variant, target, weights in CASES:
         source = checkpoint(scale, variant)
         fp32_bytes = edgeqkv.load(source).weight_bytes
         out = tempfile.mkdtemp(prefix="edgeqkv-export-")
@@ -28,7 +34,7 @@ def main() -> None:
                 "export",
                 str(source),
                 "--target",
-                "onnx",
+                target,
                 "--weights",
                 weights,
                 "--out",
@@ -39,11 +45,12 @@ def main() -> None:
         finally:
             shutil.rmtree(out)
         manifest = json.loads(usage.output)
-        verification = manifest["targets"]["onnx"]["verification"]
+        verification = manifest["targets"][target]["verification"]
         rows.append(
             {
                 "scale": scale,
                 "variant": variant,
+                "target": target,
                 "weights": weights,
                 "checkpoint_bytes": source.stat().st_size,
                 "fp32_weight_bytes": fp32_bytes,
@@ -58,7 +65,7 @@ def main() -> None:
             }
         )
         print(
-            f"{scale} {variant} {weights}: {usage.seconds:.0f} s, largest process {usage.process_bytes / 1e9:.2f} GB "
+            f"{scale} {variant} {target} {weights}: {usage.seconds:.0f} s, largest process {usage.process_bytes / 1e9:.2f} GB "
             f"({usage.process_bytes / fp32_bytes:.2f} × fp32 weights), all processes {usage.tree_bytes / 1e9:.2f} GB "
             f"({usage.tree_bytes / fp32_bytes:.2f} ×), largest difference {verification['max_abs_error']:.1e}"
         )
@@ -67,6 +74,9 @@ def main() -> None:
     over = [scale for scale, ratio in ratios.items() if ratio >= LIMIT]
     if over:
         sys.exit(f"peak memory is {LIMIT} × the weights or more at {', '.join(over)}")
+    for row in rows:
+        if row["weights"] == "int4" and (row["seconds"] > MOST_SECONDS or row["largest_process_bytes"] > MOST_BYTES):
+            sys.exit(f"{row['target']} int4 takes more than {MOST_SECONDS} s or {MOST_BYTES / 1e9} GB")
 
 
 if __name__ == "__main__":
