@@ -65,8 +65,8 @@ def main() -> None:
             }
         )
         print(
-            f"{scale} {variant} {target} {weights}: {usage.seconds:.0f} s, largest process {usage.process_bytes / 1e9:.2f} GB "
-            f"({usage.process_bytes / fp32_bytes:.2f} × fp32 weights), all processes {usage.tree_bytes / 1e9:.2f} GB "
+            f"{scale} {variant} {target} {weights}: {usage.seconds:.0f} s, largest process "
+            f"{usage.process_bytes / 1e9:.2f} GB ({usage.process_bytes / fp32_bytes:.2f} × fp32 weights), all processes {usage.tree_bytes / 1e9:.2f} GB "
             f"({usage.tree_bytes / fp32_bytes:.2f} ×), largest difference {verification['max_abs_error']:.1e}"
         )
         save("export", rows)
