@@ -64,10 +64,11 @@ def main() -> None:
                 "tolerance": verification["tolerance"],
             }
         )
+        fp32 = f"{usage.process_bytes / fp32_bytes:.2f} × the fp32 weights"
         print(
             f"{scale} {variant} {target} {weights}: {usage.seconds:.0f} s, largest process "
-            f"{usage.process_bytes / 1e9:.2f} GB ({usage.process_bytes / fp32_bytes:.2f} × fp32 weights), all processes {usage.tree_bytes / 1e9:.2f} GB "
-            f"({usage.tree_bytes / fp32_bytes:.2f} ×), largest difference {verification['max_abs_error']:.1e}"
+            f"{usage.process_bytes / 1e9:.2f} GB ({fp32}), all processes {usage.tree_bytes / 1e9:.2f} GB, largest "
+            f"difference {verification['max_abs_error']:.1e}"
         )
         save("export", rows)
     ratios = {row["scale"]: row["largest_process_over_fp32_weights"] for row in rows if row["weights"] == "fp32"}
