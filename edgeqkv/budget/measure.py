@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from edgeqkv.artifact import Artifact
 from edgeqkv.backends import backend
-from edgeqkv.budget.footprint import MIB, PHASES, Footprint, Memory, Phase, Term, count
+from edgeqkv.budget.footprint import MIB, PHASES, RUNNING, Footprint, Memory, Phase, Term, count
 from edgeqkv.errors import BundleError, UnsupportedError
 from edgeqkv.session import Session
 
@@ -169,17 +169,14 @@ def _activations_here(predicted: Footprint) -> tuple[Term, ...]:
     edgeqkv's own session leaves the arena on. On glibc it holds half of what the C library would keep, and a page that
     was touched once costs nothing again.
     """
-    phases: tuple[Phase, ...] = ("prefill", "decode")
-    live = {
-        phase: sum(term.bytes for term in predicted.terms if term.name == "activations" and phase in term.phases)
-        for phase in phases
-    }
+    activations = Footprint(tuple(term for term in predicted.terms if term.name == "activations"))
     regions = 0
     terms = []
-    for phase in phases:
-        while regions < live[phase]:
+    for phase in RUNNING:
+        live = activations.total(phase)
+        while regions < live:
             regions = 2 * regions + MIB
-        formula = f"{count(live[phase])} live bytes in regions of 1, 2, 4 … MiB"
+        formula = f"{count(live)} live bytes in regions of 1, 2, 4 … MiB"
         terms.append(Term("activations", regions, "anonymous", (phase,), formula, "how ONNX Runtime's arena grows"))
     return tuple(terms)
 

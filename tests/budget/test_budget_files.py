@@ -11,7 +11,7 @@ import pytest
 import edgeqkv
 from edgeqkv.budget import measure as measuring
 from edgeqkv.budget.files import footprint_of
-from edgeqkv.budget.footprint import Footprint
+from edgeqkv.budget.footprint import Footprint, Phase, Term
 from edgeqkv.budget.judging import plan_of
 from edgeqkv.budget.measure import Comparison, compare, measure
 from edgeqkv.budget.plan import footprint
@@ -121,6 +121,13 @@ def test_predictions_are_near_a_measured_process(model: Any, tmp_path: Path, wei
         assert abs(rows[name].predicted - rows[name].measured) < 6 * MIB, rows
     assert abs(rows["peak (prefill)"].error) < 0.1
     assert measured.peak > measured.imported.resident + model.parameters // 2
+
+
+def test_activations_lie_in_regions_that_double_and_stay() -> None:
+    live: dict[Phase, int] = {"prefill": 5 * MIB, "decode": MIB}
+    terms = [Term("activations", size, "anonymous", (phase,), "", "") for phase, size in live.items()]
+    here = Footprint(tuple(measuring._activations_here(Footprint(tuple(terms)))))
+    assert {phase: here.total(phase) for phase in live} == {"prefill": 7 * MIB, "decode": 7 * MIB}  # 1 + 2 + 4
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
