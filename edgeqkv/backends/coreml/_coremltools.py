@@ -23,7 +23,7 @@ __all__ = ["import_coremltools", "import_proto", "quietly"]
 
 _PROTO = "edgeqkv_coremltools_proto"
 
-_NOISY_LOGGERS = ("coremltools", "torch.utils._pytree")
+_NOISY_LOGGER = "coremltools"
 
 # Three of four seconds, and 170 MB. Who wants coremltools to convert from them imports it before edgeqkv does.
 _NOT_CONVERTED_FROM: Final = ("executorch", "sklearn", "torchao")
@@ -32,18 +32,16 @@ _NOT_CONVERTED_FROM: Final = ("executorch", "sklearn", "torchao")
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
     """Hides what coremltools warns of while it is imported or converts a program in the block."""
-    loggers = [logging.getLogger(name) for name in _NOISY_LOGGERS]
-    levels = [logger.level for logger in loggers]
+    logger = logging.getLogger(_NOISY_LOGGER)
+    level = logger.level
     try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
+        logger.setLevel(logging.ERROR)
         with warnings.catch_warnings():
             # A conversion leaves its directory of weights to be removed with the object that stands for it.
             warnings.filterwarnings("ignore", "Implicitly cleaning up", ResourceWarning)
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logger.setLevel(level)
 
 
 @contextlib.contextmanager
@@ -98,5 +96,6 @@ def import_proto(module: str, purpose: str) -> Any:
             _PROTO, folder / "__init__.py", submodule_search_locations=[str(folder)]
         )
         assert spec is not None
+        # A package to find its modules in; running it would import them all.
         sys.modules[_PROTO] = importlib.util.module_from_spec(spec)
     return importlib.import_module(f"{_PROTO}.{module}")
