@@ -86,7 +86,7 @@ def artifact_in(folder: Path) -> Artifact:
     return Artifact.model_validate_json((folder / "artifact.json").read_text())
 
 
-def opened(folder: Path, engine: str = "onnxruntime") -> OnnxSession:
+def opened(folder: Path, engine: str) -> OnnxSession:
     return OnnxSession(folder, artifact_in(folder), engine, threads=1)
 
 

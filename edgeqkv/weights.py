@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -12,11 +13,17 @@ import torch
 
 from edgeqkv.errors import UnsupportedError
 
-__all__ = ["PRECISIONS", "Palette", "PalettizedWeight", "QuantizedWeight", "Scheme", "Weight"]
+__all__ = ["PRECISIONS", "Palette", "PalettizedWeight", "QuantizedWeight", "Scheme", "Weight", "some_rows"]
 
 _VALUES_AT_ONCE: Final = 1 << 22
 
 PRECISIONS: Final = {"fp32": torch.float32, "fp16": torch.float16}
+
+
+def some_rows(rows: int, columns: int) -> Iterator[slice]:
+    """All rows of a matrix, some at a time: bounds the memory of what is worked out on the way, a few bytes a value."""
+    step = max(1, _VALUES_AT_ONCE // columns)
+    return (slice(start, start + step) for start in range(0, rows, step))
 
 
 @dataclass(frozen=True)
@@ -161,10 +168,8 @@ class QuantizedWeight(Weight):
         rows, columns = self.codes.shape
         blocks = self.codes.view(rows, -1, self.scheme.block)
         values = torch.empty(blocks.shape)
-        # Some rows at a time: the codes of a whole table in float32 would take as much again as its values.
-        step = max(1, _VALUES_AT_ONCE // columns)
-        for start in range(0, rows, step):
-            some = slice(start, start + step)
+        # The codes of a whole table in float32 would take as much again as its values.
+        for some in some_rows(rows, columns):
             torch.mul(blocks[some], self.scales[some, :, None], out=values[some])
         return values.view(rows, columns)
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 
 from edgeqkv.errors import UnsupportedError
 from edgeqkv.quantize.palettized import to_nearest_entry
-from edgeqkv.weights import Palette, PalettizedWeight, QuantizedWeight, Scheme, Weight
+from edgeqkv.weights import Palette, PalettizedWeight, QuantizedWeight, Scheme, Weight, some_rows
 
 __all__ = ["few_digits", "nearest", "quantized", "round_to", "rounded", "scales_of"]
 
 # A block of zeros has no scale of its own; any positive one reproduces it. This is float16's smallest normal number.
 _TINY = 2.0**-14
-
-_VALUES_AT_ONCE = 1 << 22
 
 _HALF_DIGITS = 11  # binary digits of a float16 number, the hidden one included
 
@@ -30,17 +28,11 @@ def nearest(weight: Weight, scheme: Scheme) -> QuantizedWeight:
     rows, columns = weight.shape
     codes = torch.empty(rows, columns // scheme.block, scheme.block, dtype=torch.int8)
     scales = torch.empty(codes.shape[:2])
-    for some in _some_rows(rows, columns):
+    for some in some_rows(rows, columns):
         blocks = weight.tensor[some].float().view(-1, *codes.shape[1:])
         scales[some] = scales_of(blocks.abs().amax(-1), scheme)
         codes[some] = round_to(blocks, scales[some, :, None], scheme)
     return quantized(weight, codes.view(rows, columns), scales, scheme)
-
-
-def _some_rows(rows: int, columns: int) -> Iterator[slice]:
-    """All rows, some at a time: bounds the memory of rounding, 16 bytes a value."""
-    step = max(1, _VALUES_AT_ONCE // columns)
-    return (slice(start, start + step) for start in range(0, rows, step))
 
 
 def scales_of(largest: torch.Tensor, scheme: Scheme) -> torch.Tensor:

@@ -71,7 +71,6 @@ def test_weights_that_float16_cannot_restore_are_named(name: str) -> None:
 def test_some_rows_at_a_time_make_no_difference(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     weight = Weight("w", torch.randn(7, 256, generator=torch.Generator().manual_seed(0)))
     whole = nearest(weight, SCHEMES[name])
-    monkeypatch.setattr("edgeqkv.quantize.nearest._VALUES_AT_ONCE", 600)
     monkeypatch.setattr("edgeqkv.weights._VALUES_AT_ONCE", 600)
     parts = nearest(weight, SCHEMES[name])
     assert torch.equal(parts.codes, whole.codes)

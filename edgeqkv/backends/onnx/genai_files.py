@@ -39,7 +39,7 @@ def _config(model: Model, request: Request, graph: str, layers: int) -> dict[str
     # The runtime insists on a token that ends a text, and on its being in the vocabulary. Without a tokenizer nobody
     # knows it: the last one is, in vocabularies that are padded to a round size, none at all.
     ends = list(request.eos_ids) or [config.vocab_size - 1]
-    # As in edgeqkv's own session: the arena never shrinks, and packing copies what can be used where it is mapped.
+    # The arena never shrinks, and phones' allocators need none; packing copies what can be used where it is mapped.
     options: dict[str, Any] = {"enable_cpu_mem_arena": False, "log_severity_level": 3, "provider_options": []}
     if request.weights in ("fp32", "fp16"):
         options["session.disable_prepacking"] = "1"
