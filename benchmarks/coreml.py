@@ -77,7 +77,7 @@ def evaluate(package: Path) -> dict[str, float]:
     """CPU-seconds of a call in the evaluator, on one thread, at the start of the context; medians of a few."""
     import torch
 
-    from edgeqkv.backends.coreml.evaluator import Evaluator
+    from edgeqkv.mil.evaluator import Evaluator
 
     torch.set_num_threads(1)
     prefill = Evaluator(package, "prefill")

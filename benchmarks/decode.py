@@ -31,12 +31,12 @@ import numpy.typing as npt
 import edgeqkv
 from benchmarks.measure import checkpoint, run, save
 from edgeqkv import demo, quantize
-from edgeqkv.artifact import Artifact
 from edgeqkv.backends import Request, backend
 from edgeqkv.backends.onnx.session import OnnxSession
 from edgeqkv.budget.measure import Measurement, measure
+from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.extras import installed_version
-from edgeqkv.model import Model
+from edgeqkv.model.model import Model
 from edgeqkv.progress import silent
 from edgeqkv.quantize.state import with_state
 

@@ -24,9 +24,9 @@ import numpy as np
 from benchmarks.measure import run, save
 from edgeqkv.backends import backend
 from edgeqkv.backends.onnx.encoder_session import OnnxEncoderSession
-from edgeqkv.bundle import Bundle
+from edgeqkv.bundle.bundle import Bundle
 from edgeqkv.checkpoints.synthetic_encoders import VIT_S16, write_random_vit
-from edgeqkv.session import EncoderSession
+from edgeqkv.run.session import EncoderSession
 
 VARIANTS = ("qkv", "q-k=v", "q=k=v", "qvv3")
 TARGETS = {"onnx": ("fp32", "int8"), "executorch": ("fp32", "int8"), "coreml": ("fp16", "int8")}

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measure import checkpoint, save
-from edgeqkv.artifact import Artifact
 from edgeqkv.backends import Request
 from edgeqkv.backends.executorch import BACKEND
+from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.checkpoints import load
 from edgeqkv.extras import installed_version
 from edgeqkv.quantize.state import with_state

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from device_tests.suite import SKIPPED
-from edgeqkv.console import print_table
+from edgeqkv.cli.console import print_table
 
 _HERE = Path(__file__).parent
 _AT_A_TIME = 2

@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeqkv import demo
-from edgeqkv.artifact import Artifact, Graph, StateTensor, TensorSpec
-from edgeqkv.bundle import FORMAT, FileCard, Manifest, ModelCard, TargetCard, TokenizerCard
-from edgeqkv.generate import Generation, Sampling, sample
-from edgeqkv.session import Session
-from edgeqkv.tokenizer import Tokenizer
+from edgeqkv.bundle.bundle import FORMAT, FileCard, Manifest, ModelCard, TargetCard, TokenizerCard
+from edgeqkv.bundle.manifest import Artifact, Graph, StateTensor, TensorSpec
+from edgeqkv.run.generate import Generation, Sampling, sample
+from edgeqkv.run.session import Session
+from edgeqkv.run.tokenizer import Tokenizer
 
 PROMPTS = (
     "The coroutine then",

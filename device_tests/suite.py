@@ -67,7 +67,7 @@ def export_demo(
 def prompt_ids() -> list[int]:
     """`PROMPT` in the demo's tokens."""
     from edgeqkv import demo
-    from edgeqkv.tokenizer import Tokenizer
+    from edgeqkv.run.tokenizer import Tokenizer
 
     return Tokenizer(demo.tokenizer_path()).encode(PROMPT)
 

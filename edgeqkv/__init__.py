@@ -29,12 +29,12 @@ from edgeqkv.errors import (
     VerificationFailed,
 )
 from edgeqkv.extras import needed_for
-from edgeqkv.variants import Sharing, Variant
+from edgeqkv.model.variants import Sharing, Variant
 
 if TYPE_CHECKING:
-    from edgeqkv.bundle import Bundle
-    from edgeqkv.model import AnyModel
-    from edgeqkv.session import EncoderSession, Session
+    from edgeqkv.bundle.bundle import Bundle
+    from edgeqkv.model.model import AnyModel
+    from edgeqkv.run.session import EncoderSession, Session
 
 __all__ = [
     "BundleError",
@@ -65,12 +65,13 @@ def load(path: str | Path, *, heads: int | None = None) -> AnyModel:
 def export(model: AnyModel, target: str | Sequence[str] = "onnx", **options: Any) -> Bundle:
     """Write a model for one or more targets and prove it.
 
-    See `edgeqkv.exporting.export` for the options of a language model, `edgeqkv.exporting_encoders.export` for those of
-    an encoder.
+    See `edgeqkv.pipeline.export.export` for the options of a language model, `edgeqkv.pipeline.export_encoder.export`
+    for those of an encoder.
     """
     with needed_for("exporting"):
-        from edgeqkv import exporting, exporting_encoders
-        from edgeqkv.model import EncoderModel
+        from edgeqkv.model.model import EncoderModel
+        from edgeqkv.pipeline import export as exporting
+        from edgeqkv.pipeline import export_encoder as exporting_encoders
     if isinstance(model, EncoderModel):
         return exporting_encoders.export(model, target, **options)
     return exporting.export(model, target, **options)
@@ -92,7 +93,7 @@ def open(path: str | Path, target: str | None = None, engine: str | None = None)
         UnsupportedError: it holds no such target, or nothing here runs it.
         MissingExtra: the runtime is not installed.
     """
-    from edgeqkv.bundle import Bundle
+    from edgeqkv.bundle.bundle import Bundle
 
     bundle = Bundle(path)
     if bundle.manifest.model.kind == "encoder":

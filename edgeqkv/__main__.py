@@ -1,5 +1,5 @@
 """``python -m edgeqkv`` is ``edgeqkv``."""
 
-from edgeqkv.cli import main
+from edgeqkv.cli.app import main
 
 main()

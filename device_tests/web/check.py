@@ -16,7 +16,7 @@ from device_tests.suite import PROMPT, STEPS, WORK, Difference, export_demo, gre
 from edgeqkv import demo
 from edgeqkv.budget.device_report import check_bundle as check_device_report
 from edgeqkv.budget.device_report import read_device_report
-from edgeqkv.bundle import Bundle
+from edgeqkv.bundle.bundle import Bundle
 
 HERE: Final = Path(__file__).parent
 OUT: Final = WORK / "web"

@@ -12,13 +12,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
 
-from edgeqkv.artifact import Artifact, EncoderArtifact
+from edgeqkv.bundle.manifest import Artifact, EncoderArtifact
 from edgeqkv.errors import UnsupportedError
 from edgeqkv.progress import Report
-from edgeqkv.session import EncoderSession, Session
+from edgeqkv.run.session import EncoderSession, Session
 
 if TYPE_CHECKING:
-    from edgeqkv.model import EncoderModel, Model, TrainedModel
+    from edgeqkv.model.model import EncoderModel, Model, TrainedModel
 
 __all__ = ["TARGETS", "Backend", "EncoderRequest", "Request", "backend"]
 

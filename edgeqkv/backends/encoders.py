@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from edgeqkv.artifact import TensorSpec
-from edgeqkv.model import EncoderConfig
+from edgeqkv.bundle.manifest import TensorSpec
+from edgeqkv.model.model import EncoderConfig
 
 __all__ = ["input_spec", "output_spec"]
 

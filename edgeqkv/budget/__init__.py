@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from edgeqkv.budget.encoders import EncoderReport
     from edgeqkv.budget.report import Report
-    from edgeqkv.bundle import Bundle
-    from edgeqkv.model import Model
+    from edgeqkv.bundle.bundle import Bundle
+    from edgeqkv.model.model import Model
 
 __all__ = ["budget"]
 

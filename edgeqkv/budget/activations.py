@@ -21,7 +21,7 @@ from edgeqkv.errors import BundleError, UnsupportedError
 from edgeqkv.extras import needed_for
 
 if TYPE_CHECKING:
-    from edgeqkv.backends.coreml.package import Function
+    from edgeqkv.mil.package import Function
 
 __all__ = ["Peak", "Step", "coreml_steps", "onnx_steps", "peak"]
 

@@ -11,7 +11,7 @@ from edgeqkv.budget.devices import Device, Fact, Npu, Status
 from edgeqkv.budget.footprint import Footprint
 from edgeqkv.budget.npu import GB, Constraint, constraints
 from edgeqkv.budget.plan import Plan, common_terms, footprint, npu_footprint
-from edgeqkv.variants import Sharing, Variant
+from edgeqkv.model.variants import Sharing, Variant
 
 __all__ = ["HEADROOM", "Answer", "Candidate", "Limit", "Roofline", "VariantRow", "Verdict", "answer", "judge"]
 

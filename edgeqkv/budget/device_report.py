@@ -18,7 +18,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from edgeqkv.budget.footprint import Phase
-from edgeqkv.bundle import MANIFEST, Bundle
+from edgeqkv.bundle.bundle import MANIFEST, Bundle
 from edgeqkv.errors import InputError
 
 __all__ = [

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from edgeqkv.artifact import EncoderArtifact
 from edgeqkv.budget.answers import Verdict, judge
 from edgeqkv.budget.devices import Device, Fact, load_catalogue
 from edgeqkv.budget.files import encoder_terms
@@ -18,9 +17,10 @@ from edgeqkv.budget.footprint import Footprint, count
 from edgeqkv.budget.npu import GB
 from edgeqkv.budget.plan import runtime_term
 from edgeqkv.budget.report import ASSUMED, amount, mark
-from edgeqkv.bundle import Bundle
+from edgeqkv.bundle.bundle import Bundle
+from edgeqkv.bundle.manifest import EncoderArtifact
 from edgeqkv.errors import InputError
-from edgeqkv.variants import Sharing, Variant
+from edgeqkv.model.variants import Sharing, Variant
 
 __all__ = [
     "EncoderReport",

@@ -17,10 +17,10 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from edgeqkv.artifact import Artifact, EncoderArtifact, Graph
 from edgeqkv.budget import activations
 from edgeqkv.budget.footprint import ALL, Footprint, Phase, Term, count
 from edgeqkv.budget.plan import Plan, common_terms, footprint, runtime_term, state_phases
+from edgeqkv.bundle.manifest import Artifact, EncoderArtifact, Graph
 from edgeqkv.errors import BundleError
 from edgeqkv.extras import needed_for
 
@@ -77,7 +77,7 @@ def encoder_terms(directory: Path, artifact: EncoderArtifact) -> tuple[Term, ...
             own = Term("activations", planned, "anonymous", ALL, formula, "the program's memory plan", assumed=True)
             return (*_executorch_weights(path, methods=1), own)
         case _:
-            from edgeqkv.backends.coreml.package import Package
+            from edgeqkv.mil.package import Package
 
             steps = activations.coreml_steps(Package(path).function(str(artifact.function)))
             live = activations.peak(steps)
@@ -234,7 +234,7 @@ def _executorch_weights(path: Path, methods: int) -> tuple[Term, ...]:
 
 
 def _coreml_terms(directory: Path, artifact: Artifact) -> tuple[Term, ...]:
-    from edgeqkv.backends.coreml.package import Package
+    from edgeqkv.mil.package import Package
 
     path = directory / artifact.graphs[0].file
     terms = [_coreml_weights(path)]

@@ -8,19 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from edgeqkv.artifact import Artifact
 from edgeqkv.backends import backend
 from edgeqkv.budget.answers import Answer, Candidate, Verdict, answer
 from edgeqkv.budget.devices import Catalogue, load_catalogue
 from edgeqkv.budget.files import footprint_of
 from edgeqkv.budget.plan import Dimensions, Plan
+from edgeqkv.budget.recipes import Choices, for_device, load_recipe
 from edgeqkv.budget.report import Report, to_json
-from edgeqkv.bundle import Bundle, ModelCard
+from edgeqkv.bundle.bundle import Bundle, ModelCard
+from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.errors import InputError
-from edgeqkv.recipes import Choices, for_device, load_recipe
 
 if TYPE_CHECKING:
-    from edgeqkv.model import Model
+    from edgeqkv.model.model import Model
 
 __all__ = ["choose", "device_names", "judge", "plan_of", "write_report"]
 
@@ -175,7 +175,7 @@ def _opened(subject: Bundle | Model | str | Path) -> Bundle | Model:
     if path.is_dir():
         return Bundle(path)
     import edgeqkv
-    from edgeqkv.model import language_model
+    from edgeqkv.model.model import language_model
 
     return language_model(edgeqkv.load(path), "a memory budget without an export")
 

@@ -21,11 +21,11 @@ from typing import IO, Final
 import numpy as np
 import numpy.typing as npt
 
-from edgeqkv.artifact import Artifact
 from edgeqkv.backends import backend
 from edgeqkv.budget.footprint import MIB, PHASES, RUNNING, Footprint, Memory, Phase, Term, count
+from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.errors import BundleError, UnsupportedError
-from edgeqkv.session import Session
+from edgeqkv.run.session import Session
 
 __all__ = ["Comparison", "Measured", "Measurement", "compare", "measurable", "measure"]
 
@@ -254,7 +254,7 @@ def _report(phase: str) -> None:
 
 def _work(directory: str, scratch: str, engine: str, tokenizer: str | None = None) -> None:
     """The measured process: reports after importing, loading, prefilling the context and decoding."""
-    from edgeqkv.tokenizer import Tokenizer
+    from edgeqkv.run.tokenizer import Tokenizer
 
     artifact = Artifact.model_validate_json((Path(scratch) / "artifact.json").read_text(encoding="utf-8"))
     import_module(_SESSION_MODULES[artifact.target])

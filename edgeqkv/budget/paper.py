@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from edgeqkv.variants import Sharing, Variant
+from edgeqkv.model.variants import Sharing, Variant
 
 __all__ = ["SOURCE", "Quality", "quality"]
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from edgeqkv.artifact import ELEMENT_BYTES
 from edgeqkv.budget.footprint import ALL, MIB, RUNNING, Footprint, Phase, Term, count
-from edgeqkv.variants import Sharing, Variant
+from edgeqkv.bundle.manifest import ELEMENT_BYTES
+from edgeqkv.model.variants import Sharing, Variant
 
 __all__ = [
     "Dimensions",

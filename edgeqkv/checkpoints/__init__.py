@@ -11,7 +11,7 @@ from typing import Protocol
 from edgeqkv.checkpoints import encoder, imagenet, language_model
 from edgeqkv.checkpoints.archive import Archive, open_archive
 from edgeqkv.errors import CheckpointError, InputError
-from edgeqkv.model import AnyModel
+from edgeqkv.model.model import AnyModel
 
 __all__ = ["FORMATS", "load"]
 

@@ -29,13 +29,13 @@ import torch
 from edgeqkv.checkpoints.archive import Archive
 from edgeqkv.checkpoints.tensors import Tensors
 from edgeqkv.errors import CheckpointError, VariantError
-from edgeqkv.model import EncoderConfig, EncoderModel, Features, Image, Source, Tokens
-from edgeqkv.models.encoder import EncoderNetwork, SetEncoder, TokenEncoder, Trunk
-from edgeqkv.models.layers import MLP, Attention, Block, Linear, Norm, ScoreTerm
-from edgeqkv.models.vision import VisionTransformer
-from edgeqkv.ops import Heads
-from edgeqkv.variants import Sharing, Variant
-from edgeqkv.weights import Weight
+from edgeqkv.model.architectures.encoder import EncoderNetwork, SetEncoder, TokenEncoder, Trunk
+from edgeqkv.model.architectures.vision import VisionTransformer
+from edgeqkv.model.layers import MLP, Attention, Block, Linear, Norm, ScoreTerm
+from edgeqkv.model.model import EncoderConfig, EncoderModel, Features, Image, Source, Tokens
+from edgeqkv.model.ops import Heads
+from edgeqkv.model.variants import Sharing, Variant
+from edgeqkv.model.weights import Weight
 
 __all__ = ["NORMALIZATIONS", "Facts", "matches", "read", "read_as", "unwrapped"]
 

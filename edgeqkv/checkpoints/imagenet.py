@@ -15,7 +15,7 @@ import torch
 from edgeqkv.checkpoints.archive import Archive
 from edgeqkv.checkpoints.encoder import Facts, read_as, unwrapped
 from edgeqkv.errors import CheckpointError
-from edgeqkv.model import EncoderModel
+from edgeqkv.model.model import EncoderModel
 
 __all__ = ["matches", "read"]
 

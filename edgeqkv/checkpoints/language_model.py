@@ -29,12 +29,12 @@ import torch
 from edgeqkv.checkpoints.archive import Archive
 from edgeqkv.checkpoints.tensors import Tensors
 from edgeqkv.errors import CheckpointError
-from edgeqkv.model import DecoderConfig, Model, Source
-from edgeqkv.models.decoder import Decoder
-from edgeqkv.models.layers import MLP, Attention, Block, Linear, Norm
-from edgeqkv.ops import Heads
-from edgeqkv.variants import Sharing, Variant
-from edgeqkv.weights import Weight
+from edgeqkv.model.architectures.decoder import Decoder
+from edgeqkv.model.layers import MLP, Attention, Block, Linear, Norm
+from edgeqkv.model.model import DecoderConfig, Model, Source
+from edgeqkv.model.ops import Heads
+from edgeqkv.model.variants import Sharing, Variant
+from edgeqkv.model.weights import Weight
 
 __all__ = ["matches", "read"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from edgeqkv.variants import Sharing, Variant
+from edgeqkv.model.variants import Sharing, Variant
 
 __all__ = ["SCALES", "random_checkpoint", "write_random_checkpoint"]
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import torch
 
-from edgeqkv.variants import Sharing, Variant
+from edgeqkv.model.variants import Sharing, Variant
 
 __all__ = ["VIT_S16", "random_set_model", "random_vit", "write_random_vit"]
 

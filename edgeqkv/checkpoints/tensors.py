@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from edgeqkv.errors import CheckpointError
-from edgeqkv.weights import Weight
+from edgeqkv.model.weights import Weight
 
 __all__ = ["Tensors"]
 

@@ -15,11 +15,11 @@ from math import gcd
 from typing import TYPE_CHECKING, Final
 
 from edgeqkv.errors import UnsupportedError
-from edgeqkv.model import EncoderModel, Model
-from edgeqkv.models.decoder import Decoder
+from edgeqkv.model.architectures.decoder import Decoder
+from edgeqkv.model.model import EncoderModel, Model
+from edgeqkv.model.weights import PRECISIONS, Palette, Scheme, Weight
 from edgeqkv.progress import Report, silent
 from edgeqkv.quantize.nearest import rounded
-from edgeqkv.weights import PRECISIONS, Palette, Scheme, Weight
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edgeqkv.model import Model
-from edgeqkv.models.decoder import decode
-from edgeqkv.models.layers import Linear
+from edgeqkv.model.architectures.decoder import decode
+from edgeqkv.model.layers import Linear
+from edgeqkv.model.model import Model
+from edgeqkv.model.weights import Palette, PalettizedWeight, QuantizedWeight, Scheme, Weight
 from edgeqkv.progress import Report
 from edgeqkv.quantize.nearest import quantized, round_to, rounded, scales_of
 from edgeqkv.quantize.palettized import k_means, palettized, places
 from edgeqkv.quantize.stacked import StackedOps
-from edgeqkv.weights import Palette, PalettizedWeight, QuantizedWeight, Scheme, Weight
 
 __all__ = ["calibrate", "gptq"]
 

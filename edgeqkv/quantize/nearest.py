@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 
 from edgeqkv.errors import UnsupportedError
+from edgeqkv.model.weights import Palette, PalettizedWeight, QuantizedWeight, Scheme, Weight, some_rows
 from edgeqkv.quantize.palettized import to_nearest_entry
-from edgeqkv.weights import Palette, PalettizedWeight, QuantizedWeight, Scheme, Weight, some_rows
 
 __all__ = ["few_digits", "nearest", "quantized", "round_to", "rounded", "scales_of"]
 

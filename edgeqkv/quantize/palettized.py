@@ -11,7 +11,7 @@ from typing import Final
 import torch
 
 from edgeqkv.errors import UnsupportedError
-from edgeqkv.weights import Palette, PalettizedWeight, Weight
+from edgeqkv.model.weights import Palette, PalettizedWeight, Weight
 
 __all__ = ["k_means", "palettized", "places", "to_nearest_entry"]
 

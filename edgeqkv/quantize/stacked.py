@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from edgeqkv.backends.torch import TorchOps, attend
-from edgeqkv.ops import Heads
-from edgeqkv.weights import Weight
+from edgeqkv.model.ops import Heads
+from edgeqkv.model.weights import Weight
+from edgeqkv.reference.decoder import TorchOps, attend
 
 __all__ = ["StackedOps"]
 

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edgeqkv.backends.torch import SequenceOps
-from edgeqkv.model import Model
-from edgeqkv.models.decoder import decode
+from edgeqkv.model.architectures.decoder import decode
+from edgeqkv.model.model import Model
+from edgeqkv.model.state import HIGHEST, StateScales
 from edgeqkv.progress import Report, silent
-from edgeqkv.state_scales import HIGHEST, StateScales
+from edgeqkv.reference.decoder import SequenceOps
 
 __all__ = ["with_state"]
 

@@ -22,13 +22,13 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from edgeqkv.model import Model
-from edgeqkv.models.decoder import decode
+from edgeqkv.model.architectures.decoder import decode
+from edgeqkv.model.model import Model
+from edgeqkv.model.weights import PRECISIONS, PalettizedWeight, QuantizedWeight, Weight
 from edgeqkv.progress import Report
 from edgeqkv.quantize.nearest import few_digits, quantized
 from edgeqkv.quantize.palettized import palettized, places
 from edgeqkv.quantize.stacked import StackedOps
-from edgeqkv.weights import PRECISIONS, PalettizedWeight, QuantizedWeight, Weight
 
 __all__ = ["tune"]
 

@@ -77,7 +77,7 @@ def test_a_file_that_is_no_graph_is_an_error(tmp_path: Path) -> None:
 
 def test_core_mls_graph_is_resolved_too(tmp_path: Path, tiny_checkpoint: Path) -> None:
     pytest.importorskip("coremltools")
-    from edgeqkv.backends.coreml.package import Package
+    from edgeqkv.mil.package import Package
 
     bundle = edgeqkv.export(edgeqkv.load(tiny_checkpoint), "coreml", out=tmp_path / "b", chunk=16, verify=False)
     package = Package(bundle.path / bundle.target().artifact.graphs[0].file)

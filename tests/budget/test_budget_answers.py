@@ -10,7 +10,7 @@ from edgeqkv.budget import paper
 from edgeqkv.budget.answers import Answer, Candidate, Verdict, answer, judge
 from edgeqkv.budget.devices import Device, Fact, load_catalogue
 from edgeqkv.budget.plan import Dimensions, Plan
-from edgeqkv.variants import Variant
+from edgeqkv.model.variants import Variant
 
 GB = 10**9
 DIMENSIONS = Dimensions(

@@ -16,7 +16,7 @@ from edgeqkv.budget.activations import onnx_steps
 from edgeqkv.budget.answers import Verdict
 from edgeqkv.budget.encoders import budget_encoder, multiply_adds
 from edgeqkv.errors import InputError
-from edgeqkv.variants import Variant
+from edgeqkv.model.variants import Variant
 
 
 def counted(path: Path) -> tuple[int, int]:

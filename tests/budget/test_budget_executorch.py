@@ -12,7 +12,7 @@ from edgeqkv.budget.files import footprint_of
 from edgeqkv.budget.judging import plan_of
 from edgeqkv.budget.measure import compare, measure
 from edgeqkv.budget.plan import footprint
-from edgeqkv.bundle import Bundle
+from edgeqkv.bundle.bundle import Bundle
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
 
 pytest.importorskip("executorch")

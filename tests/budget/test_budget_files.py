@@ -15,7 +15,7 @@ from edgeqkv.budget.footprint import Footprint, Phase, Term
 from edgeqkv.budget.judging import plan_of
 from edgeqkv.budget.measure import Comparison, compare, measure
 from edgeqkv.budget.plan import footprint
-from edgeqkv.bundle import Bundle
+from edgeqkv.bundle.bundle import Bundle
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
 from edgeqkv.errors import BundleError, UnsupportedError
 

@@ -11,7 +11,7 @@ from conftest import Golden, read_golden
 import edgeqkv
 from edgeqkv.budget.plan import Dimensions, Plan, Storage, footprint, npu_footprint, stored_bytes
 from edgeqkv.checkpoints.synthetic import SCALES, write_random_checkpoint
-from edgeqkv.variants import Variant
+from edgeqkv.model.variants import Variant
 
 MIB = 1 << 20
 

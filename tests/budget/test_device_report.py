@@ -10,7 +10,7 @@ from device_reports import REPORT, write_report
 
 import edgeqkv
 from edgeqkv.budget.device_report import check_bundle, identity, json_schema, read_device_report
-from edgeqkv.bundle import Bundle
+from edgeqkv.bundle.bundle import Bundle
 from edgeqkv.errors import InputError
 
 ROOT = Path(__file__).parents[2]

@@ -8,12 +8,12 @@ import pytest
 from conftest import DATA
 
 import edgeqkv
-from edgeqkv import recipes
 from edgeqkv.backends import backend
+from edgeqkv.budget import recipes
 from edgeqkv.budget.devices import load_catalogue
 from edgeqkv.budget.judging import choose
+from edgeqkv.budget.recipes import Choices, Recipe, built_in, for_device, load_recipe
 from edgeqkv.errors import InputError
-from edgeqkv.recipes import Choices, Recipe, built_in, for_device, load_recipe
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -113,7 +113,7 @@ def test_another_target_takes_none_of_a_recipes_names() -> None:
     assert Choices(target="coreml").over(recipe(), positions=2048) == Choices("coreml", context=512, chunk=64)
 
 
-def test_a_device_gets_the_first_of_its_recipes_that_fits(model: edgeqkv.model.Model, tmp_path: Path) -> None:
+def test_a_device_gets_the_first_of_its_recipes_that_fits(model: edgeqkv.model.model.Model, tmp_path: Path) -> None:
     chosen, why = choose(model, Choices(), device="pixel-9-pro")
     assert (chosen.target, chosen.form, chosen.context) == ("onnx", "portable", 64)
     assert why.startswith("recipe pixel-9-pro: ")
@@ -125,7 +125,7 @@ def test_a_device_gets_the_first_of_its_recipes_that_fits(model: edgeqkv.model.M
 
 
 def test_the_second_recipe_is_taken_where_the_first_does_not_fit(
-    model: edgeqkv.model.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: edgeqkv.model.model.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     large, small = (
         Recipe(name=name, devices=("mini",), target="onnx", form="portable", weights="fp32", state="fp32", why=name)

@@ -16,10 +16,10 @@ import edgeqkv
 from edgeqkv.checkpoints.encoder import _folded
 from edgeqkv.checkpoints.synthetic_encoders import random_set_model, write_random_vit
 from edgeqkv.errors import CheckpointError, InputError
-from edgeqkv.model import EncoderModel, Features, Image, Tokens
-from edgeqkv.models.layers import Linear
-from edgeqkv.variants import Variant
-from edgeqkv.weights import Weight
+from edgeqkv.model.layers import Linear
+from edgeqkv.model.model import EncoderModel, Features, Image, Tokens
+from edgeqkv.model.variants import Variant
+from edgeqkv.model.weights import Weight
 
 SMALL_VIT = {"image_size": 12, "channels": 3, "patch": 4, "n_classes": 7, "n_embd": 32, "n_layer": 2, "n_head": 4}
 

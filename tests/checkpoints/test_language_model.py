@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 
 import edgeqkv
 from edgeqkv import CheckpointError, Variant
-from edgeqkv.backends.torch import sequence_logits
 from edgeqkv.checkpoints.synthetic import random_checkpoint, write_random_checkpoint
+from edgeqkv.reference.decoder import sequence_logits
 
 CLASSES = {
     "qkv": "GPT",

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 import edgeqkv
 from edgeqkv import UnsupportedError
-from edgeqkv.backends.torch import sequence_logits
+from edgeqkv.model.weights import Palette, PalettizedWeight, Weight
 from edgeqkv.quantize import Recipe, apply, matrices
 from edgeqkv.quantize.calibrated import gptq
 from edgeqkv.quantize.palettized import to_nearest_entry
-from edgeqkv.weights import Palette, PalettizedWeight, Weight
+from edgeqkv.reference.decoder import sequence_logits
 
 
 @st.composite

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 import edgeqkv
 from edgeqkv import UnsupportedError
-from edgeqkv.backends.torch import sequence_logits
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
+from edgeqkv.model.weights import QuantizedWeight, Scheme, Weight
 from edgeqkv.quantize import SCHEMES, Recipe, apply, matrices
 from edgeqkv.quantize.calibrated import gptq
 from edgeqkv.quantize.nearest import nearest
-from edgeqkv.weights import QuantizedWeight, Scheme, Weight
+from edgeqkv.reference.decoder import sequence_logits
 
 
 @st.composite
@@ -71,7 +71,7 @@ def test_weights_that_float16_cannot_restore_are_named(name: str) -> None:
 def test_some_rows_at_a_time_make_no_difference(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     weight = Weight("w", torch.randn(7, 256, generator=torch.Generator().manual_seed(0)))
     whole = nearest(weight, SCHEMES[name])
-    monkeypatch.setattr("edgeqkv.weights._VALUES_AT_ONCE", 600)
+    monkeypatch.setattr("edgeqkv.model.weights._VALUES_AT_ONCE", 600)
     parts = nearest(weight, SCHEMES[name])
     assert torch.equal(parts.codes, whole.codes)
     assert torch.equal(parts.scales, whole.scales)

@@ -9,11 +9,11 @@ from conftest import Golden
 
 import edgeqkv
 from edgeqkv import InputError, demo
-from edgeqkv.backends.torch import sequence_logits
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
-from edgeqkv.model import Model
+from edgeqkv.model.model import Model
+from edgeqkv.model.weights import QuantizedWeight
 from edgeqkv.quantize import Recipe, apply, tuning_steps
-from edgeqkv.weights import QuantizedWeight
+from edgeqkv.reference.decoder import sequence_logits
 
 STEPS = 120
 

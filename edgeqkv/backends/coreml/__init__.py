@@ -1,7 +1,7 @@
 """Core ML, for iPhones, iPads and Macs: a package with prefill and decode functions on one state, or an encoder's.
 
 Programs are built with coremltools, which writes them on any machine. Running them takes Apple hardware; on
-other machines, `edgeqkv.backends.coreml.evaluator` runs the saved package operation by operation.
+other machines, `edgeqkv.mil.evaluator` runs the saved package operation by operation.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
-from edgeqkv.artifact import Artifact, EncoderArtifact
+from edgeqkv.bundle.manifest import Artifact, EncoderArtifact
 from edgeqkv.extras import needed_for
 
 if TYPE_CHECKING:
     from edgeqkv.backends import EncoderRequest, Request
-    from edgeqkv.model import EncoderModel, Model, TrainedModel
+    from edgeqkv.model.model import EncoderModel, Model, TrainedModel
     from edgeqkv.progress import Report
-    from edgeqkv.session import EncoderSession, Session
+    from edgeqkv.run.session import EncoderSession, Session
 
 __all__ = ["BACKEND", "CoreMLBackend"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from edgeqkv.artifact import EncoderArtifact, Normalization, TensorSpec
 from edgeqkv.backends import EncoderRequest
 from edgeqkv.backends.coreml import lints
 from edgeqkv.backends.coreml.encoder_ops import MilEncoderOps
@@ -13,13 +12,14 @@ from edgeqkv.backends.coreml.forms import FORMS, PACKAGE
 from edgeqkv.backends.coreml.layouts import ConvLayout
 from edgeqkv.backends.coreml.metadata import describe_encoder
 from edgeqkv.backends.coreml.mil import Function, Program, ct, mb, types
-from edgeqkv.backends.coreml.package import Package
 from edgeqkv.backends.coreml.saving import save
 from edgeqkv.backends.coreml.weights import WeightPool
 from edgeqkv.backends.encoders import input_spec, output_spec
+from edgeqkv.bundle.manifest import EncoderArtifact, Normalization, TensorSpec
 from edgeqkv.errors import InputError, UnsupportedError
 from edgeqkv.extras import installed_version
-from edgeqkv.model import EncoderModel, Image, Tokens
+from edgeqkv.mil.package import Package
+from edgeqkv.model.model import EncoderModel, Image, Tokens
 from edgeqkv.progress import Report
 
 __all__ = ["export_encoder"]

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeqkv.artifact import Normalization, TensorSpec
 from edgeqkv.backends.coreml.layer_ops import MilLayerOps
 from edgeqkv.backends.coreml.layouts import Layout
 from edgeqkv.backends.coreml.mil import Var, mb
 from edgeqkv.backends.coreml.weights import WeightPool
+from edgeqkv.bundle.manifest import Normalization, TensorSpec
 from edgeqkv.errors import UnsupportedError
-from edgeqkv.models.layers import ScoreTerm
-from edgeqkv.ops import EncoderOps, Heads
-from edgeqkv.weights import Weight
+from edgeqkv.model.layers import ScoreTerm
+from edgeqkv.model.ops import EncoderOps, Heads
+from edgeqkv.model.weights import Weight
 
 __all__ = ["MilEncoderOps", "fp16_factors"]
 

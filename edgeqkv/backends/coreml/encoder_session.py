@@ -8,11 +8,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from edgeqkv.artifact import EncoderArtifact
 from edgeqkv.backends.coreml.engines import Engine, open_engine
+from edgeqkv.bundle.manifest import EncoderArtifact
 from edgeqkv.errors import InputError
-from edgeqkv.pixels import denormalized
-from edgeqkv.session import EncoderSession
+from edgeqkv.model.pixels import denormalized
+from edgeqkv.run.session import EncoderSession
 
 __all__ = ["CoreMLEncoderSession"]
 

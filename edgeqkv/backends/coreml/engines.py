@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeqkv.backends.coreml._coremltools import import_coremltools
-from edgeqkv.backends.coreml.evaluator import Evaluator, Peak, Precision
-from edgeqkv.backends.coreml.package import Package
 from edgeqkv.errors import UnsupportedError
 from edgeqkv.extras import needed_for
+from edgeqkv.mil.evaluator import Evaluator, Peak, Precision
+from edgeqkv.mil.package import Package
 
 __all__ = ["CoreMLEngine", "Engine", "EvaluatorEngine", "open_engine"]
 
@@ -38,7 +38,7 @@ class Engine(Protocol):
 
 
 class EvaluatorEngine:
-    """edgeqkv's own evaluator of the saved package; see `edgeqkv.backends.coreml.evaluator`."""
+    """edgeqkv's own evaluator of the saved package; see `edgeqkv.mil.evaluator`."""
 
     def __init__(self, path: Path, functions: Sequence[str], precision: Precision = "fp32") -> None:
         package = Package(path)

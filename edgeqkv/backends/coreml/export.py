@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from edgeqkv.artifact import Artifact, Graph, StateTensor, TensorSpec
 from edgeqkv.backends import Request
 from edgeqkv.backends.coreml import lints
 from edgeqkv.backends.coreml.forms import FORMS, PACKAGE, Form
@@ -15,12 +14,13 @@ from edgeqkv.backends.coreml.layouts import ConvLayout
 from edgeqkv.backends.coreml.metadata import describe
 from edgeqkv.backends.coreml.mil import Function, Program, Var, ct, mb, types
 from edgeqkv.backends.coreml.ops import MilOps
-from edgeqkv.backends.coreml.package import Package
 from edgeqkv.backends.coreml.saving import save
 from edgeqkv.backends.coreml.weights import WeightPool
+from edgeqkv.bundle.manifest import Artifact, Graph, StateTensor, TensorSpec
 from edgeqkv.extras import installed_version
-from edgeqkv.model import Model
-from edgeqkv.models.decoder import decode
+from edgeqkv.mil.package import Package
+from edgeqkv.model.architectures.decoder import decode
+from edgeqkv.model.model import Model
 from edgeqkv.progress import Report
 
 __all__ = ["export"]

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from edgeqkv.artifact import Graph, TensorSpec
 from edgeqkv.backends import Request
 from edgeqkv.backends.coreml.calls import Call, CountCall, MaskCall, PositionCall
 from edgeqkv.backends.coreml.layouts import ConvLayout, Layout, LinearLayout
 from edgeqkv.backends.coreml.mil import Var
 from edgeqkv.backends.coreml.states import OnehotUpdate, SliceUpdate, Update
 from edgeqkv.backends.coreml.weights import WeightPool
+from edgeqkv.bundle.manifest import Graph, TensorSpec
 
 __all__ = ["FORMS", "PACKAGE", "Form", "Interface"]
 

@@ -11,13 +11,13 @@ import math
 from pathlib import Path
 from typing import Any, Final
 
-from edgeqkv.artifact import Artifact, EncoderArtifact
 from edgeqkv.backends.coreml.calls import CAUSAL_MASK
 from edgeqkv.backends.coreml.encoder_session import CoreMLEncoderSession
 from edgeqkv.backends.coreml.engines import EvaluatorEngine
 from edgeqkv.backends.coreml.session import CoreMLSession
-from edgeqkv.encoder_proof import EncoderProof, compare_outputs
-from edgeqkv.proof import Proof, Verification, compare
+from edgeqkv.bundle.manifest import Artifact, EncoderArtifact
+from edgeqkv.pipeline.encoder_proof import EncoderProof, compare_outputs
+from edgeqkv.pipeline.proof import Proof, Verification, compare
 
 __all__ = ["estimate_encoder_fp16", "estimate_fp16"]
 

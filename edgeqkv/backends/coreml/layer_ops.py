@@ -9,10 +9,10 @@ import numpy as np
 from edgeqkv.backends.coreml.layouts import Layout
 from edgeqkv.backends.coreml.mil import Var, mb
 from edgeqkv.backends.coreml.weights import WeightPool
-from edgeqkv.ops import LayerOps
+from edgeqkv.model.ops import LayerOps
 
 if TYPE_CHECKING:
-    from edgeqkv.models.layers import Linear, Norm
+    from edgeqkv.model.layers import Linear, Norm
 
 __all__ = ["MilLayerOps"]
 

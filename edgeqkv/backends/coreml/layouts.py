@@ -13,8 +13,8 @@ import numpy as np
 
 from edgeqkv.backends.coreml.mil import Var, mb
 from edgeqkv.backends.coreml.weights import WeightPool
-from edgeqkv.models.layers import Linear
-from edgeqkv.weights import Weight
+from edgeqkv.model.layers import Linear
+from edgeqkv.model.weights import Weight
 
 __all__ = ["ConvLayout", "Layout", "LinearLayout"]
 

@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from edgeqkv.artifact import StateTensor
-from edgeqkv.backends.coreml.package import Function, Package
 from edgeqkv.backends.coreml.weights import LARGEST_DIMENSION
+from edgeqkv.bundle.manifest import StateTensor
 from edgeqkv.errors import BundleError, UnsupportedError
-from edgeqkv.model import EncoderModel, Model
+from edgeqkv.mil.package import Function, Package
+from edgeqkv.model.model import EncoderModel, Model
 
 __all__ = [
     "check_dimensions",

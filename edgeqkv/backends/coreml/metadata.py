@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from edgeqkv.artifact import Artifact, EncoderArtifact
+from edgeqkv.bundle.manifest import Artifact, EncoderArtifact
 from edgeqkv.extras import installed_version
-from edgeqkv.model import EncoderConfig, EncoderModel, Model, TrainedModel
+from edgeqkv.model.model import EncoderConfig, EncoderModel, Model, TrainedModel
 
 __all__ = ["describe", "describe_encoder"]
 
@@ -89,7 +89,7 @@ def _encoder_facts(model: EncoderModel, artifact: EncoderArtifact) -> dict[str, 
         "edgeqkv.kind": "encoder",
         "edgeqkv.task": model.config.task,
         "edgeqkv.form": artifact.form,
-        "edgeqkv.weights": artifact.weights,
+        "edgeqkv.model.weights": artifact.weights,
         "edgeqkv.batch": str(artifact.batch),
     }
     if artifact.values is not None:
@@ -109,7 +109,7 @@ def _facts(model: Model, artifact: Artifact) -> dict[str, str]:
     )
     return {
         "edgeqkv.form": artifact.form,
-        "edgeqkv.weights": artifact.weights,
+        "edgeqkv.model.weights": artifact.weights,
         "edgeqkv.context": str(artifact.context),
         "edgeqkv.chunk": str(artifact.chunk),
         "edgeqkv.state": state,

@@ -19,8 +19,8 @@ from edgeqkv.backends.coreml.layouts import Layout
 from edgeqkv.backends.coreml.mil import Var, mb
 from edgeqkv.backends.coreml.states import Update
 from edgeqkv.backends.coreml.weights import WeightPool
-from edgeqkv.ops import DecoderOps, Heads
-from edgeqkv.weights import Weight
+from edgeqkv.model.ops import DecoderOps, Heads
+from edgeqkv.model.weights import Weight
 
 __all__ = ["MilOps"]
 

@@ -12,9 +12,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from edgeqkv.artifact import Artifact
 from edgeqkv.backends.coreml.engines import Engine, open_engine
-from edgeqkv.session import Session
+from edgeqkv.bundle.manifest import Artifact
+from edgeqkv.run.session import Session
 
 __all__ = ["CoreMLSession"]
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeqkv.artifact import Artifact, EncoderArtifact, Normalization, StateTensor, TensorSpec
 from edgeqkv.backends import Request
-from edgeqkv.backends.coreml.evaluator import Evaluator, Precision
 from edgeqkv.backends.coreml.forms import FORMS
-from edgeqkv.backends.coreml.package import FeatureSpec, Function, Package
+from edgeqkv.bundle.manifest import Artifact, EncoderArtifact, Normalization, StateTensor, TensorSpec
 from edgeqkv.errors import UnsupportedError
-from edgeqkv.variants import Variant
+from edgeqkv.mil.evaluator import Evaluator, Precision
+from edgeqkv.mil.package import FeatureSpec, Function, Package
+from edgeqkv.model.variants import Variant
 
 __all__ = ["examine", "read_artifact"]
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from edgeqkv.backends.coreml.mil import Var, mb, types
-from edgeqkv.weights import PalettizedWeight, QuantizedWeight, Weight
+from edgeqkv.model.weights import PalettizedWeight, QuantizedWeight, Weight
 
 __all__ = ["LARGEST_DIMENSION", "WeightPool"]
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from edgeqkv.extras import needed_for
 
 if TYPE_CHECKING:
-    from edgeqkv.artifact import Artifact, EncoderArtifact
     from edgeqkv.backends import EncoderRequest, Request
-    from edgeqkv.model import EncoderModel, Model, TrainedModel
+    from edgeqkv.bundle.manifest import Artifact, EncoderArtifact
+    from edgeqkv.model.model import EncoderModel, Model, TrainedModel
     from edgeqkv.progress import Report
-    from edgeqkv.session import EncoderSession, Session
+    from edgeqkv.run.session import EncoderSession, Session
 
 __all__ = ["BACKEND", "ExecuTorchBackend"]
 

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import torch
 
-from edgeqkv.artifact import EncoderArtifact
 from edgeqkv.backends import EncoderRequest
 from edgeqkv.backends.encoders import input_spec, output_spec
 from edgeqkv.backends.executorch.encoder_module import EncoderModule
 from edgeqkv.backends.executorch.export import FILE, PACKAGES, Serialized, planned_memory
 from edgeqkv.backends.executorch.program import ProgramFile
 from edgeqkv.backends.executorch.quiet import third_party_notices_silenced
+from edgeqkv.bundle.manifest import EncoderArtifact
 from edgeqkv.extras import installed_version
-from edgeqkv.model import EncoderModel, Tokens
+from edgeqkv.model.model import EncoderModel, Tokens
 from edgeqkv.progress import Report
 
 with third_party_notices_silenced():

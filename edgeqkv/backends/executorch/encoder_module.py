@@ -7,8 +7,8 @@ import torch
 from edgeqkv.backends.executorch.encoder_ops import ExecuTorchEncoderOps
 from edgeqkv.backends.executorch.module import WeightsModule
 from edgeqkv.backends.executorch.quantized import product_parts
-from edgeqkv.model import EncoderModel
-from edgeqkv.weights import QuantizedWeight, Weight
+from edgeqkv.model.model import EncoderModel
+from edgeqkv.model.weights import QuantizedWeight, Weight
 
 __all__ = ["EncoderModule"]
 

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from edgeqkv.backends.executorch.layer_ops import ExecuTorchLayerOps
-from edgeqkv.backends.torch_encoder import TorchEncoderOps
-from edgeqkv.models.layers import Linear, ScoreTerm
-from edgeqkv.ops import Heads
+from edgeqkv.model.layers import Linear, ScoreTerm
+from edgeqkv.model.ops import Heads
+from edgeqkv.reference.encoder import TorchEncoderOps
 
 __all__ = ["ExecuTorchEncoderOps"]
 

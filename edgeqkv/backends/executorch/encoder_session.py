@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edgeqkv.artifact import EncoderArtifact
 from edgeqkv.backends.executorch.session import load, precision_of
-from edgeqkv.session import EncoderSession
+from edgeqkv.bundle.manifest import EncoderArtifact
+from edgeqkv.run.session import EncoderSession
 
 __all__ = ["ExecuTorchEncoderSession"]
 

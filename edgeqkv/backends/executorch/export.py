@@ -7,13 +7,13 @@ from typing import Any, Final
 
 import torch
 
-from edgeqkv.artifact import Artifact, Graph, StateTensor, TensorSpec
 from edgeqkv.backends import Request
 from edgeqkv.backends.executorch.module import DecoderModule, WeightsModule, state_of
 from edgeqkv.backends.executorch.program import MemoryPlan, ProgramFile
 from edgeqkv.backends.executorch.quiet import third_party_notices_silenced
+from edgeqkv.bundle.manifest import Artifact, Graph, StateTensor, TensorSpec
 from edgeqkv.extras import installed_version
-from edgeqkv.model import Model
+from edgeqkv.model.model import Model
 from edgeqkv.progress import Report
 
 with third_party_notices_silenced():

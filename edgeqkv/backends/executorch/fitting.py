@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final, TypeVar
 
 from edgeqkv.errors import UnsupportedError
-from edgeqkv.model import TrainedModel
+from edgeqkv.model.model import TrainedModel
+from edgeqkv.model.weights import QuantizedWeight, Scheme, Weight
 from edgeqkv.quantize.nearest import nearest
-from edgeqkv.weights import QuantizedWeight, Scheme, Weight
 
 __all__ = ["fitted"]
 

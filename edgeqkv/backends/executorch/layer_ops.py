@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from edgeqkv.backends.executorch.quantized import quantized_product
-from edgeqkv.backends.torch import TorchLayerOps
-from edgeqkv.models.layers import Linear
-from edgeqkv.weights import QuantizedWeight, Weight
+from edgeqkv.model.layers import Linear
+from edgeqkv.model.weights import QuantizedWeight, Weight
+from edgeqkv.reference.decoder import TorchLayerOps
 
 __all__ = ["ExecuTorchLayerOps"]
 

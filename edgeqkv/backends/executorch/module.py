@@ -11,10 +11,10 @@ from torch import nn
 from edgeqkv.backends import Request
 from edgeqkv.backends.executorch.ops import OPS, promise
 from edgeqkv.backends.executorch.quantized import quantized_parts
-from edgeqkv.model import Model
-from edgeqkv.models.decoder import decode
-from edgeqkv.models.layers import Attention
-from edgeqkv.weights import PRECISIONS, QuantizedWeight, Weight
+from edgeqkv.model.architectures.decoder import decode
+from edgeqkv.model.layers import Attention
+from edgeqkv.model.model import Model
+from edgeqkv.model.weights import PRECISIONS, QuantizedWeight, Weight
 
 __all__ = ["DecoderModule", "WeightsModule", "state_name", "state_of"]
 

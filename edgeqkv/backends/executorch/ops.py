@@ -18,10 +18,10 @@ import torch.nn.functional as F
 
 from edgeqkv.backends.executorch.layer_ops import ExecuTorchLayerOps
 from edgeqkv.backends.executorch.quantized import quantized_rows
-from edgeqkv.backends.torch import TorchOps
-from edgeqkv.ops import Heads
-from edgeqkv.state_scales import HIGHEST, StateScales
-from edgeqkv.weights import QuantizedWeight, Weight
+from edgeqkv.model.ops import Heads
+from edgeqkv.model.state import HIGHEST, StateScales
+from edgeqkv.model.weights import QuantizedWeight, Weight
+from edgeqkv.reference.decoder import TorchOps
 
 __all__ = ["OPS", "ExecuTorchOps", "PortableOps", "StockOps", "promise"]
 

@@ -12,8 +12,8 @@ from math import prod
 from pathlib import Path
 from typing import Final
 
-from edgeqkv.artifact import ELEMENT_BYTES
 from edgeqkv.backends.executorch.flatbuffer import Table
+from edgeqkv.bundle.manifest import ELEMENT_BYTES
 from edgeqkv.errors import BundleError
 
 __all__ = ["Header", "MemoryPlan", "PlannedTensor", "ProgramFile", "Segment"]

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 
 from edgeqkv.backends.executorch.quiet import third_party_notices_silenced
-from edgeqkv.models.decoder import Decoder
-from edgeqkv.weights import QuantizedWeight
+from edgeqkv.model.architectures.decoder import Decoder
+from edgeqkv.model.weights import QuantizedWeight
 
 with third_party_notices_silenced():
     from executorch.exir.passes import _quant_patterns_and_replacements  # noqa: F401  defines the gathering operators

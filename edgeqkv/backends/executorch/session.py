@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edgeqkv.artifact import Artifact
 from edgeqkv.backends.executorch.program import ProgramFile
 from edgeqkv.backends.executorch.quiet import native_stderr_captured, third_party_notices_silenced
+from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.errors import BundleError
 from edgeqkv.quantize import SCHEMES
-from edgeqkv.session import Session
+from edgeqkv.run.session import Session
 
 with third_party_notices_silenced():
     from executorch.runtime import Runtime

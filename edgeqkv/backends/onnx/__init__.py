@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from edgeqkv.artifact import Artifact, EncoderArtifact
+from edgeqkv.bundle.manifest import Artifact, EncoderArtifact
 from edgeqkv.extras import needed_for
 
 if TYPE_CHECKING:
     from edgeqkv.backends import EncoderRequest, Request
-    from edgeqkv.model import EncoderModel, Model, TrainedModel
+    from edgeqkv.model.model import EncoderModel, Model, TrainedModel
     from edgeqkv.progress import Report
-    from edgeqkv.session import EncoderSession, Session
+    from edgeqkv.run.session import EncoderSession, Session
 
 __all__ = ["BACKEND", "OnnxBackend"]
 

@@ -9,9 +9,9 @@ from abc import ABC, abstractmethod
 
 import onnx_ir as ir
 
-from edgeqkv.artifact import StateTensor
 from edgeqkv.backends.onnx.graph import GraphBuilder
-from edgeqkv.ops import Heads
+from edgeqkv.bundle.manifest import StateTensor
+from edgeqkv.model.ops import Heads
 
 __all__ = ["Call", "OwnCall"]
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeqkv.artifact import EncoderArtifact
 from edgeqkv.backends import EncoderRequest
 from edgeqkv.backends.encoders import input_spec, output_spec
 from edgeqkv.backends.onnx.encoder_ops import OnnxEncoderOps
 from edgeqkv.backends.onnx.export import WEIGHT_FILE, weight_details
 from edgeqkv.backends.onnx.graph import GraphBuilder
 from edgeqkv.backends.onnx.weight_file import WeightFile
+from edgeqkv.bundle.manifest import EncoderArtifact
 from edgeqkv.extras import installed_version
-from edgeqkv.model import EncoderModel, Tokens
+from edgeqkv.model.model import EncoderModel, Tokens
 from edgeqkv.progress import Report
 
 __all__ = ["export_encoder"]

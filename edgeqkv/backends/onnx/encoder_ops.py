@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgeqkv.artifact import TensorSpec
 from edgeqkv.backends.onnx.graph import GraphBuilder
 from edgeqkv.backends.onnx.layer_ops import OnnxLayerOps
-from edgeqkv.models.layers import ScoreTerm
-from edgeqkv.ops import EncoderOps, Heads
-from edgeqkv.weights import Weight
+from edgeqkv.bundle.manifest import TensorSpec
+from edgeqkv.model.layers import ScoreTerm
+from edgeqkv.model.ops import EncoderOps, Heads
+from edgeqkv.model.weights import Weight
 
 __all__ = ["OnnxEncoderOps"]
 

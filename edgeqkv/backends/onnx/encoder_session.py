@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgeqkv.artifact import EncoderArtifact
 from edgeqkv.backends.onnx.session import opened, settings
-from edgeqkv.session import EncoderSession
+from edgeqkv.bundle.manifest import EncoderArtifact
+from edgeqkv.run.session import EncoderSession
 
 __all__ = ["OnnxEncoderSession"]
 

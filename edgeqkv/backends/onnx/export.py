@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from edgeqkv.artifact import Artifact, Graph
 from edgeqkv.backends import Request
 from edgeqkv.backends.onnx.calls import Call, OwnCall
 from edgeqkv.backends.onnx.genai import GenaiCall
@@ -16,10 +15,11 @@ from edgeqkv.backends.onnx.ops import OnnxOps
 from edgeqkv.backends.onnx.ort_ops import OrtOps
 from edgeqkv.backends.onnx.standard_ops import StandardOps
 from edgeqkv.backends.onnx.weight_file import WeightFile
+from edgeqkv.bundle.manifest import Artifact, Graph
 from edgeqkv.errors import UnsupportedError
 from edgeqkv.extras import installed_version
-from edgeqkv.model import Model
-from edgeqkv.models.decoder import decode
+from edgeqkv.model.architectures.decoder import decode
+from edgeqkv.model.model import Model
 from edgeqkv.progress import Report
 
 __all__ = ["WEIGHT_FILE", "export", "weight_details"]

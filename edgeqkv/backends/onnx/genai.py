@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgeqkv.artifact import StateTensor
 from edgeqkv.backends.onnx.calls import Call
 from edgeqkv.backends.onnx.graph import GraphBuilder
-from edgeqkv.ops import Heads
+from edgeqkv.bundle.manifest import StateTensor
+from edgeqkv.model.ops import Heads
 
 __all__ = ["GenaiCall"]
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from edgeqkv.backends import Request
 from edgeqkv.backends.onnx.genai_tokenizer import tokenizer_config
-from edgeqkv.model import Model
+from edgeqkv.model.model import Model
 
 __all__ = ["CONFIG", "write_files"]
 

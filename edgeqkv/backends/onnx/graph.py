@@ -10,9 +10,9 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir import tape
 
-from edgeqkv.artifact import TensorSpec
 from edgeqkv.backends.onnx.weight_file import WeightFile
-from edgeqkv.weights import QuantizedWeight, Weight
+from edgeqkv.bundle.manifest import TensorSpec
+from edgeqkv.model.weights import QuantizedWeight, Weight
 
 __all__ = ["DTYPES", "GraphBuilder"]
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from edgeqkv.backends.onnx.graph import GraphBuilder
-from edgeqkv.ops import LayerOps
-from edgeqkv.weights import QuantizedWeight, Weight
+from edgeqkv.model.ops import LayerOps
+from edgeqkv.model.weights import QuantizedWeight, Weight
 
 if TYPE_CHECKING:
-    from edgeqkv.models.layers import Linear, Norm
+    from edgeqkv.model.layers import Linear, Norm
 
 __all__ = ["OnnxLayerOps"]
 

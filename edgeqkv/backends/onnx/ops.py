@@ -11,8 +11,8 @@ import onnx_ir as ir
 from edgeqkv.backends.onnx.calls import Call
 from edgeqkv.backends.onnx.graph import GraphBuilder
 from edgeqkv.backends.onnx.layer_ops import OnnxLayerOps
-from edgeqkv.ops import DecoderOps, Heads
-from edgeqkv.weights import Weight
+from edgeqkv.model.ops import DecoderOps, Heads
+from edgeqkv.model.weights import Weight
 
 __all__ = ["OnnxOps"]
 

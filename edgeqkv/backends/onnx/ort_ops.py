@@ -7,7 +7,7 @@ operator then writes every new row twice to the same place, and the state is hel
 It appends in place only what is bound so: a present that lies elsewhere silently gets a copy of the whole state.
 That is what a caller with no place for a second present (`edgeqkv.backends.onnx.genai`) pays, for one layer at a time.
 
-An int8 state is rounded with one constant scale a tensor (`edgeqkv.state_scales`) as it is appended. The operator
+An int8 state is rounded with one constant scale a tensor (`edgeqkv.model.state`) as it is appended. The operator
 computes in float32 on what it then reads back, so that the rounding of the state is all that differs.
 """
 
@@ -20,8 +20,8 @@ import onnx_ir as ir
 from edgeqkv.backends.onnx.calls import Call
 from edgeqkv.backends.onnx.graph import DTYPES, GraphBuilder
 from edgeqkv.backends.onnx.ops import OnnxOps
-from edgeqkv.ops import Heads
-from edgeqkv.state_scales import StateScales
+from edgeqkv.model.ops import Heads
+from edgeqkv.model.state import StateScales
 
 __all__ = ["OrtOps"]
 

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from edgeqkv.artifact import Artifact, EncoderArtifact, Graph
+from edgeqkv.bundle.manifest import Artifact, EncoderArtifact, Graph
 from edgeqkv.errors import BundleError
-from edgeqkv.session import Session
+from edgeqkv.run.session import Session
 
 __all__ = ["OnnxSession", "opened", "settings"]
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgeqkv.artifact import StateTensor
 from edgeqkv.backends.onnx.calls import Call
 from edgeqkv.backends.onnx.graph import DTYPES, GraphBuilder
 from edgeqkv.backends.onnx.ops import OnnxOps
-from edgeqkv.ops import Heads
-from edgeqkv.state_scales import StateScales
+from edgeqkv.bundle.manifest import StateTensor
+from edgeqkv.model.ops import Heads
+from edgeqkv.model.state import StateScales
 
 __all__ = ["StandardOps"]
 

@@ -11,7 +11,7 @@ from typing import Self
 import onnx_ir as ir
 import torch
 
-from edgeqkv.weights import QuantizedWeight, Weight
+from edgeqkv.model.weights import QuantizedWeight, Weight
 
 __all__ = ["WeightFile", "packed"]
 

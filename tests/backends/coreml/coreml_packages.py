@@ -14,13 +14,13 @@ import numpy.typing as npt
 import torch
 
 import edgeqkv
-from edgeqkv.artifact import Artifact
 from edgeqkv.backends import Request
 from edgeqkv.backends.coreml import BACKEND
-from edgeqkv.backends.torch import sequence_logits
-from edgeqkv.model import Model
+from edgeqkv.bundle.manifest import Artifact
+from edgeqkv.model.model import Model
 from edgeqkv.progress import silent
-from edgeqkv.session import Session
+from edgeqkv.reference.decoder import sequence_logits
+from edgeqkv.run.session import Session
 
 __all__ = ["CHUNK", "CONTEXT", "DATA", "Exported", "export"]
 

@@ -23,26 +23,26 @@ from typer.testing import CliRunner
 
 import edgeqkv
 from edgeqkv import InputError, UnsupportedError, quantize
-from edgeqkv.artifact import EncoderArtifact
 from edgeqkv.backends import EncoderRequest
 from edgeqkv.backends.coreml import BACKEND, engines
 from edgeqkv.backends.coreml.encoder_ops import fp16_factors
-from edgeqkv.backends.coreml.evaluator import Evaluator
 from edgeqkv.backends.coreml.fp16 import estimate_encoder_fp16
 from edgeqkv.backends.coreml.mil import ct
-from edgeqkv.backends.coreml.package import Function, Package
 from edgeqkv.backends.coreml.standalone import examine, read_artifact
-from edgeqkv.backends.coreml.weight_file import Blob
-from edgeqkv.backends.torch_encoder import encoder_outputs
-from edgeqkv.bundle import Bundle, proof_name
+from edgeqkv.bundle.bundle import Bundle, proof_name
+from edgeqkv.bundle.manifest import EncoderArtifact
 from edgeqkv.checkpoints.synthetic_encoders import random_set_model, random_vit
-from edgeqkv.cli import app
-from edgeqkv.encoder_proof import EncoderProof, compare_outputs
-from edgeqkv.model import EncoderModel
+from edgeqkv.cli.app import app
+from edgeqkv.mil.evaluator import Evaluator
+from edgeqkv.mil.package import Function, Package
+from edgeqkv.mil.weight_file import Blob
+from edgeqkv.model.model import EncoderModel
+from edgeqkv.model.variants import Variant
+from edgeqkv.pipeline.encoder_proof import EncoderProof, compare_outputs
+from edgeqkv.pipeline.proof import TOLERANCES
+from edgeqkv.pipeline.verify import make_encoder_proof, verify_package
 from edgeqkv.progress import silent
-from edgeqkv.proof import TOLERANCES
-from edgeqkv.variants import Variant
-from edgeqkv.verify import make_encoder_proof, verify_package
+from edgeqkv.reference.encoder import encoder_outputs
 
 NAMES = sorted(path.stem for pattern in ("encoder_*.pt", "vit_*.pt") for path in DATA.glob(pattern))
 FORMS = ["linear", "conv"]

@@ -11,11 +11,11 @@ from conftest import VARIANTS
 from coreml_packages import CHUNK, CONTEXT, DATA, Exported, export
 
 from edgeqkv.backends.coreml import BACKEND
-from edgeqkv.backends.coreml.evaluator import Evaluator
-from edgeqkv.backends.coreml.package import Package
-from edgeqkv.backends.coreml.weight_file import Blob
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
 from edgeqkv.errors import ContextFull
+from edgeqkv.mil.evaluator import Evaluator
+from edgeqkv.mil.package import Package
+from edgeqkv.mil.weight_file import Blob
 
 NAMES = sorted(VARIANTS)
 MERGED = {"k_eq_v", "k_eq_v_gqa", "k_eq_v_mqa", "q_eq_k_eq_v"}
@@ -135,7 +135,7 @@ def test_contexts_and_chunks_of_any_size(context: int, chunk: int, functions: li
 
 def assert_matches(exported: Exported, tokens: list[int]) -> None:
     """The whole of the tokens fed at once, and one by one, gives the reference's last logits."""
-    from edgeqkv.backends.torch import sequence_logits
+    from edgeqkv.reference.decoder import sequence_logits
 
     reference = sequence_logits(exported.model, tokens)
     allowed = 1e-4 * max(1.0, float(np.abs(reference).max()))

@@ -10,15 +10,16 @@ import torch
 import edgeqkv
 from edgeqkv.backends import Request
 from edgeqkv.backends.coreml import BACKEND
+from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.checkpoints.synthetic import random_checkpoint, write_random_checkpoint
 from edgeqkv.errors import UnsupportedError
-from edgeqkv.progress import silent
-from edgeqkv.variants import Variant
+from edgeqkv.model.variants import Variant
+from edgeqkv.progress import Report, silent
 
 TINY = {"n_layer": 1, "n_embd": 32, "n_head": 4, "n_positions": 16, "vocab_size": 61}
 
 
-def export(path: Path, out: Path, form: str, report: edgeqkv.progress.Report = silent) -> edgeqkv.artifact.Artifact:
+def export(path: Path, out: Path, form: str, report: Report = silent) -> Artifact:
     out.mkdir()
     model = edgeqkv.load(path).with_weights("fp16")
     context = model.config.positions

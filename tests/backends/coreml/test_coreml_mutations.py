@@ -12,12 +12,12 @@ from coreml_packages import CHUNK, CONTEXT, Exported, export
 
 from edgeqkv.backends.coreml.engines import EvaluatorEngine
 from edgeqkv.backends.coreml.lints import check_saved_names, check_saved_states
-from edgeqkv.backends.coreml.package import Package
 from edgeqkv.backends.coreml.session import CoreMLSession
-from edgeqkv.backends.coreml.weight_file import Blob
 from edgeqkv.errors import BundleError, EdgeQKVError
-from edgeqkv.proof import Proof, compare
-from edgeqkv.verify import make_proof
+from edgeqkv.mil.package import Package
+from edgeqkv.mil.weight_file import Blob
+from edgeqkv.pipeline.proof import Proof, compare
+from edgeqkv.pipeline.verify import make_proof
 
 
 @pytest.fixture(scope="module")

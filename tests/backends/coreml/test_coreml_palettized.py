@@ -12,19 +12,19 @@ from conftest import TINY, read_golden
 
 import edgeqkv
 from edgeqkv import UnsupportedError, quantize
-from edgeqkv.artifact import Artifact
 from edgeqkv.backends import Request
 from edgeqkv.backends.coreml import BACKEND
-from edgeqkv.backends.coreml.mil_constants import ConstantPool
-from edgeqkv.backends.coreml.package import Operand, Package
-from edgeqkv.backends.torch import sequence_logits
-from edgeqkv.bundle import Bundle
+from edgeqkv.bundle.bundle import Bundle
+from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
-from edgeqkv.model import Model
+from edgeqkv.mil.constants import ConstantPool
+from edgeqkv.mil.package import Operand, Package
+from edgeqkv.model.model import Model
+from edgeqkv.model.weights import PalettizedWeight
+from edgeqkv.pipeline.proof import compare
+from edgeqkv.pipeline.verify import make_proof, verify
 from edgeqkv.progress import silent
-from edgeqkv.proof import compare
-from edgeqkv.verify import make_proof, verify
-from edgeqkv.weights import PalettizedWeight
+from edgeqkv.reference.decoder import sequence_logits
 
 FORMS = ["linear", "conv"]
 

@@ -16,13 +16,13 @@ from coreml_packages import CHUNK, CONTEXT, DATA, export
 
 import edgeqkv
 from edgeqkv.backends.coreml import BACKEND, engines
-from edgeqkv.backends.coreml.evaluator import Evaluator
 from edgeqkv.backends.coreml.fp16 import estimate_fp16
 from edgeqkv.checkpoints.synthetic import random_checkpoint
 from edgeqkv.errors import UnsupportedError
-from edgeqkv.proof import TOLERANCES
-from edgeqkv.variants import Variant
-from edgeqkv.verify import make_proof
+from edgeqkv.mil.evaluator import Evaluator
+from edgeqkv.model.variants import Variant
+from edgeqkv.pipeline.proof import TOLERANCES
+from edgeqkv.pipeline.verify import make_proof
 
 # What coremltools says while it is imported and converts, none of which concerns a user of edgeqkv.
 NOISE = ("Torch version", "scikit-learn", "libcoremlpython", "Running MIL", "torchao", "Warning")

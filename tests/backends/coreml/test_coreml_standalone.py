@@ -17,11 +17,11 @@ from conftest import read_golden
 import edgeqkv
 from edgeqkv import InputError, UnsupportedError
 from edgeqkv.backends.coreml.standalone import examine, read_artifact
-from edgeqkv.backends.torch import sequence_logits
-from edgeqkv.bundle import Bundle
-from edgeqkv.model import Model
+from edgeqkv.bundle.bundle import Bundle
+from edgeqkv.model.model import Model
+from edgeqkv.pipeline.verify import verify, verify_package
 from edgeqkv.quantize import Recipe, apply
-from edgeqkv.verify import verify, verify_package
+from edgeqkv.reference.decoder import sequence_logits
 
 
 @pytest.fixture(scope="module")

@@ -12,15 +12,15 @@ from conftest import TINY, VARIANTS, read_golden
 
 import edgeqkv
 from edgeqkv import BundleError, ContextFull
-from edgeqkv.artifact import Artifact
 from edgeqkv.backends import Request
 from edgeqkv.backends.executorch import BACKEND
 from edgeqkv.backends.executorch.program import ProgramFile
-from edgeqkv.backends.torch import sequence_logits
+from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
-from edgeqkv.model import Model
+from edgeqkv.model.model import Model
 from edgeqkv.progress import silent
-from edgeqkv.session import Session
+from edgeqkv.reference.decoder import sequence_logits
+from edgeqkv.run.session import Session
 
 # float32 in another order of summation than the original's. Measured: 3.2e-6 with logits up to 4.5.
 TOLERANCE = 1e-4

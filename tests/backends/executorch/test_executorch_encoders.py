@@ -9,11 +9,11 @@ import pytest
 from conftest import EncoderGolden, read_encoder_golden
 
 import edgeqkv
-from edgeqkv.backends.torch_encoder import encoder_outputs
-from edgeqkv.bundle import Bundle
+from edgeqkv.bundle.bundle import Bundle
 from edgeqkv.checkpoints.synthetic_encoders import write_random_vit
 from edgeqkv.errors import BundleError, UnsupportedError
-from edgeqkv.model import EncoderModel
+from edgeqkv.model.model import EncoderModel
+from edgeqkv.reference.encoder import encoder_outputs
 
 # float32 in another order of summation; measured: 1.4e-5 (a softmax that is nearly one-hot).
 TOLERANCE = 1e-4

@@ -11,17 +11,17 @@ import pytest
 from conftest import read_golden
 
 import edgeqkv
-from edgeqkv.artifact import Artifact
 from edgeqkv.backends import Request
 from edgeqkv.backends.executorch import BACKEND
 from edgeqkv.backends.executorch.program import ProgramFile
-from edgeqkv.backends.torch import sequence_logits
-from edgeqkv.bundle import Bundle
-from edgeqkv.model import Model
+from edgeqkv.bundle.bundle import Bundle
+from edgeqkv.bundle.manifest import Artifact
+from edgeqkv.model.model import Model
+from edgeqkv.pipeline.proof import TOLERANCES
+from edgeqkv.pipeline.verify import verify
 from edgeqkv.progress import silent
-from edgeqkv.proof import TOLERANCES
 from edgeqkv.quantize.state import with_state
-from edgeqkv.verify import verify
+from edgeqkv.reference.decoder import sequence_logits
 
 Exported = Callable[[str, str], tuple[Model, Path, Artifact]]
 

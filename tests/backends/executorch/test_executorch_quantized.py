@@ -13,23 +13,23 @@ from conftest import read_golden
 
 import edgeqkv
 from edgeqkv import UnsupportedError, quantize
-from edgeqkv.artifact import Artifact
 from edgeqkv.backends import Request
 from edgeqkv.backends.executorch import BACKEND
 from edgeqkv.backends.executorch.program import ProgramFile
 from edgeqkv.backends.executorch.quiet import third_party_notices_silenced
-from edgeqkv.backends.torch import sequence_logits
-from edgeqkv.bundle import Bundle
+from edgeqkv.bundle.bundle import Bundle
+from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
 from edgeqkv.demo import checkpoint_path, heldout_path, tokenizer_path
-from edgeqkv.model import Model
-from edgeqkv.perplexity import original_perplexity, session_perplexity
+from edgeqkv.model.model import Model
+from edgeqkv.model.weights import QuantizedWeight
+from edgeqkv.pipeline.proof import TOLERANCES, Proof
+from edgeqkv.pipeline.verify import verify
 from edgeqkv.progress import silent
-from edgeqkv.proof import TOLERANCES, Proof
-from edgeqkv.session import Session
-from edgeqkv.tokenizer import Tokenizer
-from edgeqkv.verify import verify
-from edgeqkv.weights import QuantizedWeight
+from edgeqkv.reference.decoder import sequence_logits
+from edgeqkv.run.perplexity import original_perplexity, session_perplexity
+from edgeqkv.run.session import Session
+from edgeqkv.run.tokenizer import Tokenizer
 
 CONTEXT, CHUNK = 64, 16
 

@@ -12,9 +12,9 @@ import edgeqkv
 from edgeqkv.backends import Request
 from edgeqkv.backends.executorch import BACKEND
 from edgeqkv.demo import checkpoint_path, heldout_path, tokenizer_path
-from edgeqkv.generate import generate
 from edgeqkv.progress import silent
-from edgeqkv.tokenizer import Tokenizer
+from edgeqkv.run.generate import generate
+from edgeqkv.run.tokenizer import Tokenizer
 
 CONTEXT, CHUNK, NEW_TOKENS = 160, 16, 48
 

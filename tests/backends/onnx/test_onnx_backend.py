@@ -11,15 +11,15 @@ from conftest import TINY, Golden
 
 import edgeqkv
 from edgeqkv import BundleError, ContextFull
-from edgeqkv.artifact import Artifact
 from edgeqkv.backends import Request, backend
 from edgeqkv.backends.onnx.session import OnnxSession
-from edgeqkv.backends.torch import sequence_logits
+from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
-from edgeqkv.model import Model
+from edgeqkv.model.model import Model
+from edgeqkv.model.weights import Weight
 from edgeqkv.progress import silent
 from edgeqkv.quantize import Recipe, apply
-from edgeqkv.weights import Weight
+from edgeqkv.reference.decoder import sequence_logits
 
 # float32 in another order of summation than the original's. Measured: 3.1e-6 with logits up to 4.5.
 TOLERANCE = 1e-4

@@ -12,12 +12,12 @@ from conftest import ENCODERS, EncoderGolden, read_encoder_golden
 from sklearn.datasets import load_digits
 
 import edgeqkv
-from edgeqkv.backends.torch_encoder import encoder_outputs
-from edgeqkv.bundle import Bundle
+from edgeqkv.bundle.bundle import Bundle
 from edgeqkv.checkpoints.synthetic_encoders import random_set_model, write_random_vit
 from edgeqkv.errors import InputError, UnsupportedError
-from edgeqkv.model import EncoderModel
-from edgeqkv.variants import Variant
+from edgeqkv.model.model import EncoderModel
+from edgeqkv.model.variants import Variant
+from edgeqkv.reference.encoder import encoder_outputs
 
 # float32 in another order of summation; measured: 1.4e-5 (a softmax that is nearly one-hot).
 TOLERANCE = 1e-4

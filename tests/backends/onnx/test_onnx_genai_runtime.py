@@ -16,10 +16,10 @@ import edgeqkv
 from edgeqkv import demo
 from edgeqkv.backends.onnx.genai_tokenizer import CL100K
 from edgeqkv.budget import measure
-from edgeqkv.bundle import Bundle
+from edgeqkv.bundle.bundle import Bundle
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
-from edgeqkv.generate import Generation
-from edgeqkv.tokenizer import Tokenizer
+from edgeqkv.run.generate import Generation
+from edgeqkv.run.tokenizer import Tokenizer
 
 og = pytest.importorskip("onnxruntime_genai")
 

@@ -15,17 +15,17 @@ from onnx_sessions import every_position, names_of
 
 import edgeqkv
 from edgeqkv import ContextFull, UnsupportedError
-from edgeqkv.artifact import Artifact
 from edgeqkv.backends import Request, backend
 from edgeqkv.backends.onnx.session import OnnxSession
-from edgeqkv.backends.torch import TorchSession, sequence_logits
+from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
-from edgeqkv.model import Model
+from edgeqkv.model.model import Model
+from edgeqkv.model.state import StateScales
+from edgeqkv.pipeline.proof import TOLERANCES
+from edgeqkv.pipeline.verify import make_proof, verify, verify_artifact
 from edgeqkv.progress import silent
-from edgeqkv.proof import TOLERANCES
 from edgeqkv.quantize.state import with_state
-from edgeqkv.state_scales import StateScales
-from edgeqkv.verify import make_proof, verify, verify_artifact
+from edgeqkv.reference.decoder import TorchSession, sequence_logits
 
 # float32 in another order of summation than the original's. Measured: 3.5e-6 with logits up to 4.5.
 TOLERANCE = 1e-4

@@ -13,13 +13,13 @@ from onnx_sessions import every_position
 
 import edgeqkv
 from edgeqkv import BundleError
-from edgeqkv.artifact import Artifact
 from edgeqkv.backends import Request, backend
 from edgeqkv.backends.onnx.session import opened, settings
-from edgeqkv.backends.torch import sequence_logits
-from edgeqkv.model import Model
+from edgeqkv.bundle.manifest import Artifact
+from edgeqkv.model.model import Model
 from edgeqkv.progress import silent
 from edgeqkv.quantize import Recipe, apply
+from edgeqkv.reference.decoder import sequence_logits
 
 IN_FLOAT32, UNPACKED = {"mlas.qnbit.force_fp32": "1"}, {"session.disable_prepacking": "1"}
 

@@ -1,0 +1,1 @@
+"""Reads and runs Core ML packages on any machine."""

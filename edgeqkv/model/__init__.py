@@ -1,0 +1,1 @@
+"""What a model is: tensors, layers, operations, and the architectures written over them."""

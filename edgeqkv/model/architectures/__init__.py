@@ -1,0 +1,1 @@
+"""The architectures, each written once over `edgeqkv.model.ops`."""

@@ -1,1 +1,0 @@
-"""The architectures, each written once over `edgeqkv.ops`."""

@@ -1,0 +1,133 @@
+"""Generating text with a session: greedy or sampled, token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeqkv.errors import InputError
+from edgeqkv.run.session import Session
+from edgeqkv.run.tokenizer import Tokenizer
+
+__all__ = ["Generation", "Sampling", "StopReason", "generate", "sample"]
+
+
+class StopReason(StrEnum):
+    """Why a generation ended."""
+
+    END_OF_TEXT = "the model ended the text"
+    MAX_TOKENS = "the asked number of tokens was reached"
+    CONTEXT_FULL = "the context is full"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn.
+
+    Attributes:
+        temperature: 0 takes the most likely token; 1 draws from the model's own distribution.
+        top_k: draw among this many of the most likely tokens; 0: among all.
+        top_p: draw among the most likely tokens that together have this probability (nucleus sampling,
+            Holtzman et al. 2020); 1: among all.
+        seed: of the random numbers; the same seed gives the same text.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0:
+            raise InputError(f"temperature {self.temperature} is impossible; it is 0 (greedy) or more")
+        if self.top_k < 0:
+            raise InputError(f"top-k {self.top_k} is impossible; it is 0 (off) or more")
+        if not 0 < self.top_p <= 1:
+            raise InputError(f"top-p {self.top_p} is impossible; it is above 0 and at most 1 (off)")
+
+
+def sample(logits: npt.NDArray[np.float32], sampling: Sampling, random: np.random.Generator) -> int:
+    """Draw a token id from ``logits [vocab]``."""
+    if sampling.temperature == 0:
+        return int(logits.argmax())
+    order = np.argsort(-logits, kind="stable")
+    scaled = logits[order].astype(np.float64) / sampling.temperature
+    if sampling.top_k:
+        scaled = scaled[: sampling.top_k]
+    probabilities = np.exp(scaled - scaled[0])
+    probabilities /= probabilities.sum()
+    # The most likely tokens up to and including the one that reaches top_p.
+    kept = int(np.searchsorted(np.cumsum(probabilities), sampling.top_p)) + 1
+    probabilities = probabilities[:kept]
+    return int(order[random.choice(len(probabilities), p=probabilities / probabilities.sum())])
+
+
+class Generation(Iterator[int]):
+    """Token ids as they are generated; ``stopped`` says why there are no more, once there are none."""
+
+    def __init__(
+        self,
+        session: Session,
+        prompt: list[int],
+        *,
+        max_tokens: int | None = None,
+        sampling: Sampling | None = None,
+        eos_ids: tuple[int, ...] = (),
+    ) -> None:
+        if max_tokens is not None and max_tokens < 1:
+            raise InputError(f"{max_tokens} tokens cannot be generated; ask for 1 or more")
+        self.stopped: StopReason | None = None
+        self.tokens: list[int] = []
+        self._session = session
+        self._max_tokens = max_tokens
+        self._sampling = sampling or Sampling()
+        self._eos_ids = eos_ids
+        self._random = np.random.default_rng(self._sampling.seed)
+        self._logits: npt.NDArray[np.float32] | None = session.feed(prompt)
+
+    def __next__(self) -> int:
+        if self.stopped is not None:
+            raise StopIteration
+        if self._max_tokens is not None and len(self.tokens) >= self._max_tokens:
+            return self._stop(StopReason.MAX_TOKENS)
+        if self._logits is None:
+            if self._session.position >= self._session.capacity:
+                return self._stop(StopReason.CONTEXT_FULL)
+            self._logits = self._session.feed(self.tokens[-1:])
+        token = sample(self._logits, self._sampling, self._random)
+        if token in self._eos_ids:
+            return self._stop(StopReason.END_OF_TEXT)
+        self.tokens.append(token)
+        self._logits = None
+        return token
+
+    def _stop(self, reason: StopReason) -> int:
+        self.stopped = reason
+        raise StopIteration
+
+
+def generate(
+    session: Session,
+    tokenizer: Tokenizer,
+    prompt: str,
+    *,
+    max_tokens: int | None = None,
+    sampling: Sampling | None = None,
+) -> Generation:
+    """Start generating after a prompt; iterate for token ids, or give them to `Tokenizer.stream` for text.
+
+    Raises:
+        ContextFull: the prompt alone does not fit.
+        InputError: the prompt is empty, or a setting is out of its range.
+    """
+    ids = tokenizer.encode(prompt)
+    if not ids:
+        raise InputError("the prompt is empty; give at least one character")
+    return Generation(session, ids, max_tokens=max_tokens, sampling=sampling, eos_ids=tokenizer.eos_ids)

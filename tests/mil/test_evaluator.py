@@ -1,0 +1,726 @@
+"""Packages built with the MIL builder, saved, and run by the evaluator."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeqkv.backends.coreml import _coremltools
+from edgeqkv.backends.coreml._coremltools import import_coremltools, quietly
+from edgeqkv.errors import BundleError, InputError, MissingExtra, UnsupportedError
+from edgeqkv.mil.evaluator import Evaluator, State
+from edgeqkv.mil.package import Package
+from edgeqkv.mil.weight_file import DTYPES, WeightFile
+
+ct = import_coremltools("The test suite")
+mb, types = ct.converters.mil.Builder, ct.converters.mil.mil.types
+
+Build = Callable[..., Any]
+MODEL = "Data/com.apple.CoreML/model.mlmodel"
+WEIGHTS = "Data/com.apple.CoreML/weights/weight.bin"
+CAPACITY = 8
+# Large enough for the weight file: constants of ten elements or fewer are kept in the program.
+TABLE = (np.arange(64, dtype=np.float16) / 7).reshape(16, 4)
+
+
+def save(path: Path, features: Mapping[str, Any], build: Build, images: tuple[Any, ...] = (), **options: Any) -> Path:
+    """A package with one function, "main", whose body is what ``build`` makes of the inputs."""
+    function = ct.converters.mil.mil.Function(dict(features), opset_version=ct.target.iOS18)
+    with function:
+        built = build(**function.inputs)
+        function.set_outputs(list(built) if isinstance(built, tuple) else [built])
+    if images:
+        function.set_input_types(images)
+    program = ct.converters.mil.mil.Program()
+    program.add_function("main", function)
+    with quietly():
+        model = ct.convert(
+            program,
+            minimum_deployment_target=ct.target.iOS18,
+            compute_precision=ct.precision.FLOAT32,
+            skip_model_load=True,
+            **options,
+        )
+    model.save(str(path))
+    return path
+
+
+def merge(path: Path, functions: Mapping[str, Path]) -> Path:
+    """A package with several functions, the first of which is the default."""
+    descriptor = ct.utils.MultiFunctionDescriptor()
+    for name, source in functions.items():
+        descriptor.add_function(str(source), "main", name)
+    descriptor.default_function_name = next(iter(functions))
+    with quietly():
+        ct.utils.save_multifunction(descriptor, str(path))
+    return path
+
+
+def tensor_input(shape: tuple[Any, ...], dtype: Any = None) -> Any:
+    return mb.placeholder(shape, dtype or types.fp16)
+
+
+def state_input(shape: tuple[int, ...]) -> Any:
+    return mb.state_tensor_placeholder(shape, types.fp16)
+
+
+def edit(package: Path, change: Callable[[Any], None]) -> Path:
+    """Rewrites the model file as ``change`` leaves the specification."""
+    spec = ct.proto.Model_pb2.Model()
+    spec.ParseFromString((package / MODEL).read_bytes())
+    change(spec)
+    (package / MODEL).write_bytes(spec.SerializeToString())
+    return package
+
+
+def operations(spec: Any, function: str = "main") -> Any:
+    body = spec.mlProgram.functions[function]
+    return body.block_specializations[body.opset].operations
+
+
+def append_rows(rows: int) -> Build:
+    """Looks tokens up, appends what it finds to a cache, and sums the cache."""
+
+    def build(tokens: Any, position: Any, cache: Any) -> Any:
+        found = mb.gather(x=TABLE, indices=tokens, axis=0, validate_indices=False)
+        zero = np.zeros(1, np.int32)
+        begin = mb.concat(values=[position, zero], axis=0)
+        end = mb.concat(values=[mb.add(x=position, y=np.int32(rows)), np.full(1, 4, np.int32)], axis=0)
+        updated = mb.slice_update(x=mb.read_state(input=cache), update=found, begin=begin, end=end)
+        written = mb.coreml_update_state(state=cache, value=updated)
+        return mb.reduce_sum(x=written, axes=[0], keep_dims=False, name="total")
+
+    return build
+
+
+def cache_inputs(rows: int) -> dict[str, Any]:
+    return {
+        "tokens": tensor_input((rows,), types.int32),
+        "position": tensor_input((1,), types.int32),
+        "cache": state_input((CAPACITY, 4)),
+    }
+
+
+def tokens_at(position: int, *tokens: int) -> dict[str, np.ndarray]:
+    return {"tokens": np.array(tokens, np.int32), "position": np.array([position], np.int32)}
+
+
+@pytest.fixture(scope="module")
+def _merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("packages")
+    prefill = save(folder / "prefill.mlpackage", cache_inputs(3), append_rows(3))
+    decode = save(folder / "decode.mlpackage", cache_inputs(1), append_rows(1))
+    return merge(folder / "merged.mlpackage", {"decode": decode, "prefill": prefill})
+
+
+@pytest.fixture
+def merged(_merged: Path, tmp_path: Path) -> Path:
+    """Two functions over one state and one table; a copy that a test may damage."""
+    return Path(shutil.copytree(_merged, tmp_path / "copy.mlpackage"))
+
+
+@pytest.fixture(scope="module")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """y = x @ TABLE.T, and its square."""
+    path = tmp_path_factory.mktemp("packages") / "product.mlpackage"
+
+    def build(x: Any) -> Any:
+        y = mb.linear(x=x, weight=TABLE, name="y")
+        return y, mb.mul(x=y, y=y, name="squared")
+
+    return save(path, {"x": tensor_input((2, 4))}, build)
+
+
+def test_two_functions_share_one_state(merged: Path) -> None:
+    prefill = Evaluator(merged, "prefill")
+    decode = prefill.for_function("decode")
+    assert decode.package is prefill.package
+    state = prefill.new_state()
+    table = TABLE.astype(np.float32)
+
+    total = prefill.run(tokens_at(0, 5, 1, 9), state)["total"]
+    np.testing.assert_allclose(total, table[[5, 1, 9]].sum(0), rtol=1e-6)
+    total = decode.run(tokens_at(3, 15), state)["total"]
+    np.testing.assert_allclose(total, table[[5, 1, 9, 15]].sum(0), rtol=1e-6)
+    total = decode.run(tokens_at(1, 0), state)["total"]
+    np.testing.assert_allclose(total, table[[5, 0, 9, 15]].sum(0), rtol=1e-6)
+
+    expected = np.zeros((CAPACITY, 4), np.float32)
+    expected[:4] = table[[5, 0, 9, 15]]
+    np.testing.assert_array_equal(state.read_state("cache"), expected)
+    assert not prefill.new_state().read_state("cache").any()
+
+
+def test_what_a_package_says_of_itself(merged: Path) -> None:
+    evaluator = Evaluator(merged)
+    assert evaluator.function == "decode"
+    assert evaluator.functions == ("decode", "prefill")
+    assert {name: str(spec) for name, spec in evaluator.inputs.items()} == {
+        "tokens": "int32[1]",
+        "position": "int32[1]",
+    }
+    assert {name: str(spec) for name, spec in evaluator.outputs.items()} == {"total": "fp16[4]"}
+    assert {name: str(spec) for name, spec in evaluator.states.items()} == {"cache": "fp16[8, 4]"}
+    assert Package(merged).functions["prefill"].opset == "CoreML8"
+
+
+def test_metadata(product: Path, tmp_path: Path) -> None:
+    def describe(spec: Any) -> None:
+        spec.description.metadata.author = "us"
+        spec.description.metadata.userDefined["variant"] = "q-k=v"
+
+    copy = edit(Path(shutil.copytree(product, tmp_path / "copy.mlpackage")), describe)
+    metadata = Package(copy).metadata
+    assert metadata["author"] == "us"
+    assert metadata["variant"] == "q-k=v"
+
+
+def test_runs_of_other_states_do_not_touch_a_copy(merged: Path) -> None:
+    decode = Evaluator(merged, "decode")
+    state = decode.new_state()
+    decode.run(tokens_at(0, 3), state)
+    copy = state.copy()
+    decode.run(tokens_at(0, 4), state)
+    np.testing.assert_array_equal(copy.read_state("cache")[0], TABLE[3].astype(np.float32))
+    state.reset()
+    assert not state.read_state("cache").any()
+
+
+def test_results_are_the_callers_own(merged: Path) -> None:
+    """Writing to what a run or a state gave must not reach the state."""
+    decode = Evaluator(merged, "decode")
+    state = decode.new_state()
+    decode.run(tokens_at(0, 3), state)["total"][:] = 99
+    state.read_state("cache")[:] = 99
+    total = decode.run(tokens_at(1, 9), state)["total"]
+    np.testing.assert_allclose(total, TABLE[[3, 9]].astype(np.float32).sum(0), rtol=1e-6)
+
+
+def test_a_position_past_the_capacity_leaves_the_state_alone(merged: Path) -> None:
+    prefill = Evaluator(merged, "prefill")
+    state = prefill.new_state()
+    prefill.run(tokens_at(0, 1, 2, 3), state)
+    before = state.read_state("cache")
+    with pytest.raises(InputError, match=r"slice_update .* positions 6 to 9 .* capacity is 8"):
+        prefill.run(tokens_at(6, 1, 2, 3), state)
+    np.testing.assert_array_equal(state.read_state("cache"), before)
+
+
+def test_a_token_outside_the_table_is_an_error(merged: Path) -> None:
+    decode = Evaluator(merged, "decode")
+    with pytest.raises(InputError, match=r"gather .*: index 16 is out of range"):
+        decode.run(tokens_at(0, 16), decode.new_state())
+
+
+def test_an_update_from_an_older_read_loses_what_was_written_since(tmp_path: Path) -> None:
+    """Two updates of one state that both begin from its first content: the second one wins, whole.
+
+    coremltools merges equal reads of a state even if it is written in between, so this happens to every
+    program that reads the state before each update. It must begin from the last update's result instead.
+    """
+
+    def build(x: Any, memory: Any) -> Any:
+        for row in range(2):
+            update = mb.slice_update(
+                x=mb.read_state(input=memory), update=x, begin=[row, 0], end=[row + 1, 4], name=f"row{row}"
+            )
+            mb.coreml_update_state(state=memory, value=update)
+        return mb.add(x=x, y=np.float16(1))
+
+    inputs = {"x": tensor_input((1, 4)), "memory": state_input((2, 4))}
+    evaluator = Evaluator(save(tmp_path / "reads.mlpackage", inputs, build))
+    state = evaluator.new_state()
+    evaluator.run({"x": np.ones((1, 4), np.float32)}, state)
+    np.testing.assert_array_equal(state.read_state("memory"), [[0] * 4, [1] * 4])
+
+
+def test_layers_of_one_state(tmp_path: Path) -> None:
+    """Each update begins from the one before, and earlier results stay what they were."""
+
+    def build(x: Any, memory: Any) -> Any:
+        content, seen = mb.read_state(input=memory), []
+        for row in range(3):
+            content = mb.slice_update(x=content, update=x, begin=[row, 0], end=[row + 1, 4])
+            content = mb.coreml_update_state(state=memory, value=content)
+            seen.append(mb.slice_by_index(x=content, begin=[0, 0], end=[3, 2]))
+        return tuple(mb.reduce_sum(x=each, axes=[0, 1], name=f"sum{row}") for row, each in enumerate(seen))
+
+    inputs = {"x": tensor_input((1, 4)), "memory": state_input((3, 4))}
+    evaluator = Evaluator(save(tmp_path / "layers.mlpackage", inputs, build))
+    state = evaluator.new_state()
+    for value in (1, 2):
+        kept = state.copy()
+        sums = evaluator.run({"x": np.full((1, 4), value, np.float32)}, state)
+        old = kept.read_state("memory")[:, 0].sum()
+        assert [float(sums[f"sum{row}"]) for row in range(3)] == [
+            2 * (value * (row + 1) + (old / 3) * (2 - row)) for row in range(3)
+        ]
+    np.testing.assert_array_equal(state.read_state("memory"), np.full((3, 4), 2))
+
+
+def test_a_constant_that_is_updated_is_not_changed_itself(tmp_path: Path) -> None:
+    """A state set to a constant and then updated: the next run starts from the same constant."""
+
+    def build(row: Any, memory: Any) -> Any:
+        content = mb.coreml_update_state(state=memory, value=TABLE)
+        zero = np.zeros(1, np.int32)
+        begin = mb.concat(values=[row, zero], axis=0)
+        end = mb.concat(values=[mb.add(x=row, y=np.int32(1)), np.full(1, 4, np.int32)], axis=0)
+        content = mb.slice_update(x=content, update=np.full((1, 4), -1, np.float16), begin=begin, end=end)
+        mb.coreml_update_state(state=memory, value=content)
+        return mb.add(x=row, y=np.int32(1))
+
+    inputs = {"row": tensor_input((1,), types.int32), "memory": state_input(TABLE.shape)}
+    evaluator = Evaluator(save(tmp_path / "constant.mlpackage", inputs, build), precision="fp16")
+    state = evaluator.new_state()
+    for row in (2, 5):
+        evaluator.run({"row": np.array([row])}, state)
+        expected = TABLE.copy()
+        expected[row] = -1
+        np.testing.assert_array_equal(state.read_state("memory"), expected)
+
+
+def test_inputs_stay_the_callers(tmp_path: Path) -> None:
+    def build(x: Any) -> Any:
+        return mb.slice_update(x=x, update=np.ones((1, 4), np.float32), begin=[0, 0], end=[1, 4], name="y")
+
+    path = save(tmp_path / "input.mlpackage", {"x": tensor_input((2, 4), types.fp32)}, build)
+    x = np.zeros((2, 4), np.float32)
+    np.testing.assert_array_equal(Evaluator(path).run({"x": x})["y"], [[1] * 4, [0] * 4])
+    assert not x.any()
+
+
+def test_fp32_does_not_round(product: Path) -> None:
+    x = np.random.default_rng(0).standard_normal((2, 4)).astype(np.float32)
+    outputs = Evaluator(product).run({"x": x})
+    expected = x.astype(np.float64) @ TABLE.T.astype(np.float64)
+    assert outputs["y"].dtype == np.float32
+    # fp32 sums of 4 products of size 10; rounding anything to fp16 would cost 5e-3.
+    np.testing.assert_allclose(outputs["y"], expected, atol=4e-6)
+    np.testing.assert_allclose(outputs["squared"], expected**2, atol=2e-4)
+
+
+def test_fp16_rounds_after_each_operation(product: Path) -> None:
+    x = np.random.default_rng(0).standard_normal((2, 4)).astype(np.float16)
+    outputs = Evaluator(product, precision="fp16").run({"x": x})
+    y = (x.astype(np.float32) @ TABLE.T.astype(np.float32)).astype(np.float16)
+    assert outputs["y"].dtype == np.float16
+    np.testing.assert_array_equal(outputs["y"], y)
+    np.testing.assert_array_equal(outputs["squared"], y * y)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_peaks(product: Path, precision: Any) -> None:
+    evaluator = Evaluator(product, precision=precision)
+    x = np.zeros((2, 4), np.float16)
+    x[1, 3] = 25
+    evaluator.run({"x": x})
+    largest = float(TABLE[15, 3]) * 25
+    y, squared = evaluator.peaks["y"], evaluator.peaks["squared"]
+    assert (y.type, squared.type) == ("linear", "mul")
+    assert y.largest == pytest.approx(largest, rel=1e-6)
+    assert squared.largest == pytest.approx(largest**2, rel=1e-3)
+    assert squared.headroom == pytest.approx(65504 / largest**2, rel=1e-3)
+    assert not squared.overflowed
+
+    x[1, 3] = 50
+    outputs = evaluator.run({"x": x})
+    assert evaluator.peaks["squared"].headroom < 1
+    assert evaluator.peaks["squared"].overflowed == (precision == "fp16")
+    assert not evaluator.peaks["squared"].nonfinite
+    assert bool(np.isinf(outputs["squared"]).any()) == (precision == "fp16")
+
+
+def test_not_a_number_is_seen(product: Path) -> None:
+    evaluator = Evaluator(product)
+    evaluator.run({"x": np.full((2, 4), np.nan, np.float32)})
+    assert evaluator.peaks["y"].nonfinite
+    assert evaluator.peaks["y"].largest == 0
+    assert evaluator.peaks["y"].headroom == np.inf
+
+
+def test_a_flipped_bit_in_the_weights_is_seen(product: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(product, tmp_path / "copy.mlpackage"))
+    x = {"x": np.ones((2, 4), np.float32)}
+    before = Evaluator(copy).run(x)["y"]
+    stored = bytearray((copy / WEIGHTS).read_bytes())
+    stored[stored.index(TABLE.tobytes()) + 2 * 9] ^= 0x80  # the ninth weight
+    (copy / WEIGHTS).write_bytes(stored)
+    changed = Evaluator(copy).run(x)["y"] != before
+    assert changed[:, 2].all()
+    assert changed.sum() == 2
+
+
+def test_a_swapped_function_is_seen(merged: Path) -> None:
+    def swap(spec: Any) -> None:
+        functions = spec.mlProgram.functions
+        functions["decode"].CopyFrom(functions["prefill"])
+
+    evaluator = Evaluator(edit(merged, swap), "decode")
+    with pytest.raises(BundleError, match="is declared"):
+        evaluator.run(tokens_at(0, 5), evaluator.new_state())
+
+
+def test_a_dropped_state_write_is_seen(merged: Path) -> None:
+    def drop(spec: Any) -> None:
+        ops = operations(spec, "decode")
+        del ops[next(index for index, op in enumerate(ops) if op.type == "write_state")]
+
+    evaluator = Evaluator(edit(merged, drop), "decode")
+    state = evaluator.new_state()
+    total = evaluator.run(tokens_at(0, 5), state)["total"]
+    assert not total.any()
+    assert not state.read_state("cache").any()
+
+
+def test_a_wrong_declaration_is_seen(product: Path, tmp_path: Path) -> None:
+    def declare(change: Callable[[Any], None]) -> Evaluator:
+        shutil.rmtree(tmp_path / "copy.mlpackage", ignore_errors=True)
+        copy = Path(shutil.copytree(product, tmp_path / "copy.mlpackage"))
+
+        def change_output(spec: Any) -> None:
+            change(next(op for op in operations(spec) if op.type == "mul").outputs[0].type.tensorType)
+
+        return Evaluator(edit(copy, change_output))
+
+    def wider(declared: Any) -> None:
+        declared.dimensions[1].constant.size = 17
+
+    def integral(declared: Any) -> None:
+        declared.dataType = ct.proto.MIL_pb2.INT32
+
+    def longer(declared: Any) -> None:
+        declared.dataType = ct.proto.MIL_pb2.FLOAT32
+
+    x = {"x": np.ones((2, 4), np.float32)}
+    with pytest.raises(BundleError, match=r"mul 'squared': it is declared fp16\[2, 17\], .* \[2, 16\]"):
+        declare(wider).run(x)
+    with pytest.raises(BundleError, match="declared int32"):
+        declare(integral).run(x)
+    with pytest.raises(BundleError, match=r"is declared fp32.* but computes fp16"):
+        declare(longer)
+
+
+def test_unknown_operations_are_all_named(product: Path, tmp_path: Path) -> None:
+    def rename(spec: Any) -> None:
+        for op in operations(spec):
+            op.type = {"mul": "multiply", "linear": "affine"}.get(op.type, op.type)
+
+    copy = edit(Path(shutil.copytree(product, tmp_path / "copy.mlpackage")), rename)
+    with pytest.raises(UnsupportedError, match="affine, multiply"):
+        Evaluator(copy)
+
+
+def test_unknown_parameters_are_refused(product: Path, tmp_path: Path) -> None:
+    def add(spec: Any) -> None:
+        op = next(op for op in operations(spec) if op.type == "mul")
+        op.inputs["z"].CopyFrom(op.inputs["x"])
+
+    copy = edit(Path(shutil.copytree(product, tmp_path / "copy.mlpackage")), add)
+    with pytest.raises(UnsupportedError, match=r"mul 'squared'.*'z'"):
+        Evaluator(copy)
+
+
+def test_an_undefined_value_is_seen(product: Path, tmp_path: Path) -> None:
+    def rename(spec: Any) -> None:
+        next(op for op in operations(spec) if op.type == "mul").inputs["x"].arguments[0].name = "nothing"
+
+    copy = edit(Path(shutil.copytree(product, tmp_path / "copy.mlpackage")), rename)
+    with pytest.raises(BundleError, match="'nothing'"):
+        Evaluator(copy)
+
+
+def test_flexible_inputs(tmp_path: Path) -> None:
+    length = ct.RangeDim(1, 6, default=2)
+    path = save(
+        tmp_path / "flexible.mlpackage",
+        {"x": tensor_input((length.symbol, 4))},
+        lambda x: mb.linear(x=x, weight=TABLE, name="y"),
+        inputs=[ct.TensorType(name="x", shape=(length, 4), dtype=np.float16)],
+    )
+    evaluator = Evaluator(path)
+    assert str(evaluator.inputs["x"]) == "fp16[1..6, 4]"
+    for rows in (1, 6):
+        assert evaluator.run({"x": np.ones((rows, 4), np.float32)})["y"].shape == (rows, 16)
+    with pytest.raises(InputError, match=r"'x' is fp16\[1..6, 4\], not of the shape \[7, 4\]"):
+        evaluator.run({"x": np.ones((7, 4), np.float32)})
+
+
+def test_compressed_weights(tmp_path: Path) -> None:
+    """Packed in the file, and decompressed once for all evaluators of a package."""
+    rng = np.random.default_rng(1)
+    codes = rng.integers(-8, 8, (16, 32)).astype(np.int8)
+    scale = rng.random((16, 2)).astype(np.float16)
+    indices = rng.integers(0, 8, (16, 32)).astype(np.uint8)
+    lut = rng.standard_normal((1, 1, 8, 1)).astype(np.float16)
+
+    def build(x: Any) -> Any:
+        nptype = types.nptype_from_builtin
+        int4 = mb.constexpr_blockwise_shift_scale(data=codes.astype(nptype(types.int4)), scale=scale)
+        table = mb.constexpr_lut_to_dense(indices=indices.astype(nptype(types.uint3)), lut=lut)
+        return mb.linear(x=x, weight=int4, name="int4"), mb.linear(x=x, weight=table, name="table")
+
+    path = save(tmp_path / "compressed.mlpackage", {"x": tensor_input((2, 32))}, build)
+    package = Package(path)
+    x = rng.standard_normal((2, 32)).astype(np.float32)
+    first, second = Evaluator(package), Evaluator(package, precision="fp16")
+    outputs = first.run({"x": x})
+    second.run({"x": x})
+    assert len(package.derived) == 2
+    weights = {"int4": codes * scale.repeat(16, 1), "table": lut[0, 0, indices, 0]}
+    for name, weight in weights.items():
+        # fp32 sums of 32 products of size 10.
+        np.testing.assert_allclose(outputs[name], x @ weight.T.astype(np.float32), atol=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"),
+    [
+        ("uint1", 0, 2),
+        ("uint2", 0, 4),
+        ("uint3", 0, 8),
+        ("uint4", 0, 16),
+        ("uint6", 0, 64),
+        ("int4", -8, 8),
+        ("int8", -128, 128),
+        ("uint8", 0, 256),
+        ("int16", -999, 999),
+        ("uint16", 0, 65536),
+        ("int32", -9, 9),
+    ],
+)
+def test_weight_files_as_coremltools_writes_them(tmp_path: Path, dtype: str, low: int, high: int) -> None:
+    values = np.random.default_rng(2).integers(low, high, 15).astype(DTYPES[dtype].array_type)
+    writer = ct.converters.mil.backend.mil.load.BlobWriter(str(tmp_path / "weight.bin"))
+    subtype = types.nptype_from_builtin(types.string_to_builtin(dtype))
+    offset = getattr(writer, f"write_{dtype}_data")(values.astype(subtype))
+    weights = WeightFile(tmp_path / "weight.bin")
+    np.testing.assert_array_equal(weights.blob(offset, dtype, (3, 5)).read(), values.reshape(3, 5))
+    with pytest.raises(BundleError, match="is not one of fp16"):
+        weights.blob(offset, "fp16", (3, 5))
+
+
+def test_weights_are_mapped_not_copied(product: Path) -> None:
+    package = Package(product)
+    blob = next(
+        op.constant
+        for op in package.function().operations
+        if op.constant is not None and getattr(op.constant, "shape", ()) == TABLE.shape
+    )
+    assert not isinstance(blob, str | np.ndarray)
+    assert np.shares_memory(blob.read(), blob.read())
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({}, "takes the inputs 'x', not none"),
+        ({"x": np.ones((2, 4)), "z": np.ones(1)}, "not 'x', 'z'"),
+        ({"x": np.ones((4, 2))}, r"'x' is fp16\[2, 4\], not of the shape \[4, 2\]"),
+        ({"x": np.ones((2, 4), np.int32)}, "not an array of int32"),
+    ],
+)
+def test_wrong_inputs(product: Path, inputs: dict[str, np.ndarray], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Evaluator(product).run(inputs)
+
+
+def test_integers_must_fit(merged: Path) -> None:
+    decode = Evaluator(merged, "decode")
+    inputs = {"tokens": np.array([2**40]), "position": np.array([0])}
+    with pytest.raises(InputError, match="do not fit into int32"):
+        decode.run(inputs, decode.new_state())
+
+
+def test_wrong_states(merged: Path, product: Path) -> None:
+    decode = Evaluator(merged, "decode")
+    with pytest.raises(InputError, match="pass one made by new_state"):
+        decode.run(tokens_at(0, 5))
+    with pytest.raises(InputError, match="none of this name"):
+        decode.run(tokens_at(0, 5), Evaluator(product).new_state())
+    with pytest.raises(InputError, match="for precision fp16, not fp32"):
+        decode.run(tokens_at(0, 5), State(decode.states, "fp16"))
+    with pytest.raises(InputError, match="no state 'kv'; there are 'cache'"):
+        decode.new_state().read_state("kv")
+    with pytest.raises(InputError, match="'cache' is"):
+        decode.new_state().write_state("cache", np.ones(3))
+
+
+def test_a_state_can_be_set(merged: Path) -> None:
+    decode = Evaluator(merged, "decode")
+    state = decode.new_state()
+    state.write_state("cache", np.ones((CAPACITY, 4)))
+    total = decode.run(tokens_at(0, 0), state)["total"]
+    np.testing.assert_allclose(total, CAPACITY - 1 + TABLE[0].astype(np.float32))
+
+
+def test_unknown_names(merged: Path) -> None:
+    with pytest.raises(InputError, match="no function 'main'; it has 'decode', 'prefill'"):
+        Evaluator(merged, "main")
+    with pytest.raises(InputError, match="fp32 or fp16, not 'fp8'"):
+        Evaluator(merged, precision="fp8")  # type: ignore[arg-type]
+
+
+def _truncate(path: Path, size: int) -> None:
+    path.write_bytes(path.read_bytes()[:size])
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no package": (shutil.rmtree, "there is no Core ML package"),
+    "no manifest": (lambda p: (p / "Manifest.json").unlink(), "no Manifest.json"),
+    "a broken manifest": (lambda p: (p / "Manifest.json").write_text("{"), "does not name the model"),
+    "an empty manifest": (lambda p: (p / "Manifest.json").write_text(json.dumps({})), "does not name"),
+    "no model": (lambda p: (p / MODEL).unlink(), "model.mlmodel is missing"),
+    "a truncated model": (lambda p: _truncate(p / MODEL, 900), "is not a Core ML model"),
+    "no weights": (lambda p: (p / WEIGHTS).unlink(), "weights cannot be read"),
+    "empty weights": (lambda p: _truncate(p / WEIGHTS, 0), "weights cannot be read"),
+    "half a header": (lambda p: _truncate(p / WEIGHTS, 40), "does not begin as a weight file"),
+    "no record": (lambda p: _truncate(p / WEIGHTS, 64), "lies past its end"),
+    "truncated weights": (lambda p: _truncate(p / WEIGHTS, 140), "ends past its end"),
+    "no sentinel": (
+        lambda p: (p / WEIGHTS).write_bytes((p / WEIGHTS).read_bytes()[:64] + bytes(1000)),
+        "is not one of fp16",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGES.values(), ids=DAMAGES.keys())
+def test_damaged_packages(merged: Path, damage: Callable[[Path], object], message: str) -> None:
+    damage(merged)
+    with pytest.raises(BundleError, match=message):
+        Evaluator(merged)
+
+
+def test_a_resized_weight_is_seen(product: Path, tmp_path: Path) -> None:
+    def grow(spec: Any) -> None:
+        for op in operations(spec):
+            value = op.attributes["val"] if op.type == "const" else None
+            if value is not None and value.WhichOneof("value") == "blobFileValue":
+                value.type.tensorType.dimensions[0].constant.size = 15
+
+    copy = edit(Path(shutil.copytree(product, tmp_path / "copy.mlpackage")), grow)
+    with pytest.raises(BundleError, match=r"has 128 bytes, which are not fp16\[15, 4\]"):
+        Evaluator(copy)
+
+
+def test_an_unlisted_state_is_seen(merged: Path) -> None:
+    def unlist(spec: Any) -> None:
+        for function in spec.description.functions:
+            del function.state[:]
+
+    with pytest.raises(BundleError, match="does not list its states"):
+        Evaluator(edit(merged, unlist))
+
+
+def test_other_kinds_of_model_are_refused(product: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(product, tmp_path / "copy.mlpackage"))
+    edit(copy, lambda spec: spec.neuralNetwork.SetInParent())
+    with pytest.raises(UnsupportedError, match="type neuralNetwork"):
+        Evaluator(copy)
+
+
+@pytest.fixture(scope="module")
+def _colors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image of 2 × 4 pixels, its channels times 1, 2 and 3."""
+    path = tmp_path_factory.mktemp("packages") / "colors.mlpackage"
+    factors = np.array([1, 2, 3], np.float32).reshape(1, 3, 1, 1)
+    image = ct.ImageType("image", shape=(1, 3, 2, 4), color_layout=ct.colorlayout.RGB, channel_first=True)
+    return save(
+        path, {"image": tensor_input((1, 3, 2, 4), types.fp32)}, lambda image: mb.mul(x=image, y=factors), (image,)
+    )
+
+
+@pytest.fixture
+def colors(_colors: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(_colors, tmp_path / "copy.mlpackage"))
+
+
+def test_an_image_is_given_as_its_pixels(colors: Path) -> None:
+    evaluator = Evaluator(colors, precision="fp16")
+    assert str(evaluator.inputs["image"]) == "RGB image[1, 3, 2, 4]"
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 3, 2, 4)).astype(np.uint8)
+    (result,) = evaluator.run({"image": pixels}).values()
+    np.testing.assert_array_equal(result, pixels * np.array([1, 2, 3]).reshape(1, 3, 1, 1))
+    for wrong in (pixels.astype(np.float32), pixels[0], pixels.transpose(0, 1, 3, 2)):
+        with pytest.raises(InputError, match=r"'image' is RGB image\[1, 3, 2, 4\], to be given as pixels of uint8"):
+            evaluator.run({"image": wrong})
+
+
+def test_images_of_other_kinds_are_refused(colors: Path, product: Path, tmp_path: Path) -> None:
+    def image(spec: Any) -> Any:
+        return spec.description.input[0].type.imageType
+
+    edit(colors, lambda spec: setattr(image(spec), "width", 5))
+    with pytest.raises(BundleError, match=r"an image \[1, 3, 2, 5\], but the program takes fp32\[1, 3, 2, 4\]"):
+        Evaluator(colors)
+    edit(colors, lambda spec: image(spec).imageSizeRange.widthRange.SetInParent())
+    with pytest.raises(UnsupportedError, match="only inputs of one size"):
+        Evaluator(colors)
+    copy = Path(shutil.copytree(product, tmp_path / "product.mlpackage"))
+    edit(copy, lambda spec: image(spec).SetInParent())
+    with pytest.raises(UnsupportedError, match=r"'x' is an image .INVALID_COLOR_SPACE"):
+        Evaluator(copy)
+    edit(copy, lambda spec: spec.description.input[0].type.stringType.SetInParent())
+    with pytest.raises(UnsupportedError, match="'x' is a stringType; only tensors and images"):
+        Evaluator(copy)
+
+
+def test_coremltools_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> object:
+        raise ModuleNotFoundError("No module named 'coremltools'", name="coremltools")
+
+    monkeypatch.setattr("builtins.__import__", refuse)
+    with pytest.raises(MissingExtra, match=r"edgeqkv\[coreml\]"):
+        _coremltools.import_coremltools("Reading a package")
+
+
+def test_what_keeps_the_messages_from_loading_is_the_same_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "coremltools", None)
+    monkeypatch.delitem(sys.modules, _coremltools._PROTO, raising=False)
+    with pytest.raises(MissingExtra, match=r"edgeqkv\[coreml\]"):
+        _coremltools.import_proto("Model_pb2", "Reading a package")
+
+
+ALONE = """
+import sys
+from edgeqkv.mil.evaluator import Evaluator
+
+evaluator = Evaluator(sys.argv[1])
+assert "coremltools" not in sys.modules
+from edgeqkv.backends.coreml._coremltools import import_coremltools
+
+assert import_coremltools("The test").proto.Model_pb2.Model
+assert not {"executorch", "sklearn", "torchao"} & set(sys.modules)
+assert Evaluator(sys.argv[1]).inputs == evaluator.inputs
+import torchao
+"""
+
+
+def test_a_package_is_read_without_coremltools_and_its_frameworks(tmp_path: Path) -> None:
+    package = save(tmp_path / "m.mlpackage", {"x": tensor_input((4,))}, lambda x: mb.add(x=x, y=np.float16(1)))
+    subprocess.run([sys.executable, "-W", "ignore", "-c", ALONE, str(package)], check=True)
+
+
+def test_a_program_of_every_shape_operation_agrees_with_numpy(tmp_path: Path) -> None:
+    """Integers and floats through saved programs: what the builder adds to them is evaluated too."""
+
+    def build(x: Any) -> Any:
+        halves = mb.split(x=mb.transpose(x=x, perm=[1, 0]), num_splits=2, axis=0)
+        joined = mb.concat(values=[halves[1], halves[0]], axis=1)
+        best = mb.reduce_argmax(x=joined, axis=1, name="best")
+        return joined, mb.cast(x=mb.add(x=best, y=np.int32(1)), dtype="fp16", name="after")
+
+    x = np.random.default_rng(3).standard_normal((3, 4)).astype(np.float32)
+    path = save(tmp_path / "shapes.mlpackage", {"x": tensor_input((3, 4), types.fp32)}, build)
+    outputs = list(Evaluator(path).run({"x": x}).values())
+    joined = np.concatenate([x.T[2:], x.T[:2]], 1)
+    np.testing.assert_array_equal(outputs[0], joined)
+    np.testing.assert_array_equal(outputs[1], joined.argmax(1) + 1)
