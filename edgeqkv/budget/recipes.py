@@ -97,7 +97,7 @@ class Choices:
 
 def _folder() -> Path:
     """Where the built-in recipes lie: in the package where it was installed from a wheel, else in the checkout."""
-    here = Path(__file__).parent
+    here = Path(__file__).parent.parent
     packaged = here / "recipes_data"
     return packaged if packaged.is_dir() else here.parent / "export_recipes"
 

@@ -15,7 +15,7 @@ import edgeqkv
 from edgeqkv import demo
 from edgeqkv.budget.device_report import identity
 from edgeqkv.bundle.bundle import Bundle
-from edgeqkv.cli.app import app as cli
+from edgeqkv.cli import app as cli
 
 MODEL = DATA / "k_eq_v_gqa.pt"
 

@@ -14,7 +14,7 @@ from conftest import DATA
 import edgeqkv
 from edgeqkv import demo
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
-from edgeqkv.cli.app import app as cli
+from edgeqkv.cli import app as cli
 
 MODEL = DATA / "k_eq_v_gqa.pt"
 
