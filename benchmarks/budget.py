@@ -19,10 +19,8 @@ from typing import Any
 import edgeqkv
 from benchmarks.measure import checkpoint, save
 from edgeqkv.backends import backend
-from edgeqkv.budget.files import footprint_of
-from edgeqkv.budget.judging import plan_of
 from edgeqkv.budget.measure import compare, measure
-from edgeqkv.budget.plan import footprint
+from edgeqkv.budget.plan import ModelShape, footprint, footprint_of, plan_of
 from edgeqkv.errors import UnsupportedError
 
 SCALE, VARIANT = "300m", "q-k=v+gqa4"
@@ -38,7 +36,7 @@ def run(model: Any, target: str, weights: str, context: int) -> dict[str, Any]:
         options = {"weights": weights, "context": context, "verify": False}
         bundle = edgeqkv.export(model, target, out=Path(out) / "bundle", **options)
         artifact = bundle.target(target).artifact
-        plan = plan_of(bundle.manifest.model, artifact, tokenizer=0)
+        plan = plan_of(ModelShape.of_card(bundle.manifest.model), artifact, tokenizer=0)
         predicted = footprint_of(bundle.path, artifact, plan)
         measured = measure(bundle.path, artifact)
     rows = {row.name: row for row in compare(predicted, measured, target)}
@@ -70,7 +68,7 @@ def main() -> None:
     print("target weights context predicted measured error | without the import: predicted measured error")
     for target in targets:
         try:
-            precisions = backend(target).weights
+            precisions = tuple(backend(target).schemes)
         except UnsupportedError as error:
             print(f"{target}: left out, {error}")
             continue

@@ -31,14 +31,16 @@ import numpy.typing as npt
 import edgeqkv
 from benchmarks.measure import checkpoint, run, save
 from edgeqkv import demo, quantize
-from edgeqkv.backends import Request, backend
-from edgeqkv.backends.onnx.session import OnnxSession
+from edgeqkv.backends import backend
+from edgeqkv.backends.onnx.runner import OnnxRunner
+from edgeqkv.backends.target import TargetSpec
 from edgeqkv.budget.measure import Measurement, measure
 from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.extras import installed_version
 from edgeqkv.model.model import Model
 from edgeqkv.progress import silent
 from edgeqkv.quantize.state import with_state
+from edgeqkv.run.session import Session
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def export_all(scratch: Path) -> None:
     """Every case in a folder of its own; needs much memory, so it is done in a process of its own."""
     for variant in dict.fromkeys(case.variant for case in CASES.values()):
         model = edgeqkv.load(checkpoint("300m", variant)).with_context(CONTEXT)
-        stored = quantize.apply(model, quantize.Recipe(WEIGHTS))
+        stored = quantize.apply(model, quantize.QuantConfig(WEIGHTS))
         for name, case in CASES.items():
             if case.variant == variant:
                 export_case(stored, case, scratch / name)
@@ -76,8 +78,8 @@ def export_all(scratch: Path) -> None:
 
 def export_case(stored: Model, case: Case, folder: Path) -> Artifact:
     folder.mkdir()
-    request = Request(case.form, WEIGHTS, case.state, stored.config.positions, CHUNK)
-    artifact = backend("onnx").export(with_state(stored, case.state, None), folder, request, silent)
+    spec = TargetSpec(case.form, WEIGHTS, case.state, stored.config.positions, CHUNK)
+    artifact = backend("onnx").export(with_state(stored, case.state, None), folder, spec, silent)
     (folder / "artifact.json").write_text(artifact.model_dump_json())
     return artifact
 
@@ -86,8 +88,9 @@ def artifact_in(folder: Path) -> Artifact:
     return Artifact.model_validate_json((folder / "artifact.json").read_text())
 
 
-def opened(folder: Path, engine: str) -> OnnxSession:
-    return OnnxSession(folder, artifact_in(folder), engine, threads=1)
+def opened(folder: Path, engine: str) -> Session:
+    artifact = artifact_in(folder)
+    return Session(artifact, OnnxRunner(folder, artifact, engine, threads=1))
 
 
 def tokens() -> npt.NDArray[np.int64]:
@@ -96,7 +99,7 @@ def tokens() -> npt.NDArray[np.int64]:
 
 def runtime_alone(scratch: Path) -> Measurement:
     """A process that runs the demo model: next to nothing but Python, ONNX Runtime and a session."""
-    stored = quantize.apply(edgeqkv.load(demo.checkpoint_path()), quantize.Recipe(WEIGHTS))
+    stored = quantize.apply(edgeqkv.load(demo.checkpoint_path()), quantize.QuantConfig(WEIGHTS))
     folder = scratch / "demo"
     return measure(folder, export_case(stored, CASES["ort, int8 state"], folder))
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks.measure import run, save
 from edgeqkv.backends import backend
-from edgeqkv.backends.onnx.encoder_session import OnnxEncoderSession
+from edgeqkv.backends.onnx.runner import OnnxRunner
 from edgeqkv.bundle.bundle import Bundle
 from edgeqkv.checkpoints.synthetic_encoders import VIT_S16, write_random_vit
 from edgeqkv.run.session import EncoderSession
@@ -55,10 +55,10 @@ def export(scratch: Path, target: str, weights: str, variant: str) -> dict[str, 
 
 def opened(folder: Path, target: str) -> EncoderSession:
     """A session of one thread, where that can be said: threads that wait for work keep the others' cores busy."""
-    artifact = Bundle(folder, check=False).encoder(target).artifact
+    artifact = Bundle(folder, check=False).target(target).artifact
     if target == "onnx":
-        return OnnxEncoderSession(folder, artifact, threads=1)
-    return backend(target).open_encoder(folder, artifact, backend(target).engines[0])
+        return EncoderSession(artifact, OnnxRunner(folder, artifact, threads=1))
+    return EncoderSession(artifact, backend(target).open(folder, artifact, backend(target).engines[0]))
 
 
 def compare(scratch: Path, repeats: int) -> dict[tuple[str, str, str], list[float]]:

@@ -23,12 +23,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measure import checkpoint, save
-from edgeqkv.backends import Request
-from edgeqkv.backends.executorch import BACKEND
+from edgeqkv.backends.executorch import TARGET
+from edgeqkv.backends.target import TargetSpec
 from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.checkpoints import load
 from edgeqkv.extras import installed_version
 from edgeqkv.quantize.state import with_state
+from edgeqkv.run.session import open_artifact
 
 CASES = {"merged": ("q-k=v+gqa4", "fp32"), "int8": ("q-k=v+gqa4", "int8"), "separate": ("qkv+gqa4", "fp32")}
 FILLS = (128, 1024, 2000)
@@ -46,9 +47,9 @@ def export_one(source: Path, state: str, directory: Path) -> dict[str, Any]:
     model = load(source)
     context = model.config.positions
     model = with_state(model.with_context(context).with_weights("fp32"), state, None)
-    request = Request(form="stock", weights="fp32", state=state, context=context, chunk=CHUNK)
+    spec = TargetSpec(form="stock", weights="fp32", state=state, context=context, chunk=CHUNK)
     start = time.perf_counter()
-    artifact = BACKEND.export(model, directory, request, report)
+    artifact = TARGET.export(model, directory, spec, report)
     seconds = time.perf_counter() - start
     (directory / "artifact.json").write_text(artifact.model_dump_json())
     return {
@@ -72,7 +73,7 @@ def decode_all(directories: dict[str, Path], repeats: int) -> dict[str, Any]:
     sessions = {}
     for name, directory in directories.items():
         artifact = Artifact.model_validate_json((directory / "artifact.json").read_text())
-        sessions[name] = BACKEND.open(directory, artifact, "executorch")
+        sessions[name] = open_artifact(directory, artifact, "executorch")
     tokens = np.random.default_rng(0).integers(0, 50304, 2048)
     for session in sessions.values():
         session.feed(tokens)

@@ -10,15 +10,25 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeqkv import demo
-from edgeqkv.bundle.bundle import FORMAT, FileCard, Manifest, ModelCard, TargetCard, TokenizerCard
-from edgeqkv.bundle.manifest import Artifact, Graph, StateTensor, TensorSpec
+from edgeqkv.bundle.manifest import (
+    FORMAT,
+    Artifact,
+    FileCard,
+    Graph,
+    Manifest,
+    ModelCard,
+    StateTensor,
+    TargetCard,
+    TensorSpec,
+    TokenizerCard,
+)
 from edgeqkv.run.generate import Generation, Sampling, sample
 from edgeqkv.run.session import Session
 from edgeqkv.run.tokenizer import Tokenizer
@@ -44,6 +54,130 @@ SAMPLINGS = (
 
 VOCABULARY, CONTEXT, CHUNK = 40, 24, 5
 
+Array = npt.NDArray[Any]
+
+
+def spec(role: Any, name: str, dtype: str, *shape: int | str) -> TensorSpec:
+    """An input or output."""
+    return TensorSpec(name=name, dtype=dtype, shape=shape, role=role)
+
+
+def graph(
+    name: str, *inputs: TensorSpec, logits: TensorSpec, tokens: int = CHUNK, fixed: bool = False,
+    window: int | None = None, states: tuple[StateTensor, ...] = (),
+) -> Graph:  # fmt: skip
+    """Something that is called, with the state tensors that the caller holds at both ends."""
+    held = [tensor for tensor in states if tensor.input]
+    before = (spec("state", str(tensor.input), tensor.dtype, *tensor.shape) for tensor in held)
+    after = (
+        spec("state", name, tensor.dtype, *(returned(tensor) if tensor.update == "rows" else tensor.shape))
+        for tensor in held
+        for name in (str(tensor.output), *tensor.aliases)
+    )
+    return Graph(
+        name=name, file="model.bin", tokens=tokens, fixed=fixed, window=window, inputs=(*inputs, *before),
+        outputs=(logits, *after),
+    )  # fmt: skip
+
+
+def returned(tensor: StateTensor) -> tuple[int | str, ...]:
+    """The shape of a call's new rows."""
+    return tuple("tokens" if size == CONTEXT else size for size in tensor.shape)
+
+
+def state(update: Any, dtype: str, *, both: bool = False) -> tuple[StateTensor, ...]:
+    """A merged state of one layer; ``both``: given back twice, as keys and as values."""
+    ends: dict[str, Any] = {} if update == "runtime" else {"input": "past_kv", "output": "present_kv"}
+    if both:
+        ends["aliases"] = ("present_kv_as_values",)
+    tensor = StateTensor(
+        name="kv", role="kv", layer=None if update == "runtime" else 0, dtype=dtype, shape=(1, 2, CONTEXT, 4),
+        update=update, **ends,
+    )  # fmt: skip
+    return (tensor,)
+
+
+def artifact(target: str, form: str, graphs: tuple[Graph, ...], states: tuple[StateTensor, ...]) -> Artifact:
+    """An export as the app's side sees it."""
+    return Artifact(
+        target=target, form=form, weights="int4", state=states[0].dtype, context=CONTEXT, chunk=CHUNK,
+        vocab_size=VOCABULARY, axes=("batch", "kv_heads", "context", "head_dim"), graphs=graphs, state_tensors=states,
+    )  # fmt: skip
+
+
+def own(tokens: int | str) -> tuple[TensorSpec, ...]:
+    """The inputs of edgeqkv's own ONNX graphs, which take so many tokens."""
+    return (
+        spec("tokens", "input_ids", "int64", 1, tokens),
+        spec("positions", "position_ids", "int64", 1, tokens),
+        spec("logit_index", "logit_index", "int64", 1),
+    )
+
+
+def started(dtype: str, ids: str, place: str, tokens: int | str) -> tuple[TensorSpec, ...]:
+    """The inputs of graphs that are given the place of their first token."""
+    return spec("tokens", ids, dtype, 1, tokens), spec("start", place, dtype, 1)
+
+
+def artifacts() -> dict[str, Artifact]:
+    """Every way in which an export of today is called, and one that gives back new rows of the state alone."""
+    one = spec("logits", "logits", "fp32", 1, VOCABULARY)
+    half = spec("logits", "logits", "fp16", 1, VOCABULARY)
+    every = spec("logits", "logits", "fp16", 1, "tokens", VOCABULARY)
+    ids = spec("tokens", "inputIds", "int32", 1, "tokens")
+    length = spec("length", "kv_len", "int64", 1)
+    in_place, twice, rows = state("in_place", "fp32"), state("in_place", "fp32", both=True), state("rows", "fp32")
+    of_runtime, of_coreml = state("runtime", "fp32"), state("runtime", "fp16")
+    windows = tuple(
+        graph(f"{name}_{window}", *own(tokens), logits=one, tokens=tokens, fixed=True, window=window, states=in_place)
+        for window in (12, CONTEXT)
+        for name, tokens in (("prefill", CHUNK), ("decode", 1))
+    )
+    pair = {"prefill": CHUNK, "decode": 1}
+    of_rows = tuple(
+        graph(name, *own(tokens), logits=one, tokens=tokens, fixed=True, states=rows) for name, tokens in pair.items()
+    )
+    genai = (
+        spec("tokens", "input_ids", "int64", 1, "tokens"),
+        spec("mask", "attention_mask", "int64", 1, "end"),
+        spec("positions", "position_ids", "int64", 1, "tokens"),
+    )
+    fixed = tuple(
+        graph(name, *started("int64", "tokens", "input_pos", tokens), logits=one, tokens=tokens, fixed=True)
+        for name, tokens in pair.items()
+    )
+    functions = tuple(
+        graph(
+            name, *started("int32", "input_ids", "position", tokens), logits=half, tokens=tokens, fixed=True,
+            window=CONTEXT,
+        )
+        for name, tokens in pair.items()
+    )  # fmt: skip
+    masked = spec("mask", "fullAttentionMask", "fp16", 1, 1, "tokens", "end")
+    counted = spec("length", "causalMask", "fp16", 1, 1, 1, "end + 1")
+    forward = graph("forward", *started("int64", "tokens", "input_pos", "tokens"), logits=one)
+    whole = {"logits": every, "tokens": CONTEXT}
+    return {
+        "onnx": artifact(
+            "onnx", "portable", (graph("model", *own("tokens"), length, logits=one, states=twice),), twice
+        ),
+        "onnx static": artifact("onnx", "static", windows, in_place),
+        "onnx genai": artifact(
+            "onnx", "genai",
+            (graph("model", *genai, logits=spec("logits", "logits", "fp32", 1, 1, VOCABULARY), states=in_place),),
+            in_place,
+        ),
+        "onnx rows": artifact("onnx", "rows", of_rows, rows),
+        "executorch": artifact("executorch", "stock", (forward,), of_runtime),
+        "executorch static": artifact("executorch", "static", fixed, of_runtime),
+        "coreml": artifact("coreml", "conv", functions, of_coreml),
+        "coreml mask": artifact("coreml", "mask", (graph("main", ids, masked, **whole),), of_coreml),
+        "coreml count": artifact("coreml", "count", (graph("main", ids, counted, **whole),), of_coreml),
+    }  # fmt: skip
+
+
+ARTIFACTS: Final = artifacts()
+
 
 def fake_logits(token: int, position: int) -> npt.NDArray[np.float32]:
     """The logits of a model that every language can compute exactly: whole numbers made of the last token and its
@@ -52,16 +186,56 @@ def fake_logits(token: int, position: int) -> npt.NDArray[np.float32]:
     return ((token * 7 + ids * (13 + position) + position * 3) % 23).astype(np.float32)
 
 
-class FakeSession(Session):
-    """That model as a session, which writes down its calls: ``[tokens, position]``."""
+def fake_rows(shape: list[int], position: int) -> npt.NDArray[np.float32]:
+    """A call's new rows of the state: whole numbers that say when they were made, and where they belong."""
+    return (position * 1000 + np.arange(np.prod(shape))).reshape(shape).astype(np.float32)
 
-    def __init__(self) -> None:
-        super().__init__(capacity=CONTEXT, chunk=CHUNK, vocab_size=VOCABULARY, state_bytes=0)
+
+class FakeRunner:
+    """That model as what runs an artifact. It writes down its calls: the graph and its inputs, and how many tokens
+    counted and where the first stood."""
+
+    precision, state_bytes = "fp32", 0
+
+    def __init__(self, used: Artifact) -> None:
+        self._artifact = used
         self.calls: list[list[int]] = []
+        self.inputs: list[tuple[str, dict[str, Array]]] = []
 
-    def _step(self, ids: npt.NDArray[np.int64], position: int) -> npt.NDArray[np.float32]:
-        self.calls.append([len(ids), position])
-        return fake_logits(int(ids[-1]), position + len(ids) - 1)
+    def call(self, graph: Graph, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        by_role = {each.role: inputs[each.name] for each in graph.inputs if each.name in inputs}
+        ids = by_role["tokens"].ravel()
+        last = int(by_role["logit_index"].item()) if "logit_index" in by_role else len(ids) - 1
+        start = position_of(by_role, last + 1)
+        self.calls.append([last + 1, start])
+        self.inputs.append((graph.name, {name: value.copy() for name, value in inputs.items()}))
+        rows = range(len(ids)) if "tokens" in graph.logits.shape else (last,)
+        logits = np.stack([fake_logits(int(ids[row]), start + row) for row in rows])
+        outputs = {graph.logits.name: logits.reshape(1, -1, VOCABULARY)}
+        for tensor in self._artifact.state_tensors:
+            if tensor.update == "rows":
+                shape = [len(ids) if size == "tokens" else int(size) for size in returned(tensor)]
+                outputs[str(tensor.output)] = fake_rows(shape, start)
+        return outputs
+
+    def close(self, graph: Graph) -> None:
+        """There is nothing to give back."""
+
+
+def position_of(inputs: Mapping[Any, Array], count: int) -> int:
+    """Where the first of a call's tokens stands, as its inputs say, each in its way."""
+    for role in ("positions", "start"):
+        if role in inputs:
+            return int(inputs[role].flat[0])
+    if "mask" in inputs:
+        return inputs["mask"].shape[-1] - count
+    return inputs["length"].shape[-1] - 1 - count
+
+
+def fake_session(name: str) -> tuple[Session, FakeRunner]:
+    """A session on one of the artifacts, and its runner."""
+    runner = FakeRunner(ARTIFACTS[name])
+    return Session(ARTIFACTS[name], runner), runner
 
 
 def token_cases(tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
@@ -104,57 +278,42 @@ def generation_cases() -> Iterator[dict[str, Any]]:
         ([4, 9, 30, 2, 8, 8], 10, (17, 3, 22)),
         ([7] * 11, 40, (0, 1, 2, 3, 4)),
     ):
-        session = FakeSession()
-        generation = Generation(session, prompt, max_tokens=max_tokens, eos_ids=eos)
+        session, runner = fake_session("onnx")
+        generation = Generation(session, prompt, max_tokens=max_tokens, eos_token_ids=eos)
         tokens = list(generation)
         assert generation.stopped
         yield {
             "prompt": prompt,
             "max_tokens": max_tokens,
-            "eos_ids": list(eos),
+            "eos_token_ids": list(eos),
             "tokens": tokens,
             "stopped": generation.stopped.name.lower(),
-            "calls": session.calls,
+            "calls": runner.calls,
         }
 
 
-def fixed_plan(tokens: int, chunk: int) -> list[int]:
-    """Calls where prefill takes exactly a chunk: what is left over goes token by token (docs/coreml.md)."""
-    return [chunk] * (tokens // chunk) + [1] * (tokens % chunk)
-
-
-def plan_cases() -> Iterator[dict[str, Any]]:
-    """The sizes of the calls that feed a number of tokens, to graphs that take up to a chunk and to fixed ones."""
-    for tokens, chunk in ((1, 5), (5, 5), (6, 5), (12, 5), (24, 5), (3, 1)):
-        session = FakeSession()
-        session.chunk = chunk
-        session.feed([0] * tokens)
-        sizes = [size for size, _ in session.calls]
-        yield {"tokens": tokens, "chunk": chunk, "any": sizes, "fixed": fixed_plan(tokens, chunk)}
-
-
-def artifact(target: str) -> Artifact:
-    """An export as the app's side sees it: with a state that the caller holds (onnx) or the runtime (coreml)."""
-    held = target == "onnx"
-    state = StateTensor(
-        name="kv", role="kv", layer=0 if held else None, dtype="fp32" if held else "fp16", shape=(1, 2, CONTEXT, 8),
-        input="past_kv" if held else None, output="present_kv" if held else None,
-        aliases=("present_kv_as_values",) if held else (),
-    )  # fmt: skip
-    calls = {"model": (CHUNK, False)} if held else {"prefill": (CHUNK, True), "decode": (1, True)}
-    return Artifact(
-        target=target, form="portable" if held else "conv", weights="int4", state=state.dtype, context=CONTEXT,
-        chunk=CHUNK, vocab_size=VOCABULARY, axes=("batch", "kv_heads", "context", "head_dim"), versions={},
-        state_tensors=(state,),
-        graphs=tuple(
-            Graph(
-                name=name, file="model.bin", tokens=tokens, fixed=fixed,
-                inputs=(TensorSpec(name="input_ids", dtype="int64", shape=(1, tokens if fixed else "T")),),
-                outputs=(TensorSpec(name="logits", dtype="fp32", shape=(1, VOCABULARY)),),
-            )
-            for name, (tokens, fixed) in calls.items()
-        ),
-    )  # fmt: skip
+def feed_cases() -> Iterator[dict[str, Any]]:
+    """What every artifact's graphs are called with when tokens are fed to it: which graph, and its inputs by name; of
+    the state, what the caller writes to it (``rows``)."""
+    feeds = ([7, 1, 30], [2], list(range(12)), [9] * 6, [39, 38])
+    for name in ARTIFACTS:
+        session, runner = fake_session(name)
+        for feed in feeds:
+            logits = session.feed(feed)
+            assert np.array_equal(logits, fake_logits(feed[-1], session.position - 1))
+        yield {
+            "artifact": name,
+            "feeds": feeds,
+            "calls": [
+                {
+                    "graph": graph,
+                    "inputs": {
+                        key: {"shape": value.shape, "values": value.ravel().tolist()} for key, value in inputs.items()
+                    },
+                }
+                for graph, inputs in runner.inputs
+            ],
+        }
 
 
 def manifest(files: dict[str, str]) -> str:
@@ -163,8 +322,8 @@ def manifest(files: dict[str, str]) -> str:
         format=FORMAT,
         edgeqkv="0.1.0",
         model=ModelCard(kind="decoder", variant="q-k=v+gqa2", parameters=1234, config={}, source={}, notes=()),
-        tokenizer=TokenizerCard(file="tokenizer.json", size=VOCABULARY, bos_id=0, eos_ids=(0, 3)),
-        targets={name: TargetCard(artifact=artifact(name), verification=None) for name in ("onnx", "coreml")},
+        tokenizer=TokenizerCard(file="tokenizer.json", size=VOCABULARY, bos_id=0, eos_token_ids=(0, 3)),
+        targets={name: TargetCard(artifact=ARTIFACTS[name], verification=None) for name in ("onnx", "coreml")},
         files={
             name: FileCard(bytes=len(text.encode()), sha256=hashlib.sha256(text.encode()).hexdigest())
             for name, text in files.items()
@@ -180,8 +339,9 @@ def golden() -> dict[str, Any]:
         "tokenizer": list(token_cases(Tokenizer(demo.tokenizer_path()))),
         "sampling": list(sampling_cases()),
         "model": {"vocabulary": VOCABULARY, "context": CONTEXT, "chunk": CHUNK},
+        "artifacts": {name: used.model_dump(mode="json") for name, used in ARTIFACTS.items()},
         "generation": list(generation_cases()),
-        "plans": list(plan_cases()),
+        "feeds": list(feed_cases()),
         "bundle": {"files": files, "manifest": text, "sha256": hashlib.sha256(text.encode()).hexdigest()},
     }
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeqkv.budget import budget
 from edgeqkv.errors import (
@@ -30,10 +30,12 @@ from edgeqkv.errors import (
 )
 from edgeqkv.extras import needed_for
 from edgeqkv.model.variants import Sharing, Variant
+from edgeqkv.progress import Progress, silent
 
 if TYPE_CHECKING:
     from edgeqkv.bundle.bundle import Bundle
-    from edgeqkv.model.model import AnyModel
+    from edgeqkv.model.model import Model
+    from edgeqkv.run.bench import BenchResult
     from edgeqkv.run.session import EncoderSession, Session
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "Variant",
     "VariantError",
     "VerificationFailed",
+    "bench",
     "budget",
     "export",
     "load",
@@ -55,26 +58,111 @@ __all__ = [
 ]
 
 
-def load(path: str | Path, *, heads: int | None = None) -> AnyModel:
+def load(path: str | Path, *, heads: int | None = None) -> Model:
     """Read a checkpoint; see `edgeqkv.checkpoints.load`."""
     with needed_for("reading a checkpoint"):
         from edgeqkv import checkpoints
     return checkpoints.load(path, heads=heads)
 
 
-def export(model: AnyModel, target: str | Sequence[str] = "onnx", **options: Any) -> Bundle:
-    """Write a model for one or more targets and prove it.
+def export(
+    model: Model,
+    target: str | Sequence[str] | None = None,
+    *,
+    out: str | Path,
+    variant: str | None = None,
+    form: str | None = None,
+    weights: str | None = None,
+    state: str | None = None,
+    context: int | None = None,
+    chunk: int | None = None,
+    batch: int | None = None,
+    head: str | None = None,
+    tokenizer: str | Path | None = None,
+    calibrate: str | Path | None = None,
+    tune: int | None = None,
+    text: str | Path | None = None,
+    max_degradation: float | None = None,
+    image_input: bool = False,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    preset: str | Path | None = None,
+    devices: Sequence[str] = (),
+    own_devices: str | Path | None = None,
+    verify: bool = True,
+    overwrite: bool = False,
+    on_progress: Progress = silent,
+) -> Bundle:
+    """Write a model for one or more targets as a bundle, and prove it.
 
-    See `edgeqkv.pipeline.export.export` for the options of a language model, `edgeqkv.pipeline.export_encoder.export`
-    for those of an encoder.
+    What is not said is chosen by the preset, by the first preset of the first device that fits, or else is the target's
+    default. Options are for language models or for encoders where that is said, and an error for the others.
+
+    Args:
+        model: what `load` returned.
+        target: ``onnx``, ``executorch``, ``coreml``, or several of them; the preset's if not given, or ``onnx``.
+        out: the folder to write; it appears only if all went well.
+        variant: a claim to be checked, in any accepted spelling.
+        form: which form of the graph.
+        weights: precision of the stored weights.
+        state: language models: precision of the stored state.
+        context: language models: tokens that the state has room for; the model's positions if not given.
+        chunk: language models: the most tokens of a prefill call; 128, or the context if that is less.
+        batch: encoders: inputs that a call takes; 1 if not given.
+        head: precision of the token table and the head, if it is to differ from ``weights``.
+        tokenizer: language models: a ``tokenizer.json`` to put into the bundle.
+        calibrate: language models: a text file on which to calibrate the quantization; without one it rounds to
+            nearest.
+        tune: language models: steps of tuning after the calibration; `edgeqkv.quantize.tuning_steps` if not given.
+        text: language models: a text file on which to measure the perplexity of every artifact and of the model.
+        max_degradation: how much higher an artifact's perplexity on ``text`` may be, as a part of the model's; 0.03 if
+            not given.
+        image_input: encoders: take an image of the target's own type, and normalize it in the graph.
+        mean: encoders: of each channel of an image whose pixels are 0 to 1, what was subtracted in training; the task's
+            own if the file says which task it was.
+        std: encoders: what the difference was divided by.
+        preset: language models: the name or the file of a recipe.
+        devices: language models: names of devices, to choose a preset for the first of them, and to put a memory budget
+            for all of them into the bundle (`budget`).
+        own_devices: a file of devices of the user's own.
+        verify: compare every artifact with the model before it is called done.
+        overwrite: replace a bundle at ``out``.
+        on_progress: told of the progress.
+
+    Raises:
+        VerificationFailed: an artifact does not compute what the model does, or its perplexity is too high; no bundle
+            is written.
+        EdgeQKVError: the input is wrong; the subclass says in which way.
     """
     with needed_for("exporting"):
-        from edgeqkv.model.model import EncoderModel
-        from edgeqkv.pipeline import export as exporting
-        from edgeqkv.pipeline import export_encoder as exporting_encoders
-    if isinstance(model, EncoderModel):
-        return exporting_encoders.export(model, target, **options)
-    return exporting.export(model, target, **options)
+        from edgeqkv.pipeline.export import run_export
+        from edgeqkv.pipeline.spec import ExportSpec
+    spec = ExportSpec(
+        targets=(target,) if isinstance(target, str) else None if target is None else tuple(target),
+        variant=variant,
+        form=form,
+        weights=weights,
+        state=state,
+        context=context,
+        chunk=chunk,
+        batch=batch,
+        head=head,
+        tokenizer=_path(tokenizer),
+        calibrate=_path(calibrate),
+        tune=tune,
+        text=_path(text),
+        max_degradation=max_degradation,
+        image_input=image_input or None,
+        mean=None if mean is None else tuple(mean),
+        std=None if std is None else tuple(std),
+        preset=preset,
+        devices=tuple(devices) or None,
+        own_devices=_path(own_devices),
+        verify=verify,
+        out=Path(out),
+        overwrite=overwrite,
+    )
+    return run_export(model, spec.resolve(model), on_progress)
 
 
 def open(path: str | Path, target: str | None = None, engine: str | None = None) -> Session | EncoderSession:
@@ -83,7 +171,7 @@ def open(path: str | Path, target: str | None = None, engine: str | None = None)
     Args:
         path: the folder that `export` wrote.
         target: which of its targets; the only one if not given.
-        engine: what is to run it; the backend's default if not given.
+        engine: what is to run it; the target's default if not given.
 
     Returns:
         A session: a decoder's to ``feed``, an encoder's to ``run``.
@@ -94,8 +182,43 @@ def open(path: str | Path, target: str | None = None, engine: str | None = None)
         MissingExtra: the runtime is not installed.
     """
     from edgeqkv.bundle.bundle import Bundle
+    from edgeqkv.run.session import open_bundle
+
+    return open_bundle(Bundle(path), target, engine)
+
+
+def bench(
+    path: str | Path,
+    target: str | None = None,
+    *,
+    prompt: int = 128,
+    generate: int = 32,
+    repeats: int = 5,
+    engine: str | None = None,
+) -> tuple[BenchResult, ...]:
+    """Measure how fast a bundle runs here, in a process of its own.
+
+    Args:
+        path: the folder that `export` wrote.
+        target: which of its targets; the only one if not given.
+        prompt: tokens of the prompt; of an encoder, the inputs.
+        generate: tokens that follow it one by one.
+        repeats: repetitions that count; one more is run before them.
+        engine: what is to run it; the target's default if not given.
+
+    Raises:
+        InputError: a number is not positive, or the tokens do not fit into the context.
+        BundleError: it is missing, damaged or changed.
+    """
+    from edgeqkv.backends import backend
+    from edgeqkv.bundle.bundle import Bundle
+    from edgeqkv.pipeline.worker import bench_in_worker
 
     bundle = Bundle(path)
-    if bundle.manifest.model.kind == "encoder":
-        return bundle.encoder_session(target, engine)
-    return bundle.session(target, engine)
+    artifact = bundle.target(target).artifact
+    engine = engine or backend(artifact.target).engines[0]
+    return bench_in_worker(bundle.path, artifact, engine, prompt=prompt, generate=generate, repeats=repeats)
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)

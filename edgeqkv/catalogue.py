@@ -1,6 +1,6 @@
 """Catalogue files: YAML that is checked field by field, with the file and the line in every complaint.
 
-Used for the devices (`edgeqkv.budget.devices`) and the recipes (`edgeqkv.budget.recipes`), both of which people write
+Used for the devices (`edgeqkv.budget.devices`) and the recipes (`edgeqkv.budget.presets`), both of which people write
 by hand.
 """
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from typing import Final
 
 from edgeqkv.errors import MissingExtra
@@ -39,6 +38,8 @@ def needed_for(purpose: str) -> Iterator[None]:
 
 def installed_version(package: str) -> str | None:
     """The installed version of a distribution, or None."""
+    from importlib import metadata  # which reads mail headers, and takes a third of the time of ``--help``
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-__all__ = ["Report", "silent"]
+__all__ = ["Progress", "silent"]
 
-Report = Callable[[str, "float | None"], None]
+Progress = Callable[[str, "float | None"], None]
 """Called with what is being done and, where it is known, the part of it that is done (0 to 1)."""
 
 

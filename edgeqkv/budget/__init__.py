@@ -7,14 +7,13 @@ Every number in a report is a term with its formula and its origin, or a fact wi
 marked. `edgeqkv.budget.measure` runs the process and puts the measurement beside the prediction.
 
     devices.py      the catalogue; devices.yaml is its data
-    footprint.py    terms and their sum
-    plan.py         terms in closed form, from a model's dimensions
-    files.py        terms read from an export's files; activations.py: liveness
+    plan.py         a model's shapes and an export of them; the terms of both, as the target's memory model has them
+    presets.py      tried choices for a device
     measure.py      what a process really takes
     device_report.py, device_comparison.py   what an app on a device measured, and the prediction beside it
     npu.py          an NPU's demands; paper.py: the paper's perplexities
     answers.py      what all this means on a device
-    judging.py      a subject and devices in, a report out
+    evaluate.py     a subject and devices in, a report out; encoders.py: the same for models without a state
     report.py       the report for terminals and scripts; html.py and svg.py: as a page
 """
 
@@ -40,7 +39,7 @@ def budget(
     context: int | None = None,
     devices: Path | None = None,
 ) -> Report | EncoderReport:
-    """Predict what a bundle, or an export of a model, takes, and judge it on devices.
+    """Predict what a bundle, or an export of a model, takes, and say what that means on devices.
 
     Args:
         subject: a bundle or its folder, a model or its checkpoint.
@@ -53,8 +52,8 @@ def budget(
         EdgeQKVError: the subject cannot be read; the subclass says in which way.
     """
     from edgeqkv.budget.encoders import budget_encoder, encoder_bundle
-    from edgeqkv.budget.judging import judge
+    from edgeqkv.budget.evaluate import evaluate
 
     if (encoder := encoder_bundle(subject)) is not None:
         return budget_encoder(encoder, device, devices)
-    return judge(subject, device, context=context, devices=devices)
+    return evaluate(subject, device, context=context, devices=devices)

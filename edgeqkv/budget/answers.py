@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from edgeqkv.backends.footprint import Footprint
 from edgeqkv.budget import paper
 from edgeqkv.budget.devices import Device, Fact, Npu, Status
-from edgeqkv.budget.footprint import Footprint
 from edgeqkv.budget.npu import GB, Constraint, constraints
-from edgeqkv.budget.plan import Plan, common_terms, footprint, npu_footprint
+from edgeqkv.budget.plan import Plan, footprint, npu_footprint, working_terms
 from edgeqkv.model.variants import Sharing, Variant
 
-__all__ = ["HEADROOM", "Answer", "Candidate", "Limit", "Roofline", "VariantRow", "Verdict", "answer", "judge"]
+__all__ = [
+    "HEADROOM",
+    "Answer",
+    "Candidate",
+    "Limit",
+    "Roofline",
+    "VariantRow",
+    "Verdict",
+    "app_limits",
+    "evaluate_on",
+    "verdict_of",
+]
 
 HEADROOM: Final = 1.15
 """What is left free when something "fits": a tenth for the prediction's error, the rest for the app's own objects."""
@@ -32,7 +43,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Candidate:
-    """Something to be judged: an export, or the plan of one. ``why`` says how it was chosen."""
+    """Something to be evaluated: an export, or the plan of one. ``why`` says how it was chosen."""
 
     plan: Plan
     footprint: Footprint
@@ -54,12 +65,16 @@ class Candidate:
         plan = self.plan
         return f"{plan.target} {plan.form}, {plan.weights} weights, {plan.state} state"
 
+    def at_plan(self, context: int) -> Plan:
+        """The plan with another context."""
+        return self.plan.changed(context=context)
+
     def at(self, context: int) -> Footprint:
-        """The footprint with another context: state and activations in closed form, the rest as it is."""
+        """The footprint with another context: state and activations are planned, the rest is as it is."""
         if context == self.plan.context:
             return self.footprint
-        plan = replace(self.plan, context=context)
-        return npu_footprint(plan) if self.npu else self.footprint.with_terms(common_terms(plan))
+        plan = self.at_plan(context)
+        return npu_footprint(plan) if self.npu else self.footprint.with_terms(working_terms(plan))
 
 
 @dataclass(frozen=True)
@@ -133,7 +148,7 @@ class Answer:
         return Verdict.FITS if known else Verdict.UNKNOWN
 
 
-def judge(peak: int, limit: int | None) -> Verdict:
+def verdict_of(peak: int, limit: int | None) -> Verdict:
     """Compare a peak with a limit, both in bytes."""
     if limit is None:
         return Verdict.UNKNOWN
@@ -142,20 +157,16 @@ def judge(peak: int, limit: int | None) -> Verdict:
     return Verdict.FITS if peak * HEADROOM <= limit else Verdict.TIGHT
 
 
-def answer(name: str, device: Device | Npu, npus: dict[str, Npu], candidate: Candidate) -> Answer:
-    """Judge a candidate on a device; ``npus`` are the catalogue's, for the one that a phone has."""
-    positions = candidate.plan.dimensions.positions
+def evaluate_on(name: str, device: Device | Npu, npus: dict[str, Npu], candidate: Candidate) -> Answer:
+    """Say what a candidate means on a device; ``npus`` are the catalogue's, for the one that a phone has."""
+    positions = candidate.plan.shape.positions
     if isinstance(device, Npu):
         candidate = candidate.on_npu()
         limits = tuple(_npu_limits(device, candidate, positions))
         npu_name, bandwidth = name, None
         kind = "npu"
     else:
-        facts = (
-            ("default app limit", device.process_limit_default_gb),
-            ("maximum app limit", device.process_limit_max_gb),
-        )
-        limits = tuple(_limit(label, fact, candidate, positions) for label, fact in facts)
+        limits = tuple(_limit(label, fact, candidate, positions) for label, fact in app_limits(device))
         npu_name, bandwidth = device.npu or "", device.mem_bandwidth_gbs
         kind = device.kind
     npu = npus.get(npu_name)
@@ -172,6 +183,14 @@ def answer(name: str, device: Device | Npu, npus: dict[str, Npu], candidate: Can
     )
 
 
+def app_limits(device: Device) -> tuple[tuple[str, Fact[float | None]], ...]:
+    """What a device lets an app's process take, by name, the default first."""
+    return (
+        ("default app limit", device.process_limit_default_gb),
+        ("maximum app limit", device.process_limit_max_gb),
+    )
+
+
 def _npu_limits(npu: Npu, candidate: Candidate, positions: int) -> list[Limit]:
     fact = npu.per_session_limit_gb
     return [_limit("memory of one session", fact, candidate, positions)] if fact is not None else []
@@ -185,7 +204,7 @@ def _limit(name: str, fact: Fact[float | None], candidate: Candidate, positions:
         status=fact.status,
         note=fact.note,
         sources=fact.sources,
-        verdict=judge(candidate.footprint.peak, size),
+        verdict=verdict_of(candidate.footprint.peak, size),
         largest_context=_largest_context(candidate, size, positions),
     )
 
@@ -210,24 +229,25 @@ def _curve(candidate: Candidate, positions: int) -> tuple[tuple[int, int], ...]:
 
 
 def _variants(candidate: Candidate, limit: int | None, positions: int) -> tuple[VariantRow, ...]:
-    dims = candidate.plan.dimensions
+    shape = candidate.plan.shape
+    heads = shape.config.heads
     rows = []
-    for variant in _family(dims.variant, dims.heads):
-        this = variant == dims.variant
+    for variant in _family(shape.variant, heads):
+        this = variant == shape.variant
         plan = candidate.plan if this else candidate.plan.with_variant(variant)
         other = candidate if this else Candidate.planned(plan, npu=candidate.npu)
         rows.append(
             VariantRow(
                 variant=str(variant),
                 is_this=this,
-                state_bytes=plan.dimensions.state_bytes(plan.context, plan.state),
-                reduction=float(variant.reduction(dims.heads)),
+                state_bytes=plan.shape.state_bytes(plan.context, plan.state),
+                reduction=float(variant.reduction(heads)),
                 peak=other.footprint.peak,
                 assumed=other.footprint.assumes,
-                verdict=judge(other.footprint.peak, limit),
+                verdict=verdict_of(other.footprint.peak, limit),
                 largest_context=_largest_context(other, limit, positions),
                 curve=_curve(other, positions),
-                quality=paper.quality(variant, dims.heads, dims.parameters),
+                quality=paper.quality(variant, heads, shape.parameters),
             )
         )
     return tuple(rows)

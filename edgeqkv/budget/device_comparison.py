@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+from edgeqkv.backends.footprint import PHASES, Footprint, Memory
 from edgeqkv.budget.answers import Answer, Roofline
 from edgeqkv.budget.device_report import DeviceReport, MemoryFigure
-from edgeqkv.budget.footprint import PHASES, Footprint, Memory
 from edgeqkv.budget.measure import Comparison
 
 __all__ = ["OnDevice", "compare_device"]
@@ -82,7 +82,7 @@ class OnDevice:
 def compare_device(predicted: Footprint, context: int, report: DeviceReport, answer: Answer | None) -> OnDevice:
     """Put a prediction for ``context`` tokens beside a report of the same target.
 
-    ``answer`` is the prediction judged on the device of the catalogue that the report is from, if that was named.
+    ``answer`` is what the prediction means on the device of the catalogue that the report is from, if that was named.
     """
     memory_rows, open_ = _memory(predicted, report)
     rows = [*memory_rows, *_state(predicted, report, open_), *_limit(report, answer, open_)]

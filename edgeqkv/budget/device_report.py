@@ -17,7 +17,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from edgeqkv.budget.footprint import Phase
+from edgeqkv.backends.footprint import Phase
 from edgeqkv.bundle.bundle import MANIFEST, Bundle
 from edgeqkv.errors import InputError
 

@@ -5,35 +5,25 @@ There is no state, no context and no token after another, so that the report is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from edgeqkv.budget.answers import Verdict, judge
-from edgeqkv.budget.devices import Device, Fact, load_catalogue
-from edgeqkv.budget.files import encoder_terms
-from edgeqkv.budget.footprint import Footprint, count
+from edgeqkv.backends import backend
+from edgeqkv.backends.footprint import Footprint, count
+from edgeqkv.backends.memory import memory_of
+from edgeqkv.budget.answers import Verdict, app_limits, verdict_of
+from edgeqkv.budget.devices import Device, load_catalogue
 from edgeqkv.budget.npu import GB
-from edgeqkv.budget.plan import runtime_term
-from edgeqkv.budget.report import ASSUMED, amount, mark
+from edgeqkv.budget.plan import ModelShape
+from edgeqkv.budget.report import ASSUMED, Facts, Table, amount, mark, term_rows
 from edgeqkv.bundle.bundle import Bundle
-from edgeqkv.bundle.manifest import EncoderArtifact
+from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.errors import InputError
 from edgeqkv.model.variants import Sharing, Variant
 
-__all__ = [
-    "EncoderReport",
-    "Limit",
-    "Prediction",
-    "Saving",
-    "budget_encoder",
-    "encoder_bundle",
-    "multiply_adds",
-    "projections",
-]
-
-_PROJECTIONS: Final = {Sharing.QKV: 3, Sharing.Q_IS_K: 2, Sharing.K_IS_V: 2, Sharing.ALL: 1, Sharing.QVV3: 2}
+__all__ = ["DeviceLimit", "EncoderReport", "Prediction", "Saving", "budget_encoder", "encoder_bundle"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +46,7 @@ class Saving:
 
 
 @dataclass(frozen=True)
-class Limit:
+class DeviceLimit:
     """What a device lets a process take, and what that means for an export. ``bytes`` is None where nobody knows."""
 
     device: str
@@ -76,7 +66,7 @@ class EncoderReport:
     variant: str
     predictions: tuple[Prediction, ...]
     savings: tuple[Saving, ...]
-    limits: tuple[Limit, ...]
+    limits: tuple[DeviceLimit, ...]
 
     @property
     def passed(self) -> bool:
@@ -103,34 +93,18 @@ class EncoderReport:
             "devices": [asdict(each) for each in self.limits],
         }
 
-    def lines(
-        self,
-        facts: Callable[[str, Sequence[tuple[str, object]]], None],
-        table: Callable[[Sequence[str], Sequence[Sequence[object]]], None],
-    ) -> None:
+    def lines(self, facts: Facts, table: Table) -> None:
         """Print it through the given functions: facts under a title, and tables."""
         for each in self.predictions:
             mine = [limit for limit in self.limits if limit.target == each.target]
-            told = f"{amount(each.footprint.peak)}{ASSUMED if each.footprint.assumes else ''}"
-            rows: list[tuple[str, object]] = [("the process, at most", told)]
+            most = f"{amount(each.footprint.peak)}{ASSUMED if each.footprint.assumes else ''}"
+            rows: list[tuple[str, object]] = [("the process, at most", most)]
             for limit in mine:
                 size = "not known" if limit.bytes is None else amount(limit.bytes)
                 name = f"{limit.title}, {limit.name}"
                 rows.append((name, f"{size}{mark(limit.status)}: {limit.verdict}"))
             facts(f"{self.subject} ({self.variant}) · {each.label}", rows)
-            table(
-                ("term", "size", "memory", "when", "formula"),
-                [
-                    (
-                        term.name,
-                        amount(term.bytes) + (ASSUMED if term.assumed else ""),
-                        term.memory,
-                        "always" if len(term.phases) == 3 else "load" if "load" in term.phases else "run",
-                        term.formula,
-                    )
-                    for term in each.footprint.terms
-                ],
-            )
+            table(*term_rows(each.footprint, {"prefill": "run", "decode": "run"}))
         unshared = self.savings[0]
         table(
             ("variant", "parameters", "multiply-adds an input", "of qkv's parameters", "of qkv's multiply-adds"),
@@ -148,7 +122,7 @@ class EncoderReport:
 
 
 def budget_encoder(bundle: Bundle, device: str | Sequence[str] = (), devices: Path | None = None) -> EncoderReport:
-    """Predict what each export of an encoder takes, and judge it on devices.
+    """Predict what each export of an encoder takes, and say what that means on devices.
 
     Args:
         bundle: a bundle that holds an encoder.
@@ -158,10 +132,11 @@ def budget_encoder(bundle: Bundle, device: str | Sequence[str] = (), devices: Pa
     Raises:
         InputError: the bundle holds a language model, or a device is unknown or an NPU.
     """
+    bundle.check_causal(wanted=False)
     catalogue = load_catalogue(devices)
     names = [catalogue.canonical(name) for name in ([device] if isinstance(device, str) else device)]
     card = bundle.manifest.model
-    predictions = [_prediction(bundle.path, bundle.encoder(target).artifact) for target in bundle.targets]
+    predictions = [_prediction(bundle.path, bundle.target(target).artifact) for target in bundle.targets]
     limits = [
         limit
         for name in dict.fromkeys(names)
@@ -172,7 +147,7 @@ def budget_encoder(bundle: Bundle, device: str | Sequence[str] = (), devices: Pa
         subject=bundle.path.name,
         variant=card.variant,
         predictions=tuple(predictions),
-        savings=_savings(Variant.parse(card.variant), card.parameters, card.config),
+        savings=_savings(ModelShape.of_card(card), card.parameters),
         limits=tuple(limits),
     )
 
@@ -181,62 +156,32 @@ def encoder_bundle(subject: object) -> Bundle | None:
     """The subject, a bundle or its folder, if it holds an encoder."""
     if isinstance(subject, str | Path) and Path(subject).is_dir():
         subject = Bundle(subject)
-    return subject if isinstance(subject, Bundle) and subject.manifest.model.kind == "encoder" else None
+    return subject if isinstance(subject, Bundle) and not subject.causal else None
 
 
-def projections(variant: Variant) -> int:
-    """Matrices that make queries, keys and values, in each layer of the export."""
-    return _PROJECTIONS[variant.sharing]
-
-
-def multiply_adds(config: Mapping[str, Any], variant: Variant) -> int:
-    """Those of an encoder's matrix products for one input, in closed form.
-
-    ``config`` has the fields of an `EncoderConfig`.
-    """
-    tokens, width, inner = config["tokens"], config["hidden_size"], config["intermediate_size"]
-    input_ = config["input"]
-    layer = tokens * width * width * (projections(variant) + 1) + 2 * tokens * tokens * width
-    layer += 2 * tokens * width * inner
-    match input_["kind"]:
-        case "image":
-            outside = (tokens - 1) * width * input_["channels"] * input_["patch"] ** 2 + width * config["classes"]
-        case "features":
-            outside = tokens * width * (input_["size"] + config["classes"])
-        case _:
-            outside = tokens * width * config["classes"]
-    return int(config["layers"] * layer + outside)
-
-
-def _prediction(directory: Path, artifact: EncoderArtifact) -> Prediction:
-    footprint = Footprint((*encoder_terms(directory, artifact), runtime_term(artifact.target, artifact.form)))
+def _prediction(directory: Path, artifact: Artifact) -> Prediction:
+    footprint = Footprint(memory_of(backend(artifact.target)).exported(directory, artifact))
     label = f"{artifact.target} {artifact.form}, {artifact.weights} weights, batch {artifact.batch}"
     return Prediction(artifact.target, label, footprint)
 
 
-def _limits(name: str, device: Any, prediction: Prediction) -> list[Limit]:
+def _limits(name: str, device: Any, prediction: Prediction) -> list[DeviceLimit]:
     if not isinstance(device, Device):
         raise InputError(f"'{name}' is an NPU; an encoder's budget is of a process: name a phone, a tablet or a board")
-    facts: tuple[tuple[str, Fact[float | None]], ...] = (
-        ("default app limit", device.process_limit_default_gb),
-        ("maximum app limit", device.process_limit_max_gb),
-    )
     found = []
-    for label, fact in facts:
+    for label, fact in app_limits(device):
         size = None if fact.value is None else round(fact.value * GB)
-        verdict = judge(prediction.footprint.peak, size)
-        found.append(Limit(name, device.title, label, size, fact.status, prediction.target, verdict))
+        verdict = verdict_of(prediction.footprint.peak, size)
+        found.append(DeviceLimit(name, device.title, label, size, fact.status, prediction.target, verdict))
     return found
 
 
-def _savings(own: Variant, parameters: int, config: Mapping[str, Any]) -> tuple[Saving, ...]:
+def _savings(shape: ModelShape, parameters: int) -> tuple[Saving, ...]:
     """Every sharing of projections, the unshared one first."""
-    projection = config["layers"] * (config["hidden_size"] ** 2 + config["hidden_size"])
     rows = []
     for sharing in Sharing:
-        variant = Variant(sharing, position_2d=own.position_2d)
-        more = projections(variant) - projections(own)
-        rows.append(
-            Saving(str(variant), variant == own, parameters + more * projection, multiply_adds(config, variant))
-        )
+        variant = Variant(sharing, position_2d=shape.variant.position_2d)
+        other = shape.with_variant(variant)
+        saved = other.parameters - shape.parameters
+        rows.append(Saving(str(variant), variant == shape.variant, parameters + saved, other.multiply_adds))
     return tuple(rows)

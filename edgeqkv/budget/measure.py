@@ -16,30 +16,22 @@ import time
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import IO, Final
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeqkv.backends import backend
-from edgeqkv.budget.footprint import MIB, PHASES, RUNNING, Footprint, Memory, Phase, Term, count
+from edgeqkv.backends.footprint import MIB, PHASES, RUNNING, Footprint, Memory, Phase, Term, count
+from edgeqkv.backends.memory import Process, memory_of
 from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.errors import BundleError, UnsupportedError
-from edgeqkv.run.session import Session
+from edgeqkv.run.session import Session, open_artifact
 
 __all__ = ["Comparison", "Measured", "Measurement", "compare", "measurable", "measure"]
 
 _DECODED = 8  # the last tokens of the context go one by one
 _SAMPLING_SECONDS = 0.002
-
-_SESSION_MODULES: Final = {
-    "onnx": "edgeqkv.backends.onnx.session",
-    "executorch": "edgeqkv.backends.executorch.session",
-}
-
-_SESSION_BYTES: Final = {"onnx": 16 * MIB, "executorch": 6 * MIB}
-"""What opening and running any model adds, however small: pages of the runtime's library that importing it does not
-touch (onnx: 10.5 MiB; executorch: 3), and its own objects (5.5; 3). Measured with the built-in model."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +83,7 @@ def measure(
     """
     if sys.platform != "linux":
         raise UnsupportedError("a process's memory is measured by Linux's own accounts (/proc); run --measure on Linux")
-    if not measurable(artifact.target):
-        raise UnsupportedError(
-            f"the runtime of {artifact.target} does not run on Linux, so there is nothing to measure"
-        )
+    _process(artifact.target)
     with tempfile.TemporaryDirectory(prefix="edgeqkv-") as scratch:
         (Path(scratch) / "artifact.json").write_text(artifact.model_dump_json(), encoding="utf-8")
         engine = engine or backend(artifact.target).engines[0]
@@ -124,7 +113,7 @@ def _watched(command: list[str], directory: Path) -> _Watch:
 
 def measurable(target: str) -> bool:
     """Whether a target's own runtime runs on Linux."""
-    return target in _SESSION_MODULES
+    return memory_of(backend(target)).process is not None
 
 
 def compare(predicted: Footprint, measured: Measurement, target: str) -> tuple[Comparison, ...]:
@@ -133,8 +122,9 @@ def compare(predicted: Footprint, measured: Measurement, target: str) -> tuple[C
 
     The prediction's runtime is what this process held before there was a model, and what any session adds.
     """
-    here = predicted.with_terms(_runtime_here(measured, target))
-    if target == "onnx":
+    process = _process(target)
+    here = predicted.with_terms(_runtime_here(measured, process))
+    if process.regions:
         here = here.with_terms(_activations_here(predicted))
     rows = [Comparison(phase, here.resident(phase), measured.phases[phase].resident) for phase in PHASES]
     peak = max(rows, key=lambda row: row.predicted)
@@ -151,10 +141,17 @@ def compare(predicted: Footprint, measured: Measurement, target: str) -> tuple[C
     return tuple(rows)
 
 
-def _runtime_here(measured: Measurement, target: str) -> tuple[Term, ...]:
+def _process(target: str) -> Process:
+    process = memory_of(backend(target)).process
+    if process is None:
+        raise UnsupportedError(f"the runtime of {target} does not run on Linux, so there is nothing to measure")
+    return process
+
+
+def _runtime_here(measured: Measurement, process: Process) -> tuple[Term, ...]:
     imported = measured.imported
     # A runtime's library is mapped, its objects are not: two thirds to one, as counted with the built-in model.
-    library, objects = _SESSION_BYTES[target] * 2 // 3, _SESSION_BYTES[target] // 3
+    library, objects = process.session_bytes * 2 // 3, process.session_bytes // 3
     origin = "measured in this process before the model was opened; the session's part with the built-in model"
     formula = "Python, its packages and the runtime"
     return (
@@ -164,11 +161,7 @@ def _runtime_here(measured: Measurement, target: str) -> tuple[Term, ...]:
 
 
 def _activations_here(predicted: Footprint) -> tuple[Term, ...]:
-    """Activations in ONNX Runtime's arena: regions of 1, 2, 4 … MiB, as many as are needed, kept to the end.
-
-    edgeqkv's own session leaves the arena on. On glibc it holds half of what the C library would keep, and a page that
-    was touched once costs nothing again.
-    """
+    """Activations in an arena: regions of 1, 2, 4 … MiB, as many as are needed, kept to the end (`Process.regions`)."""
     activations = Footprint(tuple(term for term in predicted.terms if term.name == "activations"))
     regions = 0
     terms = []
@@ -177,7 +170,7 @@ def _activations_here(predicted: Footprint) -> tuple[Term, ...]:
         while regions < live:
             regions = 2 * regions + MIB
         formula = f"{count(live)} live bytes in regions of 1, 2, 4 … MiB"
-        terms.append(Term("activations", regions, "anonymous", (phase,), formula, "how ONNX Runtime's arena grows"))
+        terms.append(Term("activations", regions, "anonymous", (phase,), formula, "how the runtime's arena grows"))
     return tuple(terms)
 
 
@@ -257,28 +250,29 @@ def _work(directory: str, scratch: str, engine: str, tokenizer: str | None = Non
     from edgeqkv.run.tokenizer import Tokenizer
 
     artifact = Artifact.model_validate_json((Path(scratch) / "artifact.json").read_text(encoding="utf-8"))
-    import_module(_SESSION_MODULES[artifact.target])
+    import_module(_process(artifact.target).module)
+    context, chunk = int(artifact.context or 0), int(artifact.chunk or 1)
     _report("imported")
-    words = Tokenizer(Path(tokenizer)) if tokenizer else None
-    target = backend(artifact.target)
-    session = target.open(Path(directory), artifact, engine)
-    ids = np.random.default_rng(0).integers(0, artifact.vocab_size, artifact.context)
+    held = Tokenizer(Path(tokenizer)) if tokenizer else None
+    session = open_artifact(Path(directory), artifact, engine)
+    assert isinstance(session, Session)
+    ids = np.random.default_rng(0).integers(0, int(artifact.vocab_size or 1), context)
     session.feed(ids[:1])  # a graph is opened when it is first called
     session.reset()
     _report("load")
-    for window in sorted({graph.window or artifact.context for graph in artifact.graphs}):
+    for window in sorted({graph.window or context for graph in artifact.graphs}):
         # Chunks of full length up to the window's end, and a few single tokens, so that every graph is used.
         until = max(window - _DECODED, 1)
-        first = session.position + (until - session.position) % artifact.chunk
-        for stop in range(first, until + 1, artifact.chunk):
+        first = session.position + (until - session.position) % chunk
+        for stop in range(first, until + 1, chunk):
             if stop > session.position:
                 session.feed(ids[session.position : stop])
-        if window < artifact.context:
+        if window < context:
             _decode(session, ids[until:window])
     _report("prefill")
     _decode(session, ids[session.position :])
     _report("decode")
-    del words  # kept to here, as an app keeps it
+    del held  # kept to here, as an app keeps it
 
 
 def _decode(session: Session, ids: npt.NDArray[np.int64]) -> None:

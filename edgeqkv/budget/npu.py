@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from edgeqkv.backends import backend
 from edgeqkv.budget.devices import Npu, Status
 from edgeqkv.budget.plan import Plan, npu_footprint
 
@@ -14,7 +15,6 @@ __all__ = ["GB", "Constraint", "constraints"]
 GB: Final = 10**9
 _ANE_MULTIPLE = 32
 _ANE_MULTIPLE_SOURCE = "https://github.com/apple/coremltools/issues/2631"
-_STATIC_FORMS: Final = {"onnx": ("static",), "executorch": ("static",)}
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,9 @@ def _constraints(name: str, npu: Npu, plan: Plan) -> Iterator[Constraint]:
         told = f"{what} is {largest}, the limit {limit}"
         yield Constraint("largest dimension", largest <= limit, told, limits.status, limits.sources)
     if name.startswith("ane-"):
-        odd = [size for size in (plan.context, plan.dimensions.head_dim) if size % _ANE_MULTIPLE]
-        told = f"the state is {plan.context} × {plan.dimensions.head_dim}; multiples of {_ANE_MULTIPLE} are needed"
+        head_dim = plan.shape.config.head_dim
+        odd = [size for size in (plan.context, head_dim) if size % _ANE_MULTIPLE]
+        told = f"the state is {plan.context} × {head_dim}; multiples of {_ANE_MULTIPLE} are needed"
         yield Constraint("state dimensions", not odd, told, "community-measured", (_ANE_MULTIPLE_SOURCE,))
     if (state := npu.state_dtype) is not None:
         told = f"the state is {plan.state}, {state.value} is what works"
@@ -62,7 +63,7 @@ def _constraints(name: str, npu: Npu, plan: Plan) -> Iterator[Constraint]:
 
 def _dtype(npu: Npu, plan: Plan) -> Constraint:
     known = npu.compute_dtypes
-    computes = "fp16" if plan.target == "coreml" else "fp32"
+    computes = plan.memory.computes
     if known.value is None:
         told = f"the export computes in {computes}; what the NPU takes is not published"
         return Constraint("compute type", None, told, known.status, known.sources)
@@ -72,16 +73,14 @@ def _dtype(npu: Npu, plan: Plan) -> Constraint:
 
 
 def _is_static(plan: Plan) -> bool:
-    if plan.target == "coreml":
-        return not plan.form.startswith("swift-transformers")
-    return plan.form in _STATIC_FORMS.get(plan.target, ())
+    return any(form.static for form in backend(plan.target).forms if form.name == plan.form)
 
 
 def _dimensions(plan: Plan) -> Iterator[tuple[int, str]]:
-    """The dimensions that can be too large; the conv forms of Core ML split the vocabulary."""
-    dims = plan.dimensions
+    """The dimensions that can be too large; some forms split the vocabulary."""
+    config = plan.shape.config
     yield plan.context, "the context"
-    yield dims.intermediate_size, "the MLP's width"
-    yield dims.hidden_size, "the hidden size"
-    if not (plan.target == "coreml" and plan.form.startswith("conv")):
-        yield dims.vocab_size, "the vocabulary"
+    yield config.intermediate_size, "the MLP's width"
+    yield config.hidden_size, "the hidden size"
+    if config.vocab_size and not plan.memory.splits_tables(plan.form):
+        yield config.vocab_size, "the vocabulary"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
+from edgeqkv.backends.footprint import ALL, Footprint, Phase
 from edgeqkv.budget.answers import HEADROOM, Answer, Candidate, Verdict
 from edgeqkv.budget.device_comparison import OnDevice
 from edgeqkv.budget.devices import Fact
@@ -13,7 +14,7 @@ from edgeqkv.budget.measure import Comparison, Measurement
 from edgeqkv.budget.npu import GB
 from edgeqkv.budget.paper import SOURCE
 
-__all__ = ["ASSUMED", "Report", "amount", "lines", "mark", "to_json"]
+__all__ = ["ASSUMED", "Facts", "Report", "Table", "amount", "lines", "mark", "term_rows", "to_json"]
 
 ASSUMED: Final = "?"
 """Stands behind every number that rests on an assumption (status unknown)."""
@@ -165,19 +166,26 @@ def _footprint_lines(report: Report, candidate: Candidate, facts: Facts, table: 
             ("peak", f"{amount(predicted.peak)}{ASSUMED if predicted.assumes else ''}, in {predicted.peak_phase}"),
         ],
     )
-    table(
-        ("term", "size", "memory", "when", "formula"),
-        [
+    table(*term_rows(predicted))
+
+
+def term_rows(
+    predicted: Footprint, names: Mapping[Phase, str] | None = None
+) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
+    """A table of all terms: its head and its rows; ``names`` are what phases are called."""
+    rows = []
+    for term in predicted.terms:
+        when = ", ".join(dict.fromkeys((names or {}).get(phase, phase) for phase in term.phases))
+        rows.append(
             (
                 term.name,
                 amount(term.bytes) + (ASSUMED if term.assumed else ""),
                 term.memory,
-                "always" if len(term.phases) == 3 else ", ".join(term.phases),
+                "always" if term.phases == ALL else when,
                 term.formula,
             )
-            for term in predicted.terms
-        ],
-    )
+        )
+    return ("term", "size", "memory", "when", "formula"), rows
 
 
 def _comparison_table(rows: Sequence[Comparison], table: Table) -> None:

@@ -1,63 +1,154 @@
-"""What a backend wrote, described so that a session, a report and an app's programmer need nothing else.
+"""Every record of ``manifest.json``: what was exported, so that a session, a report and an app need nothing else.
 
-These records are the ``targets`` part of a bundle's ``manifest.json``.
+A graph is called by **role**: each of its inputs says what it is to be filled with, and whoever runs it chooses a graph
+and fills its inputs without knowing the target (`edgeqkv.run.session`; the sample apps do the same).
+
+    ============  ========================================================================================
+    role          what an input of it is given
+    ============  ========================================================================================
+    tokens        the call's token ids
+    positions     where each of them stands
+    start         where the first of them stands, a single number
+    length        how many positions are filled after the call: a single number; where the shape's last
+                  dimension has a name, zeros of that shape, whose size is what counts
+    logit_index   which of the tokens' logits is wanted, a single number. A graph of a fixed size that has
+                  this input can be filled up with any tokens behind the last one
+    mask          of floats: added to the scores, 0 where a row's token may look at a column's, else the
+                  lowest number; of integers: ones, one for each position that is filled
+    pixels        an image's normalized pixels; ``image``: as it is, 0 to 255
+    features      feature vectors
+    state         a state tensor (`StateTensor.input`)
+    ============  ========================================================================================
+
+Outputs are ``logits`` and ``state``. A dimension that varies from call to call has a name: ``tokens`` (of this call),
+``end`` (positions filled after it), ``end + 1``, ``context`` (the room that the caller allocates).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["ELEMENT_BYTES", "Artifact", "EncoderArtifact", "Graph", "Normalization", "StateTensor", "TensorSpec"]
+__all__ = [
+    "ELEMENT_BYTES",
+    "FORMAT",
+    "NUMPY_NAMES",
+    "Artifact",
+    "FileCard",
+    "Graph",
+    "Manifest",
+    "ModelCard",
+    "Normalization",
+    "Quality",
+    "QuantizationCard",
+    "Role",
+    "StateTensor",
+    "StateUpdate",
+    "TargetCard",
+    "TensorSpec",
+    "TokenizerCard",
+    "Verification",
+]
 
-ELEMENT_BYTES: Final = {"fp32": 4, "fp16": 2, "int8": 1, "int32": 4, "int64": 8, "bool": 1}
+FORMAT: Final = 2
+"""Counts up when the meaning of a manifest changes. 1 had no roles, and other records for encoders."""
+
+ELEMENT_BYTES: Final = {"fp32": 4, "fp16": 2, "int8": 1, "uint8": 1, "int32": 4, "int64": 8, "bool": 1}
 """Bytes of one number, for every type name that edgeqkv uses."""
+
+NUMPY_NAMES: Final = {"fp32": "float32", "fp16": "float16"} | {
+    name: name for name in ("int8", "uint8", "int32", "int64", "bool")
+}
+"""The same types as NumPy calls them."""
+
+Role = Literal[
+    "tokens",
+    "positions",
+    "start",
+    "length",
+    "logit_index",
+    "mask",
+    "pixels",
+    "features",
+    "image",
+    "logits",
+    "state",
+]
+
+StateUpdate = Literal["in_place", "rows", "runtime"]
 
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class TensorSpec(_Record):
+class _Typed(_Record):
+    """Something of a type, which is named as edgeqkv names it and as NumPy does."""
+
+    dtype: str
+    numpy_dtype: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_numpy_names_it(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("dtype") in NUMPY_NAMES:
+            return {**values, "numpy_dtype": NUMPY_NAMES[values["dtype"]]}
+        return values
+
+
+class TensorSpec(_Typed):
     """An input or output. A dimension that varies from call to call is given by its name."""
 
     name: str
-    dtype: str
     shape: tuple[int | str, ...]
+    role: Role
 
 
 class Graph(_Record):
     """One thing that can be called: a file, or a method or function in one.
 
     ``tokens`` is the most tokens that a call takes; ``fixed`` says that it takes exactly so many.
-    ``window``, where it is given, is how many positions of the state this graph reads.
+    ``window``, where it is given, is how many positions of the state this graph reads. An encoder's graph takes
+    whole inputs: as many as its batch.
     """
 
     name: str
     file: str
-    tokens: int
-    fixed: bool
+    tokens: int = 1
+    fixed: bool = True
     window: int | None = None
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
+    def input(self, *roles: Role) -> TensorSpec | None:
+        """The input of one of these roles, if it has one."""
+        return next((spec for spec in self.inputs if spec.role in roles), None)
 
-class StateTensor(_Record):
-    """One tensor of the KV state.
+    @property
+    def logits(self) -> TensorSpec:
+        """The output that everybody wants."""
+        return next(spec for spec in self.outputs if spec.role == "logits")
+
+
+class StateTensor(_Typed):
+    """One tensor of the KV state (the KV cache).
 
     ``role`` is ``kv`` for a merged tensor, else ``k`` or ``v``; or ``unused``, for one that a runtime holds and the
-    model has no need of. ``layer`` is None for that, and where one tensor holds all layers. ``input`` and ``output``
-    name the graph's ends where the caller holds the state; they are None where the runtime does. ``aliases`` are
-    further outputs that hold the same tensor, and must be bound to the same memory.
+    model has no need of. ``layer`` is None for that, and where one tensor holds all layers.
+
+    ``update`` says who writes the new rows: the graph itself, where the caller binds ``input``, ``output`` and
+    ``aliases`` (further outputs that hold the same tensor) to one memory (``in_place``); the caller, who gets the new
+    rows alone as ``output`` (``rows``); or the runtime, which holds the state and lets nobody see it (``runtime``).
     """
 
     name: str
     role: str
     layer: int | None
-    dtype: str
     shape: tuple[int, ...]
+    update: StateUpdate
     input: str | None = None
     output: str | None = None
     aliases: tuple[str, ...] = ()
@@ -67,43 +158,6 @@ class StateTensor(_Record):
         return prod(self.shape) * ELEMENT_BYTES[self.dtype]
 
 
-class Artifact(_Record):
-    """One target's export.
-
-    Attributes:
-        target: the backend's name.
-        form: which of the backend's forms of the graph.
-        weights: precision of the stored weights.
-        state: precision of the stored state.
-        context: tokens that the state has room for.
-        chunk: the most tokens a call takes (prefill).
-        vocab_size: width of the logits.
-        axes: what the dimensions of a state tensor are.
-        graphs: what can be called.
-        state_tensors: the KV state, tensor by tensor.
-        versions: of the packages that wrote it.
-        details: what only this backend has to say.
-    """
-
-    target: str
-    form: str
-    weights: str
-    state: str
-    context: int
-    chunk: int
-    vocab_size: int
-    axes: tuple[str, ...]
-    graphs: tuple[Graph, ...]
-    state_tensors: tuple[StateTensor, ...]
-    versions: dict[str, str]
-    details: dict[str, Any] = Field(default_factory=dict)
-
-    @property
-    def state_bytes(self) -> int:
-        """Memory that the KV state takes."""
-        return sum(tensor.nbytes for tensor in self.state_tensors)
-
-
 class Normalization(_Record):
     """What a graph does to the pixels of each channel of an image, 0 to 255: ``(pixel / 255 - mean) / std``."""
 
@@ -111,33 +165,169 @@ class Normalization(_Record):
     std: tuple[float, ...]
 
 
-class EncoderArtifact(_Record):
-    """One target's export of an encoder.
+class Artifact(_Record):
+    """One target's export.
 
     Attributes:
-        target: the backend's name.
-        form: which of the backend's forms of the graph.
+        target: the target's name.
+        form: which of the target's forms of the graph.
         weights: precision of the stored weights.
+        state: precision of the stored state; None without one.
+        context: tokens that the state has room for; None for an encoder, which has no state.
+        chunk: the most tokens that a call takes (prefill); None for an encoder.
         batch: inputs that a call takes, exactly.
-        file: what to load.
-        function: the method or function in it that is called; None where the file is one.
-        input: ``[batch, …]``: token ids, feature vectors or pixels.
-        output: logits ``[batch, …]``.
-        values: token ids are ``0 … values - 1``; None where the input is none.
+        vocab_size: token ids are ``0 … vocab_size - 1``; None where the input is none.
+        axes: what the dimensions of a state tensor are.
+        graphs: what can be called.
+        state_tensors: the KV state, tensor by tensor.
         normalization: given where the input is an image of the target's own type, and not normalized pixels.
         versions: of the packages that wrote it.
-        details: what only this backend has to say.
+        details: what only this target has to say.
     """
 
     target: str
     form: str
     weights: str
-    batch: int
-    file: str
-    function: str | None = None
-    input: TensorSpec
-    output: TensorSpec
-    values: int | None = None
+    state: str | None = None
+    context: int | None = None
+    chunk: int | None = None
+    batch: int = 1
+    vocab_size: int | None = None
+    axes: tuple[str, ...] = ()
+    graphs: tuple[Graph, ...]
+    state_tensors: tuple[StateTensor, ...] = ()
     normalization: Normalization | None = None
-    versions: dict[str, str]
+    versions: dict[str, str] = Field(default_factory=dict)
     details: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def causal(self) -> bool:
+        """Whether it continues a text, and keeps a state; else it looks at whole inputs."""
+        return self.context is not None
+
+    @property
+    def state_bytes(self) -> int:
+        """Memory that the KV state takes."""
+        return sum(tensor.nbytes for tensor in self.state_tensors)
+
+    @property
+    def whole_input(self) -> TensorSpec:
+        """What an encoder is given: ``[batch, …]``."""
+        (spec,) = self.graphs[0].inputs
+        return spec
+
+
+class Verification(_Record):
+    """The outcome of a comparison with the original.
+
+    Attributes:
+        passed: whether every step was within the tolerance and the state ended where it should.
+        max_abs_error: the largest |difference| of a logit.
+        tolerance: what was allowed.
+        scale: the largest |logit| of the original.
+        steps: how many times logits were compared.
+        positions: tokens that were fed (the whole context), or an encoder's inputs.
+        argmax_equal: steps whose most likely token was the original's.
+        compared: logits compared a step.
+        engine: what ran it.
+        failure: what went wrong, in words; empty if nothing did.
+    """
+
+    # Not-a-number is no JSON; a failed comparison may well have produced some.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+    passed: bool
+    max_abs_error: float
+    tolerance: float
+    scale: float
+    steps: int
+    positions: int
+    argmax_equal: int
+    compared: int
+    engine: str
+    failure: str = ""
+
+
+class Quality(_Record):
+    """What a text said of an artifact.
+
+    Attributes:
+        text: the text file's name.
+        tokens: tokens that were predicted.
+        perplexity: of the artifact, ``exp`` of its mean negative log-likelihood a token.
+        original: of the checkpoint on the same tokens; None if it was not at hand.
+    """
+
+    text: str
+    tokens: int
+    perplexity: float
+    original: float | None
+
+    @property
+    def degradation(self) -> float | None:
+        """By how much the perplexity rose, as a part of the original's; None if that is unknown."""
+        return None if self.original is None else self.perplexity / self.original - 1
+
+
+class ModelCard(_Record):
+    """The model: its variant in the canonical spelling, its dimensions and where it came from."""
+
+    kind: str
+    variant: str
+    parameters: int
+    config: dict[str, Any]
+    source: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+class TokenizerCard(_Record):
+    """The tokenizer file and the ids that begin and end a text."""
+
+    file: str
+    size: int
+    bos_id: int | None
+    eos_token_ids: tuple[int, ...]
+
+
+class FileCard(_Record):
+    """What a file must be to be the one that was written."""
+
+    bytes: int
+    sha256: str
+
+
+class QuantizationCard(_Record):
+    """How the weights were quantized: ``nearest``, ``gptq`` or ``gptq+tuned``, the steps of the tuning, and the name of
+    the text for the latter two."""
+
+    weights: str
+    head: str
+    method: str
+    tuning: int = 0
+    calibration: str | None
+
+
+class TargetCard(_Record):
+    """One target: the artifact, how its weights were quantized, how it was verified (unless that was switched off), and
+    its perplexity on a text, if one was given.
+
+    ``verification`` is of the engine that computes what is stored and rounds no more than its arithmetic does;
+    ``engines`` are those of the others that ran here, above all of what an app runs.
+    """
+
+    artifact: Artifact
+    quantization: QuantizationCard | None = None
+    verification: Verification | None
+    engines: dict[str, Verification] = Field(default_factory=dict)
+    quality: Quality | None = None
+
+
+class Manifest(_Record):
+    """``manifest.json``."""
+
+    format: int
+    edgeqkv: str
+    model: ModelCard
+    tokenizer: TokenizerCard | None
+    targets: dict[str, TargetCard]
+    files: dict[str, FileCard]

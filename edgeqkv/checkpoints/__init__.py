@@ -1,32 +1,44 @@
-"""From a file on disk to a `Model`: one module a format, each with ``matches`` and ``read``.
+"""From a file on disk to a `Model`, in two steps: a container maps the file, an architecture understands its tensors.
 
-A new format is one new module and one line in `FORMATS`.
+Each is one module with ``matches`` and ``read``, and one line here.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
-from edgeqkv.checkpoints import encoder, imagenet, language_model
-from edgeqkv.checkpoints.archive import Archive, open_archive
+from edgeqkv.checkpoints.architectures import encoder, imagenet, language_model
+from edgeqkv.checkpoints.archive import Archive
+from edgeqkv.checkpoints.containers import safetensors, torch_zip
 from edgeqkv.errors import CheckpointError, InputError
-from edgeqkv.model.model import AnyModel
+from edgeqkv.model.model import Model
 
-__all__ = ["FORMATS", "load"]
+__all__ = ["CONTAINERS", "FORMATS", "Container", "Format", "load", "open_archive"]
+
+
+class Container(Protocol):
+    """What a module of `edgeqkv.checkpoints.containers` offers."""
+
+    def matches(self, path: Path) -> bool: ...
+    def read(self, path: Path) -> Archive: ...
 
 
 class Format(Protocol):
-    """What a module of this package offers."""
+    """What a module of `edgeqkv.checkpoints.architectures` offers."""
 
     def matches(self, archive: Archive) -> bool: ...
-    def read(self, archive: Archive, heads: int | None) -> AnyModel: ...
+    def read(self, archive: Archive, heads: int | None) -> Model: ...
 
+
+CONTAINERS: Final[tuple[Container, ...]] = (safetensors, torch_zip)
+"""The first that matches reads the file; the last takes any."""
 
 FORMATS: tuple[Format, ...] = (language_model, encoder, imagenet)
+"""The first that matches what the file holds makes the model of it."""
 
 
-def load(path: str | Path, *, heads: int | None = None) -> AnyModel:
+def load(path: str | Path, *, heads: int | None = None) -> Model:
     """Read a checkpoint: ``.pt`` as the authors' training scripts save it, or safetensors with its config.
 
     The file is mapped into memory, not read: optimizer state and masks never enter memory. Nothing in the file
@@ -53,3 +65,20 @@ def load(path: str | Path, *, heads: int | None = None) -> AnyModel:
         f"scripts save: 'model_state_dict' with 'model_config' (language models), with 'model' and 'config' "
         f"(encoders), or with the tensors of a vision transformer"
     )
+
+
+def open_archive(path: Path) -> Archive:
+    """Map a file, whatever its container.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or unsafe.
+    """
+    if not path.exists():
+        raise CheckpointError(f"there is no file {path}")
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; give the checkpoint file in it (model.pt, model.safetensors)")
+    container = next(container for container in CONTAINERS if container.matches(path))
+    try:
+        return container.read(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from edgeqkv.errors import CheckpointError
+from edgeqkv.model import storage
 from edgeqkv.model.weights import Weight
 
 __all__ = ["Tensors"]
@@ -26,19 +27,23 @@ class Tensors:
 
     def rows(self, name: str) -> int:
         """The first dimension of a tensor; 0 if it has none."""
-        tensor = self._state.get(name)
-        return tensor.shape[0] if isinstance(tensor, torch.Tensor) and tensor.dim() else 0
+        return next(iter(self._shape(name)), 0)
 
     def columns(self, name: str) -> int:
         """The second dimension of a tensor; 0 if it has none."""
+        return next(iter(self._shape(name)[1:]), 0)
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        """Of what is no tensor, or a nested one, which has none, nothing: `take` says what is wrong with it."""
         tensor = self._state.get(name)
-        return tensor.shape[1] if isinstance(tensor, torch.Tensor) and tensor.dim() > 1 else 0
+        return tuple(tensor.shape) if isinstance(tensor, torch.Tensor) and not tensor.is_nested else ()
 
     def take(self, name: str, shape: tuple[int, ...]) -> Weight:
         """The tensor ``name``, which must have this shape and a floating-point type.
 
         Raises:
-            CheckpointError: it is missing, of another shape, or not made of floating-point numbers.
+            CheckpointError: it is missing, of another shape, not made of floating-point numbers, reaches beyond its
+                storage or overlaps itself.
         """
         tensor = self._state.get(name)
         if not isinstance(tensor, torch.Tensor):
@@ -46,6 +51,8 @@ class Tensors:
             raise CheckpointError(
                 f"'{name}' is missing from {self._path}; it has {len(self._state)} tensors: {known}, …"
             )
+        if fault := storage.fault(tensor):
+            raise CheckpointError(f"'{name}' in {self._path} {fault}")
         if tuple(tensor.shape) != shape:
             raise CheckpointError(
                 f"'{name}' in {self._path} has shape {list(tensor.shape)}; its config and the other tensors ask for "
@@ -54,7 +61,7 @@ class Tensors:
         if not tensor.dtype.is_floating_point:
             raise CheckpointError(f"'{name}' in {self._path} is of type {tensor.dtype}, not floating point")
         self._taken.add(name)
-        return Weight(name, tensor.detach(), mapped=True)
+        return Weight(name, tensor.detach())
 
     def check_all_taken(self, hint: str) -> None:
         """Raise `CheckpointError` if tensors are left that nothing asked for."""

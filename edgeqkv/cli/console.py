@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edgeqkv.errors import EdgeQKVError
-from edgeqkv.progress import Report
+from edgeqkv.progress import Progress
 
 __all__ = ["print_error", "print_facts", "print_json", "print_note", "print_table", "progress", "size"]
 
@@ -75,7 +75,7 @@ def print_error(error: EdgeQKVError) -> None:
 
 
 @contextmanager
-def progress() -> Iterator[Report]:
+def progress() -> Iterator[Progress]:
     """Show where a long job is: a spinner on a terminal, a line a stage elsewhere."""
     if _err.is_terminal:
         with _err.status("starting") as status:

@@ -1,14 +1,42 @@
-"""Which backends can be used here, with which versions, and how to add what is missing."""
+"""``edgeqkv doctor``: which backends can be used here, with which versions, and how to add what is missing."""
 
 from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
 
+import typer
+
 from edgeqkv.backends import TARGETS, backend
+from edgeqkv.cli import console
+from edgeqkv.cli.options import Json
 from edgeqkv.extras import installed_version
 
-__all__ = ["BackendHealth", "examine", "platform_facts"]
+__all__ = ["BackendHealth", "doctor", "examine", "platform_facts"]
+
+
+def doctor(as_json: Json = False) -> None:
+    """Say which backends can be used here, and how to add what is missing."""
+    found = examine()
+    if as_json:
+        backends = {
+            health.target: {"ready": health.ready, "packages": health.packages, "install": health.install}
+            for health in found
+        }
+        console.print_json({**platform_facts(), "backends": backends})
+        return
+    console.print_facts("edgeqkv doctor", list(platform_facts().items()))
+    typer.echo()
+    rows = [
+        (
+            health.title,
+            "ready" if health.ready else "missing",
+            ", ".join(f"{name} {version or '(missing)'}" for name, version in health.packages.items()),
+            "" if health.ready else health.install,
+        )
+        for health in found
+    ]
+    console.print_table(("backend", "state", "packages", "to add it"), rows)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Hashable
 import torch
 from torch import Tensor
 
-from edgeqkv.errors import BundleError
+from edgeqkv.mil.errors import PackageError
 from edgeqkv.mil.ops import OPS
 from edgeqkv.mil.package import Constant, Function, Operand, Operation, Package
 from edgeqkv.mil.weight_file import Blob
@@ -70,9 +70,9 @@ class ConstantPool:
         try:
             result = OPS[op.type](**operands)
         except (RuntimeError, IndexError, ValueError) as error:
-            raise BundleError(f"{op.type} {op.name!r} cannot be decompressed: {error}") from error
+            raise PackageError(f"{op.type} {op.name!r} cannot be decompressed: {error}") from error
         if isinstance(result, tuple) or not declared.accepts(result.shape):
-            raise BundleError(f"{op.type} {op.name!r} is declared {declared}, but is not of that shape")
+            raise PackageError(f"{op.type} {op.name!r} is declared {declared}, but is not of that shape")
         return result.to(_STORED.get(declared.dtype, result.dtype))
 
     def _operand(self, operand: Operand) -> Value:

@@ -23,8 +23,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from edgeqkv.errors import InputError
-from edgeqkv.memory import give_back
+from edgeqkv.mil.errors import InputError
+from edgeqkv.mil.memory import give_back
 from edgeqkv.mil.package import FeatureSpec, Package
 from edgeqkv.mil.program import Peak, Precision, Program, held
 from edgeqkv.mil.weight_file import Array
@@ -90,9 +90,9 @@ class Evaluator:
         inputs, outputs, states: what the function takes, gives and keeps, by name.
 
     Raises:
-        BundleError: the package is missing, incomplete or damaged, or its program contradicts itself.
+        PackageError: the package is missing, incomplete or damaged, or its program contradicts itself.
         InputError: there is no such function, or no such precision.
-        UnsupportedError: the program uses operations that the evaluator does not know (all are named).
+        UnsupportedOperation: the program uses operations that the evaluator does not know (all are named).
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Evaluator:
         Raises:
             InputError: an input or state is missing, unknown, or of another type or shape than declared;
                 or an input makes the program reach for a position that is out of range.
-            BundleError: a result is not what the program declares.
+            PackageError: a result is not what the program declares.
         """
         if inputs.keys() != self.inputs.keys():
             raise InputError(

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from edgeqkv.errors import BundleError
+from edgeqkv.mil.errors import PackageError
 from edgeqkv.mil.table import OpTable, integer, integers, wide
 from edgeqkv.mil.weight_file import unpack_bits
 
@@ -27,7 +27,7 @@ def constexpr_blockwise_shift_scale(data: Tensor, scale: Tensor, offset: Tensor 
     blocks = [size for length, count in zip(data.shape, scale.shape, strict=True) for size in (count, length // count)]
     per_block = [size for count in scale.shape for size in (count, 1)]
     if math.prod(blocks) != data.numel():
-        raise BundleError(f"scales {list(scale.shape)} do not divide the data {list(data.shape)}")
+        raise PackageError(f"scales {list(scale.shape)} do not divide the data {list(data.shape)}")
     result = torch.empty(blocks, dtype=scale.dtype)
     codes, scales = data.reshape(blocks), scale.reshape(per_block)
     offsets = None if offset is None else offset.reshape(per_block)

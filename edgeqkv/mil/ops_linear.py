@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgeqkv.errors import UnsupportedError
+from edgeqkv.mil.errors import UnsupportedOperation
 from edgeqkv.mil.table import OpTable, axes_of, integer, integers, wide
 
 __all__ = ["LINEAR"]
@@ -80,7 +80,7 @@ def conv(
     """1-D to 3-D. ``x``: [N, C, *spatial], ``weight``: [out, C/groups, *kernel]."""
     rank = weight.dim() - 2
     if not 1 <= rank <= 3:
-        raise UnsupportedError(f"a convolution over {rank} spatial dimensions")
+        raise UnsupportedOperation(f"a convolution over {rank} spatial dimensions")
     stride = [1] * rank if strides is None else integers(strides)
     dilation = [1] * rank if dilations is None else integers(dilations)
     extent = [step * (size - 1) + 1 for step, size in zip(dilation, weight.shape[2:], strict=True)]
@@ -104,7 +104,7 @@ def _conv_padding(
         given = integers(pad) if pad is not None else []
         return [amount for axis in reversed(range(len(sizes))) for amount in given[2 * axis : 2 * axis + 2]]
     if pad_type not in ("same", "same_lower"):
-        raise UnsupportedError(f"the padding {pad_type!r} is unknown")
+        raise UnsupportedOperation(f"the padding {pad_type!r} is unknown")
     padding = []
     for size, kernel, step in zip(reversed(sizes), reversed(extent), reversed(stride), strict=True):
         total = max((-(-size // step) - 1) * step + kernel - size, 0)

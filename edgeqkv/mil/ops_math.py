@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgeqkv.errors import UnsupportedError
+from edgeqkv.mil.errors import UnsupportedOperation
 from edgeqkv.mil.table import OpFunction, OpTable, axes_of, integer, wide
 
 __all__ = ["MATH"]
@@ -146,7 +146,7 @@ def gelu(x: Tensor, mode: str = "EXACT") -> Tensor:
     if mode == "SIGMOID_APPROXIMATION":
         return wide(x) * torch.sigmoid(1.702 * wide(x))
     if mode not in ("EXACT", "TANH_APPROXIMATION"):
-        raise UnsupportedError(f"the mode {mode!r} is unknown")
+        raise UnsupportedOperation(f"the mode {mode!r} is unknown")
     return F.gelu(wide(x), approximate="none" if mode == "EXACT" else "tanh")
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgeqkv.errors import BundleError, InputError, UnsupportedError
+from edgeqkv.mil.errors import InputError, PackageError, UnsupportedOperation
 from edgeqkv.mil.table import OpTable, axes_of, integer, integers, wide
 
 __all__ = ["MOVES", "assign_slice"]
@@ -96,7 +96,7 @@ def split(
     if split_sizes is not None:
         return torch.split(x, integers(split_sizes), dim)
     if num_splits is None:
-        raise BundleError("it has neither num_splits nor split_sizes")
+        raise PackageError("it has neither num_splits nor split_sizes")
     return torch.split(x, x.shape[dim] // integer(num_splits), dim)
 
 
@@ -113,7 +113,7 @@ def pad(x: Tensor, pad: Tensor, mode: str = "constant", constant_val: Tensor | f
         backwards = [amount for pair in reversed(amounts) for amount in pair]
         return F.pad(x, backwards, value=constant_val.item() if isinstance(constant_val, Tensor) else 0.0)
     if mode not in ("reflect", "replicate"):
-        raise UnsupportedError(f"the mode {mode!r} is unknown")
+        raise UnsupportedOperation(f"the mode {mode!r} is unknown")
     for dim, pair in enumerate(amounts):
         positions = np.arange(x.shape[dim])
         padded = np.pad(positions, pair, mode="reflect" if mode == "reflect" else "edge")
@@ -227,7 +227,7 @@ def scatter_along_axis(
     if mode in ("add", "sub"):
         return target.scatter_add(dim, places, values if mode == "add" else -values)
     if mode not in _SCATTER_MODES or (mode == "div" and not values.is_floating_point()):
-        raise UnsupportedError(f"the mode {mode!r} for {values.dtype}")
+        raise UnsupportedOperation(f"the mode {mode!r} for {values.dtype}")
     return target.scatter_reduce(dim, places, values.reciprocal() if mode == "div" else values, _SCATTER_MODES[mode])
 
 

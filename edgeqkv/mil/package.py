@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeqkv.backends.coreml._coremltools import import_proto
-from edgeqkv.errors import BundleError, InputError, UnsupportedError
+from edgeqkv.mil.errors import InputError, PackageError, UnsupportedOperation
+from edgeqkv.mil.proto import messages
 from edgeqkv.mil.weight_file import DTYPES, Array, Blob, WeightFile, unpack
 
 __all__ = ["Constant", "FeatureSpec", "Function", "Operand", "Operation", "Package", "TensorType"]
@@ -126,22 +126,24 @@ class Package:
             evaluators of one package share it.
 
     Raises:
-        BundleError: the package is missing, incomplete or damaged.
-        UnsupportedError: it holds something other than an ML Program, or features that are neither tensors nor images.
+        PackageError: the package is missing, incomplete or damaged.
+        UnsupportedOperation: it holds something other than an ML Program, or features that are neither tensors nor
+            images.
+        ModuleNotFoundError: coremltools, which has the format's messages, is not installed.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._model_file = _find_model_file(self.path)
         self._weight_files: dict[str, WeightFile] = {}
-        self._mil = import_proto("MIL_pb2", "Reading a Core ML package")
-        model = import_proto("Model_pb2", "Reading a Core ML package").Model()
+        self._mil = messages("MIL_pb2")
+        model = messages("Model_pb2").Model()
         try:
             model.ParseFromString(self._model_file.read_bytes())
         except Exception as error:  # protobuf's DecodeError differs between its implementations
-            raise BundleError(f"{self._model_file} is not a Core ML model: {error}") from error
+            raise PackageError(f"{self._model_file} is not a Core ML model: {error}") from error
         if model.WhichOneof("Type") != "mlProgram":
-            raise UnsupportedError(
+            raise UnsupportedOperation(
                 f"{self.path} holds a model of type {model.WhichOneof('Type')}; only ML Programs can be read"
             )
         self.derived: dict[object, Any] = {}
@@ -168,14 +170,14 @@ class Package:
 
     def _function(self, name: str, spec: Any, description: Any) -> Function:
         if spec.opset not in spec.block_specializations:
-            raise BundleError(f"function {name!r} of {self.path} has no body for its opset {spec.opset!r}")
+            raise PackageError(f"function {name!r} of {self.path} has no body for its opset {spec.opset!r}")
         declared = {each.name: each.type for each in spec.inputs}
         types = {key: self._tensor_type(value) for key, value in declared.items() if _is(value, "tensorType")}
         states = {feature.name: _feature(feature, None) for feature in description.state}
         unlisted = [key for key, value in declared.items() if _is(value, "stateType") and key not in states]
         if unlisted:
             # Core ML refuses such a model when it loads it.
-            raise BundleError(f"function {name!r} of {self.path} does not list its states {unlisted}")
+            raise PackageError(f"function {name!r} of {self.path} does not list its states {unlisted}")
         return Function(
             name=name,
             opset=spec.opset,
@@ -205,7 +207,7 @@ class Package:
 
     def _tensor_type(self, value_type: Any, name: str = "") -> TensorType:
         if not _is(value_type, "tensorType"):
-            raise UnsupportedError(f"value {name!r} is a {value_type.WhichOneof('type')}; only tensors are read")
+            raise UnsupportedOperation(f"value {name!r} is a {value_type.WhichOneof('type')}; only tensors are read")
         tensor = value_type.tensorType
         return TensorType(
             self._mil.DataType.Name(tensor.dataType).replace("FLOAT", "fp").lower(),
@@ -218,7 +220,7 @@ class Package:
     def _constant(self, value: Any) -> Constant:
         declared = self._tensor_type(value.type)
         if declared.dtype not in (*DTYPES, "string"):
-            raise UnsupportedError(f"constants of type {declared.dtype} cannot be read")
+            raise UnsupportedOperation(f"constants of type {declared.dtype} cannot be read")
         shape = tuple(size or 0 for size in declared.shape)
         if value.WhichOneof("value") == "blobFileValue":
             return self._weight_file(value.blobFileValue.fileName).blob(
@@ -227,7 +229,7 @@ class Package:
         tensor = value.immediateValue.tensor
         field = tensor.WhichOneof("value")
         if field is None:
-            raise BundleError(f"{self._model_file} is damaged: a constant {declared} has no value")
+            raise PackageError(f"{self._model_file} is damaged: a constant {declared} has no value")
         values = getattr(tensor, field).values
         if declared.dtype == "string":
             return str(values[0])
@@ -246,17 +248,17 @@ class Package:
 def _find_model_file(package: Path) -> Path:
     manifest = package / "Manifest.json"
     if not package.exists():
-        raise BundleError(f"there is no Core ML package at {package}")
+        raise PackageError(f"there is no Core ML package at {package}")
     if not manifest.is_file():
-        raise BundleError(f"{package} is not a Core ML package: it has no Manifest.json")
+        raise PackageError(f"{package} is not a Core ML package: it has no Manifest.json")
     try:
         entries = json.loads(manifest.read_text(encoding="utf-8"))
         item: str = entries["itemInfoEntries"][entries["rootModelIdentifier"]]["path"]
     except (ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"{manifest} is damaged: it does not name the model file ({error!r})") from error
+        raise PackageError(f"{manifest} is damaged: it does not name the model file ({error!r})") from error
     model = package / "Data" / item
     if not model.is_file():
-        raise BundleError(f"{package} is incomplete: {model.relative_to(package)} is missing")
+        raise PackageError(f"{package} is incomplete: {model.relative_to(package)} is missing")
     return model
 
 
@@ -276,7 +278,7 @@ def _feature(description: Any, declared: TensorType | None) -> FeatureSpec:
     if kind == "imageType":
         return _image(description, declared)
     if kind not in ("multiArrayType", "stateType"):
-        raise UnsupportedError(f"feature {description.name!r} is a {kind}; only tensors and images are supported")
+        raise UnsupportedOperation(f"feature {description.name!r} is a {kind}; only tensors and images are supported")
     array = description.type.stateType.arrayType if kind == "stateType" else description.type.multiArrayType
     dtype = type(array).DESCRIPTOR.fields_by_name["dataType"].enum_type.values_by_number[array.dataType].name
     flexible = array.WhichOneof("ShapeFlexibility")
@@ -300,13 +302,13 @@ def _image(description: Any, declared: TensorType | None) -> FeatureSpec:
     image = description.type.imageType
     colors = type(image).DESCRIPTOR.fields_by_name["colorSpace"].enum_type.values_by_number[image.colorSpace].name
     if declared is None or colors not in _CHANNELS or image.WhichOneof("SizeFlexibility"):
-        raise UnsupportedError(
+        raise UnsupportedOperation(
             f"feature {description.name!r} is an image ({colors}); only inputs of one size are supported, of 8 bits a "
             f"channel ({', '.join(_CHANNELS)})"
         )
     shape = (1, _CHANNELS[colors], image.height, image.width)
     if not declared.accepts(shape):
-        raise BundleError(f"feature {description.name!r} is an image {list(shape)}, but the program takes {declared}")
+        raise PackageError(f"feature {description.name!r} is an image {list(shape)}, but the program takes {declared}")
     return FeatureSpec(name=description.name, dtype=declared.dtype, shape=shape, image=colors)
 
 

@@ -11,8 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from edgeqkv.errors import BundleError, InputError, UnsupportedError
 from edgeqkv.mil.constants import ConstantPool, Value
+from edgeqkv.mil.errors import MilError, PackageError, UnsupportedOperation
 from edgeqkv.mil.ops import MOVING, OPS
 from edgeqkv.mil.ops_shape import assign_slice
 from edgeqkv.mil.package import Function, Operand, Operation, Package, TensorType
@@ -87,7 +87,7 @@ class _Frame:
     def get(self, slot: int) -> Tensor:
         value = self.values[slot]
         if value is None:
-            raise BundleError("it uses a value that no earlier operation computes")
+            raise PackageError("it uses a value that no earlier operation computes")
         return value
 
     def owns(self, slot: int) -> bool:
@@ -108,8 +108,8 @@ class Program:
         peaks: of the operations that compute floats, by name.
 
     Raises:
-        UnsupportedError: operations, or parameters of theirs, are not known; all are named.
-        BundleError: the program contradicts itself.
+        UnsupportedOperation: operations, or parameters of theirs, are not known; all are named.
+        PackageError: the program contradicts itself.
     """
 
     def __init__(self, package: Package, function: Function, precision: Precision) -> None:
@@ -140,7 +140,7 @@ class Program:
 
         Raises:
             InputError: a position is out of range.
-            BundleError: a result is not what the program declares it to be.
+            PackageError: a result is not what the program declares it to be.
         """
         frame = _Frame([None] * len(self._slots), states)
         for name, value in inputs.items():
@@ -148,10 +148,10 @@ class Program:
         for op, step, dying in self._steps:
             try:
                 step(frame)
-            except (InputError, UnsupportedError, BundleError) as error:
+            except MilError as error:
                 raise type(error)(f"{op.type} {op.name!r}: {error}") from error
             except (RuntimeError, IndexError, TypeError, ValueError) as error:
-                raise BundleError(f"{op.type} {op.name!r} cannot be computed: {error}") from error
+                raise PackageError(f"{op.type} {op.name!r} cannot be computed: {error}") from error
             for slot in dying:
                 frame.values[slot] = None
         return {name: self._output(name, frame) for name in self._function.outputs}, frame.written
@@ -161,7 +161,7 @@ class Program:
         if isinstance(source, int):
             return frame.get(source)
         if isinstance(source, str):
-            raise UnsupportedError(f"the output {name!r} is a string")
+            raise UnsupportedOperation(f"the output {name!r} is a string")
         return held(source, self._dtypes[name], self._precision)
 
     def _compile(self, op: Operation, moves_state: bool, dying: list[int]) -> _Step:
@@ -226,9 +226,9 @@ class Program:
     def _settle(self, value: Value, declared: TensorType, peak: Peak | None = None) -> Tensor:
         """Checks a result against its declaration, and rounds it to the type in which it is held."""
         if isinstance(value, str) or _kind(value.dtype) != _kind_of(declared.dtype):
-            raise BundleError(f"it is declared {declared}, but is {getattr(value, 'dtype', 'a string')}")
+            raise PackageError(f"it is declared {declared}, but is {getattr(value, 'dtype', 'a string')}")
         if not declared.accepts(value.shape):
-            raise BundleError(f"it is declared {declared}, but has the shape {list(value.shape)}")
+            raise PackageError(f"it is declared {declared}, but has the shape {list(value.shape)}")
         kept = held(value, declared.dtype, self._precision)
         if peak is not None:
             peak.observe(value, kept.dtype == torch.float16)
@@ -254,13 +254,13 @@ class Program:
         if operand.constant is not None or operand.name in self._constants:
             return self._constants.value(operand)
         if operand.name not in self._slots:
-            raise BundleError(f"the program uses {operand.name!r}, which nothing defines before")
+            raise PackageError(f"the program uses {operand.name!r}, which nothing defines before")
         return self._slots[operand.name]
 
     def _state_name(self, op: Operation) -> str:
         name = op.inputs["input"][0].name
         if name not in self._function.states:
-            raise BundleError(f"{op.type} {op.name!r} is of {name!r}, which is not a state of the function")
+            raise PackageError(f"{op.type} {op.name!r} is of {name!r}, which is not a state of the function")
         return name
 
     def _check_float_types(self, op: Operation) -> None:
@@ -273,7 +273,7 @@ class Program:
         allowed = given & {"fp16", "fp32"}
         for name, declared in op.outputs.items():
             if allowed and _kind_of(declared.dtype) == "float" and declared.dtype not in allowed:
-                raise BundleError(f"{op.type} {name!r} is declared {declared}, but computes {min(allowed)}")
+                raise PackageError(f"{op.type} {name!r} is declared {declared}, but computes {min(allowed)}")
 
 
 def _kind(dtype: torch.dtype) -> str:
@@ -288,13 +288,13 @@ def _reject_unknown(function: Function) -> None:
     known = {*OPS, "const", "read_state", "write_state"}
     unknown = sorted({op.type for op in function.operations} - known)
     if unknown:
-        raise UnsupportedError(f"function {function.name!r} uses operations not known: {', '.join(unknown)}")
+        raise UnsupportedOperation(f"function {function.name!r} uses operations not known: {', '.join(unknown)}")
     for op in function.operations:
         if op.type in OPS:
             try:
                 inspect.signature(OPS[op.type]).bind(**op.inputs)
             except TypeError as error:
-                raise UnsupportedError(f"{op.type} {op.name!r} in {function.name!r}: {error}") from error
+                raise UnsupportedOperation(f"{op.type} {op.name!r} in {function.name!r}: {error}") from error
 
 
 def _last_uses(function: Function) -> dict[str, int]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeqkv.errors import BundleError, UnsupportedError
+from edgeqkv.mil.errors import PackageError, UnsupportedOperation
 
 __all__ = ["DTYPES", "Array", "Blob", "Dtype", "WeightFile", "unpack", "unpack_bits"]
 
@@ -77,7 +77,7 @@ class WeightFile:
     """A weight file, mapped into memory; pages are read when they are first used.
 
     Raises:
-        BundleError: the file is missing, or is not blob storage of the version that is known.
+        PackageError: the file is missing, or is not blob storage of the version that is known.
     """
 
     def __init__(self, path: Path) -> None:
@@ -86,9 +86,9 @@ class WeightFile:
             # "c": torch wants writable memory. What would be written never reaches the file.
             self._bytes: Array = np.memmap(path, np.uint8, mode="c")
         except (OSError, ValueError) as error:
-            raise BundleError(f"the package's weights cannot be read: {error}") from error
+            raise PackageError(f"the package's weights cannot be read: {error}") from error
         if self._bytes.size < _RECORD_BYTES or self._word(4) != _VERSION:
-            raise BundleError(f"{path} is damaged: it does not begin as a weight file of version {_VERSION}")
+            raise PackageError(f"{path} is damaged: it does not begin as a weight file of version {_VERSION}")
 
     def _word(self, offset: int) -> int:
         return int.from_bytes(self._bytes[offset : offset + 4].tobytes(), "little")
@@ -97,19 +97,19 @@ class WeightFile:
         """The blob whose record lies at this offset, which must hold a tensor of this type and shape.
 
         Raises:
-            BundleError: it does not, or the file ends before the blob does.
+            PackageError: it does not, or the file ends before the blob does.
         """
         where = f"{self.path} is damaged: the blob at byte {offset}"
         if offset + _RECORD_BYTES > self._bytes.size:
-            raise BundleError(f"{where} lies past its end ({self._bytes.size} bytes)")
+            raise PackageError(f"{where} lies past its end ({self._bytes.size} bytes)")
         sentinel, code, size, start, _ = _RECORD.unpack(self._bytes[offset : offset + _RECORD.size].tobytes())
         expected = DTYPES[dtype]
         if sentinel != _SENTINEL or code != expected.code:
-            raise BundleError(f"{where} is not one of {dtype}")
+            raise PackageError(f"{where} is not one of {dtype}")
         if size != -(-math.prod(shape) * expected.bits // 8):
-            raise BundleError(f"{where} has {size} bytes, which are not {dtype}{list(shape)}")
+            raise PackageError(f"{where} has {size} bytes, which are not {dtype}{list(shape)}")
         if start + size > self._bytes.size:
-            raise BundleError(f"{where} ends past its end ({self._bytes.size} bytes)")
+            raise PackageError(f"{where} ends past its end ({self._bytes.size} bytes)")
         return Blob(self.path, offset, expected, shape, self._bytes[start : start + size])
 
 
@@ -144,7 +144,7 @@ def unpack_bits(packed: Array, bits: int, count: int) -> Array:
     """The first ``count`` unsigned elements of ``bits`` bits each, packed from the lowest bit upwards.
 
     Raises:
-        UnsupportedError: elements do not have 1, 2, 3, 4 or 6 bits.
+        UnsupportedOperation: elements do not have 1, 2, 3, 4 or 6 bits.
     """
     if bits in (1, 2, 4):
         shifts = np.arange(0, 8, bits, dtype=np.uint8)
@@ -153,6 +153,6 @@ def unpack_bits(packed: Array, bits: int, count: int) -> Array:
         of_byte = elements.view(f"u{len(shifts)}").reshape(-1)
         return of_byte[packed].view(np.uint8)[:count]
     if bits not in (3, 6):
-        raise UnsupportedError(f"elements of {bits} bits cannot be unpacked")
+        raise UnsupportedOperation(f"elements of {bits} bits cannot be unpacked")
     single = np.unpackbits(packed, count=count * bits, bitorder="little").reshape(count, bits)
     return np.packbits(single, axis=1, bitorder="little").reshape(count)

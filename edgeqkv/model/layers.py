@@ -1,20 +1,30 @@
-"""What every architecture is made of: weights grouped into layers, and the layers as functions over ops.
+"""What every architecture is made of: weights grouped into layers that say what they are.
 
-Sharing is identity here too: a Q-K=V layer's ``k`` and ``v`` are the *same* `Linear`.
+The records hold data and no computation: an interpreter reads off them what to compute, a backend what it would have
+to support, and a report what is stored. Sharing is identity here too: a Q-K=V layer's ``k`` and ``v`` are the *same*
+`Linear`. Layers of one model may differ in heads, window and positions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from edgeqkv.model.ops import Heads, LayerOps
-from edgeqkv.model.weights import Weight
+if TYPE_CHECKING:
+    from edgeqkv.model.weights import Weight
 
-__all__ = ["MLP", "Attention", "Block", "Linear", "Norm", "ScoreTerm", "block"]
+__all__ = ["MLP", "Activation", "Attention", "Block", "Heads", "Linear", "Norm", "Rope", "ScoreTerm"]
 
-V = TypeVar("V")
+Activation = Literal["gelu", "gelu_tanh", "silu", "relu"]
+"""``gelu`` is the exact (erf) form, ``gelu_tanh`` its usual approximation."""
+
+
+class Heads(NamedTuple):
+    """How a layer's channels divide into heads: query head ``h`` reads KV head ``h // (query // kv)``."""
+
+    query: int
+    kv: int
+    dim: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,16 +32,41 @@ class Linear:
     """``weight [out, in]`` and, unless the model was trained without, ``bias [out]``."""
 
     weight: Weight
-    bias: Weight | None
+    bias: Weight | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Norm:
-    """A layer normalization's ``scale [C]``, ``bias [C]`` and epsilon."""
+    """A normalization over channels: ``(x - mean) / √(variance + eps)``, or ``x / √(mean of squares + eps)`` (rms).
 
-    scale: Weight
-    bias: Weight
+    What comes out is multiplied by ``scale [C] + offset``, and ``bias [C]`` is added, where there are such. An offset
+    of 1 is for models that learned how far their scales are from 1.
+    """
+
+    kind: Literal["layer", "rms"]
+    scale: Weight | None
+    bias: Weight | None
     eps: float
+    offset: float = 0.0
+
+
+@dataclass(frozen=True)
+class Rope:
+    """Rotary positions (Su et al. 2021): pairs of a head's first ``dims`` channels are turned by position × frequency.
+
+    The frequencies are given as numbers, whatever rule made them. A pair that is not turned has the frequency 0.
+
+    Attributes:
+        dims: channels of a head that are rotated, the first ones; the rest are left as they are.
+        inverse_frequencies: one for each of the ``dims / 2`` pairs, radians a position.
+        interleaved: whether a pair are neighbours (2i, 2i + 1), rather than (i, i + dims / 2).
+        attention_factor: what sine and cosine are multiplied by (YaRN's).
+    """
+
+    dims: int
+    inverse_frequencies: tuple[float, ...]
+    interleaved: bool = False
+    attention_factor: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,55 +83,62 @@ class ScoreTerm:
 
 @dataclass(frozen=True, eq=False)
 class Attention:
-    """Query, key and value projections (the same object where the model shares them) and the output one."""
+    """Query, key and value projections (the same object where the model shares them), the output one, and the rules.
+
+    Attributes:
+        q, k, v, out: the projections.
+        heads: how channels divide into heads.
+        scale: what a product of query and key is multiplied by, mostly ``1/√dim``.
+        causal: whether a token sees only itself and what came before it, which is then kept as state.
+        rope: how queries and keys are rotated.
+        window: how many positions a token sees, itself included; None: all.
+        q_norm, k_norm: normalization of each head of queries and keys, before they are rotated.
+        softcap: scores become ``cap · tanh(score / cap)``.
+        term: the 2-D position term.
+    """
 
     q: Linear
     k: Linear
     v: Linear
     out: Linear
     heads: Heads
+    scale: float
+    causal: bool
+    rope: Rope | None = None
+    window: int | None = None
+    q_norm: Norm | None = None
+    k_norm: Norm | None = None
+    softcap: float | None = None
     term: ScoreTerm | None = None
+
+    @property
+    def merged(self) -> bool:
+        """Whether keys and values are one projection, so that one tensor is stored for both."""
+        return self.k is self.v
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """What the tensors that are stored are: ``kv``, or ``k`` and ``v``."""
+        return ("kv",) if self.merged else ("k", "v")
 
 
 @dataclass(frozen=True, eq=False)
 class MLP:
-    """Two projections with a GELU between them."""
+    """``down(activation(up(x)))``; with a gate, ``down(activation(gate(x)) · up(x))``."""
 
+    gate: Linear | None
     up: Linear
     down: Linear
+    activation: Activation
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """A pre-normalization transformer block."""
+    """A transformer block: normalization before each part and, in some models, after it too."""
 
-    ln_1: Norm
+    attention_norm: Norm
     attention: Attention
-    ln_2: Norm
+    mlp_norm: Norm
     mlp: MLP
-
-    @property
-    def linears(self) -> tuple[Linear, ...]:
-        """Its linear layers, each once."""
-        attention, mlp = self.attention, self.mlp
-        return tuple(dict.fromkeys((attention.q, attention.k, attention.v, attention.out, mlp.up, mlp.down)))
-
-
-def block(ops: LayerOps[V], x: V, weights: Block, attend: Callable[[V, V, V], V]) -> V:
-    """``x + attention(norm(x))``, then ``x + mlp(norm(x))``; ``attend`` mixes queries, keys and values."""
-    x = ops.add(x, _attention(ops, ops.layer_norm(x, weights.ln_1), weights.attention, attend))
-    return ops.add(x, _mlp(ops, ops.layer_norm(x, weights.ln_2), weights.mlp))
-
-
-def _attention(ops: LayerOps[V], x: V, weights: Attention, attend: Callable[[V, V, V], V]) -> V:
-    # A shared projection is computed once, and its one value stands for both, so that what follows sees
-    # that they are the same.
-    projected: dict[Linear, V] = {}
-    for linear in (weights.q, weights.k, weights.v):
-        if linear not in projected:
-            projected[linear] = ops.linear(x, linear)
-    return ops.linear(attend(projected[weights.q], projected[weights.k], projected[weights.v]), weights.out)
-
-
-def _mlp(ops: LayerOps[V], x: V, weights: MLP) -> V:
-    return ops.linear(ops.gelu(ops.linear(x, weights.up)), weights.down)
+    attention_post_norm: Norm | None = None
+    mlp_post_norm: Norm | None = None

@@ -1,12 +1,9 @@
-"""The small language in which every model is written, and which every backend interprets.
+"""The small set of operations over which every model is written, and which every backend interprets.
 
-A model (`edgeqkv.models`) is a plain function over these operations. What a value *is* (a torch tensor, an ONNX
-value, a MIL var), how it is laid out, how heads are split, how the state is stored, appended and read, and how
+A model (`edgeqkv.model.architectures`) is a plain function over these operations. What a value *is* (a torch tensor,
+an ONNX value, a MIL var), how it is laid out, how heads are split, how the state is stored, appended and read, and how
 the causal mask is made, are each interpreter's own craft: none of it leaks into the model, and no model structure
 is repeated in a backend.
-
-`LayerOps` are the words that every architecture is made of; `DecoderOps` add those of a model that continues a text
-and keeps a state, `EncoderOps` those of one that looks at its whole input at once.
 
 One rule carries the whole idea: **identity is sharing.** A layer whose keys and values are one projection passes
 *the same value* as ``k`` and ``v``, and an interpreter keeps one state because it sees one value.
@@ -14,66 +11,56 @@ One rule carries the whole idea: **identity is sharing.** A layer whose keys and
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from edgeqkv.model.layers import Linear, Norm, ScoreTerm
+    from edgeqkv.model.layers import Activation, Attention, Linear, Norm
     from edgeqkv.model.weights import Weight
 
-__all__ = ["DecoderOps", "EncoderOps", "Heads", "LayerOps"]
+__all__ = ["Ops"]
 
 V = TypeVar("V")
 
 
-class Heads(NamedTuple):
-    """How a layer's channels divide into heads: query head ``h`` reads KV head ``h // (query // kv)``."""
+class Ops(Protocol[V]):
+    """Shapes are logical and those of one input: S tokens, C channels. A batch's inputs know nothing of each other."""
 
-    query: int
-    kv: int
-    dim: int
+    def embedding(self, ids: V, table: Weight) -> V:
+        """``[S]`` token ids → ``[S, C]``: the table's rows."""
 
+    def add_positions(self, x: V, table: Weight) -> V:
+        """``x [S, C]`` plus the rows of ``table`` that belong to the positions at which its tokens stand."""
 
-class LayerOps(Protocol[V]):
-    """What every model needs. Shapes are logical: S tokens, C channels."""
-
-    def layer_norm(self, x: V, norm: Norm) -> V:
-        """Layer normalization over channels (Ba et al. 2016)."""
+    def norm(self, x: V, norm: Norm) -> V:
+        """Normalization over channels."""
 
     def linear(self, x: V, linear: Linear) -> V:
         """``x · weightᵀ + bias``; the weight is ``[out, in]`` as trained."""
 
-    def gelu(self, x: V) -> V:
-        """GELU, the exact (erf) form."""
+    def activation(self, x: V, kind: Activation) -> V:
+        """The function between the projections of an MLP."""
 
     def add(self, x: V, y: V) -> V:
         """Element-wise sum."""
 
+    def multiply(self, x: V, y: V) -> V:
+        """Element-wise product."""
 
-class DecoderOps(LayerOps[V], Protocol[V]):
-    """What a decoder needs besides. Batch is 1 on a phone."""
+    def scale(self, x: V, factor: float) -> V:
+        """``x`` times a constant."""
 
-    def embed(self, tokens: V, token_table: Weight, position_table: Weight) -> V:
-        """``[S]`` token ids → ``[S, C]``: the tokens' rows plus those of the positions they stand at."""
+    def softcap(self, x: V, cap: float) -> V:
+        """``cap · tanh(x / cap)``."""
 
-    def attention(self, layer: int, q: V, k: V, v: V, heads: Heads) -> V:
-        """Append this step's keys and values to the layer's state; attend causally from ``q`` to all of it.
+    def attention(self, layer: int, q: V, k: V, v: V, attention: Attention) -> V:
+        """Attend from every token to those that it sees, as the layer's record says.
 
-        ``q`` is ``[S, query·dim]``, ``k`` and ``v`` are ``[S, kv·dim]`` and *the same value* where the layer
-        shares them. Scores are scaled by ``1/√dim``.
+        ``q`` is ``[S, query·dim]``, ``k`` and ``v`` are ``[S, kv·dim]`` and *the same value* where the layer shares
+        them. A causal layer first appends this step's keys and values to its state, and attends to all of it.
+
+        Keys are normalized and rotated before they are stored. A merged layer stores its one value as it is, for its
+        values are neither; there, both are done to the keys as they are read, each row at the position it stands at.
         """
-
-    def last(self, x: V) -> V:
-        """The rows whose logits are wanted: the last token's."""
-
-    def logits(self, x: V, table: Weight) -> V:
-        """``[S, C]`` → ``[S, vocabulary]`` against the output table ``[vocabulary, C]``, often the embedding's."""
-
-
-class EncoderOps(LayerOps[V], Protocol[V]):
-    """What an encoder needs besides. Shapes are those of one input; a batch's inputs know nothing of each other."""
-
-    def rows(self, ids: V, table: Weight) -> V:
-        """``[S]`` token ids → ``[S, C]``: the table's rows."""
 
     def patches(self, pixels: V, size: int) -> V:
         """``[channels, height, width]`` → ``[S, channels·size²]``: squares of ``size`` pixels, row by row.
@@ -85,15 +72,11 @@ class EncoderOps(LayerOps[V], Protocol[V]):
     def prepend(self, x: V, row: Weight) -> V:
         """``[S, C]`` → ``[1 + S, C]``, the weight ``[1, C]`` before all others."""
 
-    def add_positions(self, x: V, table: Weight) -> V:
-        """``x`` plus ``table``, both ``[S, C]``."""
-
-    def attend(self, q: V, k: V, v: V, heads: Heads, term: ScoreTerm | None) -> V:
-        """Attend from every token to every token.
-
-        ``q``, ``k``, ``v`` are ``[S, query·dim]``, and *the same value* where the layer shares them; an encoder shares
-        no heads. Scores are scaled by ``1/√dim``, and by the layer's `ScoreTerm` if it has one.
-        """
-
     def first(self, x: V) -> V:
         """``[S, C]`` → ``[1, C]``: the first token's row."""
+
+    def last(self, x: V) -> V:
+        """The rows whose logits are wanted: the last token's."""
+
+    def logits(self, x: V, table: Weight) -> V:
+        """``[S, C]`` → ``[S, vocabulary]`` against the output table ``[vocabulary, C]``, often the embedding's."""

@@ -1,17 +1,60 @@
-"""How an int8 state rounds keys and values: data for the backends that store it and the reference that models it."""
+"""What a model keeps between calls, stated once, and how an int8 state rounds it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import torch
+from edgeqkv.model.layers import Block
 
-__all__ = ["HIGHEST", "StateScales"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["HIGHEST", "StateScales", "StateSpec", "state_of_blocks"]
 
 HIGHEST: Final = 127
 """The code of the largest magnitude that was seen in calibration; what is larger is cut off there."""
+
+
+@dataclass(frozen=True)
+class StateSpec:
+    """One tensor of the KV state (the "KV cache"): keys, values, or both at once.
+
+    Attributes:
+        layer: whose it is.
+        role: ``kv`` where keys and values are one tensor, else ``k`` or ``v``.
+        kv_heads, dim: heads, and numbers in each.
+        length: positions that it has room for: the context, or as many as the layer sees of it.
+    """
+
+    layer: int
+    role: str
+    kv_heads: int
+    dim: int
+    length: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.role}_{self.layer}"
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers it holds."""
+        return self.kv_heads * self.dim * self.length
+
+
+def state_of_blocks(blocks: Iterable[Block], context: int) -> tuple[StateSpec, ...]:
+    """What the blocks store for ``context`` positions; nothing, unless their attention is causal."""
+    specs = []
+    for layer, block in enumerate(blocks):
+        attention = block.attention
+        length = context if attention.window is None else min(attention.window, context)
+        if attention.causal:
+            specs += [
+                StateSpec(layer, role, attention.heads.kv, attention.heads.dim, length) for role in attention.roles
+            ]
+    return tuple(specs)
 
 
 @dataclass(frozen=True, eq=False)

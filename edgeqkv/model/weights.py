@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import mmap
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -12,52 +9,22 @@ from typing import Final
 import torch
 
 from edgeqkv.errors import UnsupportedError
+from edgeqkv.model import storage
+from edgeqkv.model.dtypes import Dtype
+from edgeqkv.model.schemes import Palette, Scheme
 
-__all__ = ["PRECISIONS", "Palette", "PalettizedWeight", "QuantizedWeight", "Scheme", "Weight", "some_rows"]
+__all__ = ["PRECISIONS", "PalettizedWeight", "QuantizedWeight", "Weight", "some_rows"]
 
 _VALUES_AT_ONCE: Final = 1 << 22
 
-PRECISIONS: Final = {"fp32": torch.float32, "fp16": torch.float16}
+PRECISIONS: Final = (Dtype.FP32, Dtype.FP16)
+"""In which a weight that is not quantized is stored."""
 
 
 def some_rows(rows: int, columns: int) -> Iterator[slice]:
     """All rows of a matrix, some at a time: bounds the memory of what is worked out on the way, a few bytes a value."""
     step = max(1, _VALUES_AT_ONCE // columns)
     return (slice(start, start + step) for start in range(0, rows, step))
-
-
-@dataclass(frozen=True)
-class Scheme:
-    """A way to quantize a matrix, as data.
-
-    Symmetric integers ``-2^(bits-1) … 2^(bits-1) - 1`` with one scale for every ``block`` of neighbouring values of
-    a row: the input channels that a row's product sums over.
-    """
-
-    name: str
-    bits: int
-    block: int
-
-    @property
-    def lowest(self) -> int:
-        return -(1 << (self.bits - 1))
-
-    @property
-    def highest(self) -> int:
-        return (1 << (self.bits - 1)) - 1
-
-
-@dataclass(frozen=True)
-class Palette:
-    """Another way: every ``rows`` neighbouring rows share a table of ``2^bits`` values, and a code is a place in it."""
-
-    name: str
-    bits: int
-    rows: int
-
-    @property
-    def entries(self) -> int:
-        return 1 << self.bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,13 +38,11 @@ class Weight:
         name: its name in the checkpoint (a part of a fused tensor carries its rows: ``c_attn.weight[0:64]``).
         tensor: the values as the checkpoint holds them, in any floating-point type.
         precision: how an artifact stores it, a key of `PRECISIONS`.
-        mapped: whether ``tensor`` lies in a read-only mapping of a file, so that its pages can be given back.
     """
 
     name: str
     tensor: torch.Tensor
     precision: str = "fp32"
-    mapped: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -86,7 +51,7 @@ class Weight:
     @property
     def stored_bytes(self) -> int:
         """Bytes it takes in an artifact."""
-        return self.tensor.numel() * PRECISIONS[self.precision].itemsize
+        return self.tensor.numel() * Dtype(self.precision).bytes
 
     def with_precision(self, precision: str) -> Weight:
         """The same values, to be stored in this precision.
@@ -94,7 +59,7 @@ class Weight:
         Raises:
             UnsupportedError: one of them is beyond its range.
         """
-        limit = torch.finfo(PRECISIONS[precision]).max
+        limit = torch.finfo(Dtype(precision).torch).max
         if limit < torch.finfo(self.tensor.dtype).max:
             low, high = self.tensor.aminmax()
             self.release_pages()
@@ -108,7 +73,7 @@ class Weight:
 
     def stored(self) -> torch.Tensor:
         """The values as an artifact stores them; a view of the checkpoint where the types agree."""
-        return self.tensor.to(PRECISIONS[self.precision])
+        return self.tensor.to(Dtype(self.precision).torch)
 
     def values(self) -> torch.Tensor:
         """What the artifact's stored values mean, in float32: the truth that a backend is compared with."""
@@ -125,20 +90,11 @@ class Weight:
         return replace(self, tensor=self.tensor.view(shape))
 
     def release_pages(self) -> None:
-        """Give back the memory of a mapped tensor's pages; the system reads them again from the file on use.
+        """Give back the memory of the pages of ``tensor`` that a mapped file holds too.
 
-        A checkpoint is mapped, not read, but every page that was looked at stays in the process's memory until
-        it is given back. Without this an export would hold the model twice: as read and as verified.
+        Without this an export would hold the model twice: as read and as verified.
         """
-        if not self.mapped or sys.platform == "win32":
-            return
-        start = self.tensor.data_ptr()
-        end = start + self.tensor.numel() * self.tensor.element_size()
-        # Whole pages only, so that a neighbour keeps its own. Nothing writes to these tensors, so every page
-        # is a clean copy of the file's.
-        first, last = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
-        if last > first:
-            ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), mmap.MADV_DONTNEED)
+        storage.give_back(self.tensor)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,27 +1,36 @@
 """What an export has to reproduce, and the comparison with what it does.
 
-A `Proof` is a sequence of tokens, the pieces in which they are fed, and the original model's logits after each
-piece. The pieces are chosen to pass every place where an export can go wrong without anybody noticing: inside a
-prefill chunk, across its boundary, from prefill to decode and back, at the last position of the state, past it,
-and on a state that was used before.
+A decoder's proof (`SequenceProof`) is a sequence of tokens, the pieces in which they are fed, and the original model's
+logits after each piece. The pieces are chosen to pass every place where an export can go wrong without anybody
+noticing: inside a prefill chunk, across its boundary, from prefill to decode and back, at the last position of the
+state, past it, and on a state that was used before.
 
-Nothing here needs torch: a bundle carries its proof (`Proof.sampled`), so that any machine with the runtime can
+An encoder's (`InputsProof`) is random inputs and the original's logits for them: more than a batch of them, so that the
+last one is filled up, and no two alike, so that an export which mixes up a batch is found out. For an export that takes
+images they are those of images, of every brightness, so that its normalization is proven too.
+
+Nothing here needs torch, unless a proof is made: a bundle carries its proof, so that any machine with the runtime can
 repeat the comparison without the checkpoint.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
 
+from edgeqkv.bundle.manifest import Artifact, Verification
 from edgeqkv.errors import BundleError, ContextFull
-from edgeqkv.run.session import Session
+from edgeqkv.model.pixels import normalized
+from edgeqkv.run.session import EncoderSession, Session
 
-__all__ = ["TOLERANCES", "Proof", "Verification", "compare", "pieces"]
+if TYPE_CHECKING:
+    from edgeqkv.model.model import Model
+
+__all__ = ["TOLERANCES", "InputsProof", "Proof", "SequenceProof", "load_proof", "make_proof", "pieces", "proof_inputs"]
 
 TOLERANCES: Final = {
     # float32 arithmetic in another order of summation: a few units in the last place of sums over the hidden
@@ -37,51 +46,45 @@ TOLERANCES: Final = {
     # logits by at most 2e-2 where a head has 8 channels and 7e-3 where it has 32.
     "int8": 2e-2,
     # What enters a product is rounded to int8, with a scale a token: off by up to 1/510 of the token's range, in
-    # every product. It cannot be switched off (XNNPACK), so this bounds quality, not the graph; that is proven
-    # apart, with the rounding taken out of it. Measured: 1.3e-2 of the scale on tiny models, 2.6e-2 on the demo
-    # model, argmax equal at 97 of 100 positions.
+    # every product. It cannot be switched off (XNNPACK), or is what makes an engine fast (ONNX Runtime), so this
+    # bounds quality, not the graph; that is proven apart, with the rounding taken out of it. Measured: 1.3e-2 of the
+    # scale on tiny models, 2.6e-2 on the demo model, argmax equal at 97 of 100 positions.
     "int8-activations": 6e-2,
 }
 """Largest |difference| of logits that is rounding, by the coarsest number format that the session computes or
 stores its state in; relative to the largest logit where that is above 1."""
 
-_DECODED = 8  # single tokens fed after each long piece
-_BEYOND = 8  # tokens of the first piece that are past a chunk's boundary
-_SAMPLED = 64  # vocabulary entries whose logits a bundle carries
+_SEED: Final = 20260701
+
+_DECODED: Final = 8  # single tokens fed after each long piece
+_BEYOND: Final = 8  # tokens of the first piece that are past a chunk's boundary
+_SAMPLED: Final = 64  # vocabulary entries whose logits a bundle carries
+
+_FEWEST: Final = 4  # inputs of an encoder
+_STEP: Final = 1 / 32  # of pixels and features, which are then stored as int8
 
 
-class Verification(BaseModel):
-    """The outcome of a comparison, as a manifest keeps it.
+class Proof(ABC):
+    """What is fed, and what the original made of it."""
 
-    Attributes:
-        passed: whether every step was within the tolerance and the state ended where it should.
-        max_abs_error: the largest |difference| of a logit.
-        tolerance: what was allowed.
-        scale: the largest |logit| of the original.
-        steps: how many times logits were compared.
-        positions: tokens that were fed: the whole context.
-        argmax_equal: steps whose most likely token was the original's.
-        compared: logits compared a step.
-        engine: what ran it.
-        failure: what went wrong, in words; empty if nothing did.
-    """
+    @abstractmethod
+    def compare(self, session: Session | EncoderSession, engine: str) -> Verification:
+        """Feed it to a session and compare all logits."""
 
-    # Not-a-number is no JSON; a failed comparison may well have produced some.
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+    @abstractmethod
+    def sampled(self) -> Proof:
+        """As a bundle carries it."""
 
-    passed: bool
-    max_abs_error: float
-    tolerance: float
-    scale: float
-    steps: int
-    positions: int
-    argmax_equal: int
-    compared: int
-    engine: str
-    failure: str = ""
+    @abstractmethod
+    def arrays(self) -> dict[str, Any]:
+        """Its content: arrays, by name."""
+
+    def save(self, path: Path) -> None:
+        """Write it as ``.npz``."""
+        np.savez_compressed(path, **self.arrays())
 
 
-class Proof:
+class SequenceProof(Proof):
     """Tokens, the pieces they are fed in, and the original's logits after each piece.
 
     Attributes:
@@ -100,48 +103,153 @@ class Proof:
         logits: npt.NDArray[np.float32],
         argmax: npt.NDArray[np.int64],
     ) -> None:
-        self.tokens, self.lengths, self.columns, self.logits, self.argmax = (
-            tokens,
-            lengths,
-            columns,
-            logits,
-            argmax,
-        )
+        self.tokens, self.lengths, self.columns, self.logits, self.argmax = tokens, lengths, columns, logits, argmax
 
     @classmethod
-    def of(cls, tokens: npt.NDArray[np.int64], lengths: list[int], logits: npt.NDArray[np.float32]) -> Self:
+    def of(cls, tokens: npt.NDArray[np.int64], lengths: list[int], logits: npt.NDArray[np.float32]) -> SequenceProof:
         """A proof with the whole vocabulary's logits, ``[pieces, vocab]``."""
         return cls(tokens, np.array(lengths), np.arange(logits.shape[1]), logits, logits.argmax(1))
 
-    def sampled(self) -> Proof:
+    def sampled(self) -> SequenceProof:
         """The same with a few columns, spread over the vocabulary and with every step's best among them."""
         spread = np.linspace(0, len(self.columns) - 1, _SAMPLED).astype(np.int64)
         columns = np.union1d(spread, self.argmax)
-        return Proof(self.tokens, self.lengths, columns, self.logits[:, columns], self.argmax)
+        return SequenceProof(self.tokens, self.lengths, columns, self.logits[:, columns], self.argmax)
 
-    def save(self, path: Path) -> None:
-        """Write it as ``.npz``."""
-        np.savez(
-            path,
-            tokens=self.tokens,
-            lengths=self.lengths,
-            columns=self.columns,
-            logits=self.logits,
-            argmax=self.argmax,
+    def arrays(self) -> dict[str, Any]:
+        return {
+            "tokens": self.tokens,
+            "lengths": self.lengths,
+            "columns": self.columns,
+            "logits": self.logits,
+            "argmax": self.argmax,
+        }
+
+    def compare(self, session: Session | EncoderSession, engine: str) -> Verification:
+        """Feed it to a session and compare its logits after every piece.
+
+        Afterwards one more token must be refused, and after `Session.reset` the first piece must give the same
+        logits again, whatever the state holds by then.
+        """
+        assert isinstance(session, Session)
+        scale = float(np.abs(self.logits).max())
+        tolerance = TOLERANCES[session.precision] * max(1.0, scale)
+        got, failure = self._run(session, tolerance)
+        errors = np.nan_to_num(np.abs(got[:, self.columns] - self.logits[: len(got)]), nan=np.inf)
+        worst = float(errors.max(initial=0.0))
+        if not failure and worst > tolerance:
+            step = int(errors.max(1).argmax())
+            position = int(self.lengths[: step + 1].sum()) - 1
+            kind = "prefill" if self.lengths[step] > 1 else "decode"
+            failure = f"logits differ by {worst:.3g} at position {position} ({kind}); {tolerance:.3g} is allowed"
+        return Verification(
+            passed=not failure,
+            max_abs_error=worst,
+            tolerance=tolerance,
+            scale=scale,
+            steps=len(got),
+            positions=session.position if failure else len(self.tokens),
+            argmax_equal=int((got.argmax(1) == self.argmax[: len(got)]).sum()),
+            compared=len(self.columns),
+            engine=engine,
+            failure=failure,
         )
 
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read what `save` wrote.
-
-        Raises:
-            BundleError: it is missing or damaged.
-        """
+    def _run(self, session: Session, tolerance: float) -> tuple[npt.NDArray[np.float32], str]:
+        """The session's logits after each piece ``[pieces, vocab]``, and what it did that it must not."""
+        starts = np.cumsum(self.lengths) - self.lengths
+        session.reset()
+        got = np.stack(
+            [
+                session.feed(self.tokens[start : start + length])
+                for start, length in zip(starts, self.lengths, strict=True)
+            ]
+        )
         try:
-            with np.load(path, allow_pickle=False) as file:
-                return cls(*(file[name] for name in ("tokens", "lengths", "columns", "logits", "argmax")))
-        except (OSError, ValueError, KeyError) as error:
-            raise BundleError(f"the proof {path} cannot be read: {error}") from error
+            session.feed(self.tokens[:1])
+        except ContextFull:
+            pass
+        else:
+            return got, f"it took a token past its context of {session.capacity}"
+        session.reset()
+        again = session.feed(self.tokens[: self.lengths[0]])
+        drift = float(np.abs(again - got[0]).max())
+        if not drift <= tolerance:  # so that NaN fails too
+            return got, f"after reset() the same tokens give logits that differ by {drift:.3g}"
+        return got, ""
+
+
+class InputsProof(Proof):
+    """Inputs ``[n, …]`` and the original's logits for them, ``[n, …]`` float32."""
+
+    def __init__(self, inputs: npt.NDArray[np.generic], outputs: npt.NDArray[np.float32]) -> None:
+        self.inputs = inputs
+        self.outputs = outputs
+
+    def sampled(self) -> InputsProof:
+        return self
+
+    def arrays(self) -> dict[str, Any]:
+        """Numbers that are small multiples of one step are stored as int8."""
+        stored: npt.NDArray[Any] = self.inputs
+        if not np.issubdtype(stored.dtype, np.integer):
+            steps = stored.astype(np.float64) / _STEP
+            if np.abs(steps).max() <= 127 and (steps == steps.round()).all():
+                stored = steps.astype(np.int8)
+        return {"inputs": stored, "outputs": self.outputs}
+
+    def compare(self, session: Session | EncoderSession, engine: str) -> Verification:
+        """Run the inputs and compare every logit."""
+        assert isinstance(session, EncoderSession)
+        got = session.run(self.inputs)
+        scale = float(np.abs(self.outputs).max())
+        tolerance = TOLERANCES[session.precision] * max(1.0, scale)
+        worst = float(np.nan_to_num(np.abs(got - self.outputs), nan=np.inf).max())
+        return Verification(
+            passed=worst <= tolerance,
+            max_abs_error=worst,
+            tolerance=tolerance,
+            scale=scale,
+            steps=self.outputs[0].size // self.outputs.shape[-1] * len(got),
+            positions=len(got),
+            argmax_equal=int((got.argmax(-1) == self.outputs.argmax(-1)).sum()),
+            compared=self.outputs.shape[-1],
+            engine=engine,
+            failure="" if worst <= tolerance else f"logits differ by {worst:.3g}; {tolerance:.3g} is allowed",
+        )
+
+
+def load_proof(path: Path) -> Proof:
+    """Read what `Proof.save` wrote.
+
+    Raises:
+        BundleError: it is missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if "tokens" in file:
+                return SequenceProof(*(file[name] for name in ("tokens", "lengths", "columns", "logits", "argmax")))
+            inputs, outputs = file["inputs"], file["outputs"]
+    except (OSError, ValueError, KeyError) as error:
+        raise BundleError(f"the proof {path} cannot be read: {error}") from error
+    return InputsProof(inputs.astype(np.float32) * np.float32(_STEP) if inputs.dtype == np.int8 else inputs, outputs)
+
+
+def make_proof(model: Model, artifact: Artifact) -> Proof:
+    """The original model's logits on random input; see `pieces` and `proof_inputs`.
+
+    The reference is the torch interpreter, of a decoder on the whole sequence at once, without a state; in float32 on
+    the weights as they are stored, and on keys and values as an int8 state rounds them.
+    """
+    from edgeqkv.reference.outputs import encoder_outputs, sequence_logits
+
+    if not artifact.causal:
+        inputs = proof_inputs(artifact)
+        return InputsProof(inputs, encoder_outputs(model, inputs))
+    context = int(artifact.context or 0)
+    tokens = np.random.default_rng(_SEED).integers(0, int(artifact.vocab_size or 0), context)
+    lengths = pieces(context, int(artifact.chunk or 1))
+    return SequenceProof.of(tokens, lengths, sequence_logits(model, tokens, rows=(np.cumsum(lengths) - 1).tolist()))
 
 
 def pieces(context: int, chunk: int) -> list[int]:
@@ -157,55 +265,18 @@ def pieces(context: int, chunk: int) -> list[int]:
     return [piece for piece in (first, *[1] * decoded, middle, *[1] * decoded) if piece]
 
 
-def compare(session: Session, proof: Proof, engine: str) -> Verification:
-    """Feed the proof to a session and compare its logits after every piece.
+def proof_inputs(artifact: Artifact) -> npt.NDArray[np.generic]:
+    """Inputs for the proof of an encoder: two batches and one more.
 
-    Afterwards one more token must be refused, and after `Session.reset` the first piece must give the same
-    logits again, whatever the state holds by then.
+    Token ids are drawn evenly from the vocabulary; pixels and features from a normal distribution, as normalized data
+    have it, in steps of 1/32 up to ±4. An image's pixels are drawn evenly from 0 to 255 and normalized.
     """
-    scale = float(np.abs(proof.logits).max())
-    tolerance = TOLERANCES[session.precision] * max(1.0, scale)
-    got, failure = _run(session, proof, tolerance)
-    errors = np.abs(got[:, proof.columns] - proof.logits[: len(got)])
-    worst = float(np.nan_to_num(errors, nan=np.inf).max(initial=0.0))
-    if not failure and worst > tolerance:
-        step = int(np.nan_to_num(errors, nan=np.inf).max(1).argmax())
-        position = int(proof.lengths[: step + 1].sum()) - 1
-        kind = "prefill" if proof.lengths[step] > 1 else "decode"
-        failure = f"logits differ by {worst:.3g} at position {position} ({kind}); {tolerance:.3g} is allowed"
-    return Verification(
-        passed=not failure,
-        max_abs_error=worst,
-        tolerance=tolerance,
-        scale=scale,
-        steps=len(got),
-        positions=session.position if failure else len(proof.tokens),
-        argmax_equal=int((got.argmax(1) == proof.argmax[: len(got)]).sum()),
-        compared=len(proof.columns),
-        engine=engine,
-        failure=failure,
-    )
-
-
-def _run(session: Session, proof: Proof, tolerance: float) -> tuple[npt.NDArray[np.float32], str]:
-    """The session's logits after each piece ``[pieces, vocab]``, and what it did that it must not."""
-    starts = np.cumsum(proof.lengths) - proof.lengths
-    session.reset()
-    got = np.stack(
-        [
-            session.feed(proof.tokens[start : start + length])
-            for start, length in zip(starts, proof.lengths, strict=True)
-        ]
-    )
-    try:
-        session.feed(proof.tokens[:1])
-    except ContextFull:
-        pass
-    else:
-        return got, f"it took a token past its context of {session.capacity}"
-    session.reset()
-    again = session.feed(proof.tokens[: proof.lengths[0]])
-    drift = float(np.abs(again - got[0]).max())
-    if not drift <= tolerance:  # so that NaN fails too
-        return got, f"after reset() the same tokens give logits that differ by {drift:.3g}"
-    return got, ""
+    batch, *shape = (int(size) for size in artifact.whole_input.shape)
+    random = np.random.default_rng(_SEED)
+    size = (max(_FEWEST, 2 * batch + 1), *shape)
+    if artifact.vocab_size is not None:
+        return random.integers(0, artifact.vocab_size, size)
+    if artifact.normalization is not None:
+        pixels = random.integers(0, 256, size).astype(np.uint8)
+        return normalized(pixels, artifact.normalization.mean, artifact.normalization.std)
+    return (random.normal(size=size).clip(-3.9, 3.9) / _STEP).round().astype(np.float32) * np.float32(_STEP)

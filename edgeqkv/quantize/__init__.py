@@ -1,7 +1,7 @@
 """Quantization: a model in, the same model with integer matrices out.
 
-The integers are computed once, here; every backend stores the same ones where its format allows, and the torch
-interpreter on the quantized model (`Weight.values`) is the reference for all of them.
+The integers are computed once, here, in the schemes that the target has; a backend stores them as they are, and the
+torch interpreter on the quantized model (`Weight.values`) is the reference for all of them.
 
 What is quantized: the matrices of the linear layers, and the token table with the head, which stay one tensor where
 they are tied. What is not (position table, biases, normalization) is stored in fp16: a part in a hundred of the size.
@@ -9,60 +9,59 @@ they are tied. What is not (position table, biases, normalization) is stored in 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from math import gcd
 from typing import TYPE_CHECKING, Final
 
 from edgeqkv.errors import UnsupportedError
-from edgeqkv.model.architectures.decoder import Decoder
-from edgeqkv.model.model import EncoderModel, Model
-from edgeqkv.model.weights import PRECISIONS, Palette, Scheme, Weight
-from edgeqkv.progress import Report, silent
+from edgeqkv.model import walk
+from edgeqkv.model.layers import Linear
+from edgeqkv.model.model import Model
+from edgeqkv.model.schemes import INT4, INT8, LUT4, ROW, Palette, Scheme
+from edgeqkv.model.weights import Weight
+from edgeqkv.progress import Progress, silent
 from edgeqkv.quantize.nearest import rounded
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["PALETTES", "SCHEMES", "Recipe", "apply", "apply_to_encoder", "matrices", "tuning_steps"]
+__all__ = ["SCHEMES", "QuantConfig", "Schemes", "apply", "tuning_steps"]
 
-SCHEMES: Final = {
-    "int8": Scheme("int8", bits=8, block=128),
-    "int4": Scheme("int4", bits=4, block=32),
-}
-"""Block sizes are the runtimes' common ground: ONNX Runtime's MatMulNBits and Core ML's blockwise scales take both."""
+Schemes = Mapping[str, Scheme | Palette | None]
+"""Precision → how a matrix is stored in it; None: in floating point."""
 
-PALETTES: Final = {"lut4": Palette("lut4", bits=4, rows=16)}
-"""16 rows to a table: on the demo model a table is then 1 part in 32 of the codes that look into it."""
-
-_SMALLEST_BLOCK = 16  # of MatMulNBits
+SCHEMES: Final[Schemes] = {"fp32": None, "fp16": None, "int8": INT8, "int4": INT4, "lut4": LUT4}
+"""All precisions, in the schemes that most targets share."""
 
 _TUNING_STEPS, _MOST_TUNED_PARAMETERS = 300, 10_000_000
 
-_REST = "fp16"  # what a scheme leaves alone
+_REST: Final = "fp16"  # what a scheme leaves alone
 
 
 @dataclass(frozen=True)
-class Recipe:
+class QuantConfig:
     """What to do to a model's weights.
 
     Attributes:
-        weights: ``fp32``, ``fp16`` or a key of `SCHEMES` or `PALETTES`.
+        weights: the precision of its matrices, a key of ``schemes``.
         head: the precision of the token table and the head, if it is to differ.
         calibration: token ids ``[sequences, length]`` on which to calibrate; None: round to nearest.
         tuning: steps of tuning after the calibration (`edgeqkv.quantize.tuned`).
+        schemes: the target's (`edgeqkv.backends.target.Target.schemes`).
     """
 
     weights: str
     head: str | None = None
     calibration: npt.NDArray[np.int64] | None = None
     tuning: int = 0
+    schemes: Schemes = field(default_factory=lambda: SCHEMES)
 
     @property
     def quantizes(self) -> bool:
         """Whether it asks for integers, or for two precisions."""
-        return self.weights not in PRECISIONS or self.head not in (None, self.weights)
+        return self.schemes.get(self.weights) is not None or self.head not in (None, self.weights)
 
     @property
     def method(self) -> str:
@@ -81,68 +80,82 @@ def tuning_steps(model: Model, weights: str) -> int:
     return _TUNING_STEPS if weights in ("int4", "lut4") and model.parameters <= _MOST_TUNED_PARAMETERS else 0
 
 
-def apply(model: Model, recipe: Recipe, report: Report = silent) -> Model:
-    """The model with its weights as the recipe says.
+def apply(model: Model, config: QuantConfig, on_progress: Progress = silent) -> Model:
+    """The model with its weights as the config says.
+
+    A matrix outside an encoder's blocks with so few columns that no block fits, such as one that reads small patches,
+    is left in fp16, as all is that is no matrix.
 
     Raises:
         UnsupportedError: a precision is unknown, or the model's shape does not divide into blocks.
     """
-    _check_known(recipe.weights, recipe.head)
-    if not recipe.quantizes:
-        return model.with_weights(recipe.weights)
-    plan = _plan(model, recipe)
-    if recipe.calibration is not None:
+    for precision in filter(None, (config.weights, config.head)):
+        if precision not in config.schemes:
+            raise UnsupportedError(f"weights '{precision}' are unknown; known are {', '.join(config.schemes)}")
+    if not config.quantizes:
+        return model.with_weights(config.weights)
+    plan = _plan(model, config)
+    if config.calibration is not None:
         from edgeqkv.quantize.calibrated import calibrate
 
-        calibrated = calibrate(model, plan, recipe.calibration, report)
-        if not recipe.tuning:
+        calibrated = calibrate(model, plan, config.calibration, on_progress)
+        if not config.tuning:
             return calibrated
         from edgeqkv.quantize.tuned import tune
 
-        return tune(model, calibrated, recipe.calibration, recipe.tuning, report)
-    return model.with_changed_weights(_rounding(plan, report))
+        return tune(model, calibrated, config.calibration, config.tuning, on_progress)
+    return model.with_changed_weights(_rounding(plan, on_progress))
 
 
-def apply_to_encoder(
-    model: EncoderModel, weights: str, head: str | None = None, report: Report = silent
-) -> EncoderModel:
-    """An encoder with its matrices stored in ``weights``, and that of its head in ``head`` if it is to differ.
-
-    A matrix with so few columns that no block fits, such as one that reads small patches, is left in fp16, as all is
-    that is no matrix.
-
-    Raises:
-        UnsupportedError: a precision is unknown.
-    """
-    _check_known(weights, head)
-    if weights in PRECISIONS and head in (None, weights):
-        return model.with_weights(weights)
-    network = model.network
-    linears = (*(linear for block in network.trunk.blocks for linear in block.linears), *network.surroundings)
-    wanted = dict.fromkeys(model.weights, weights if weights in PRECISIONS else _REST)
-    wanted |= dict.fromkeys((linear.weight for linear in linears), weights)
-    wanted |= {network.surroundings[-1].weight: head or weights}
-    plan = {
-        weight: _fitted(weight, precision) if _fits(weight, precision) else _REST
-        for weight, precision in wanted.items()
-    }
-    return model.with_changed_weights(_rounding(plan, report))
-
-
-def _check_known(*precisions: str | None) -> None:
-    for precision in filter(None, precisions):
-        known = (*PRECISIONS, *SCHEMES, *PALETTES)
-        if precision not in known:
-            raise UnsupportedError(f"weights '{precision}' are unknown; edgeqkv knows {', '.join(known)}")
+def _plan(model: Model, config: QuantConfig) -> dict[Weight, Scheme | Palette | str]:
+    """What becomes of each weight: a scheme whose block fits its columns, or a floating-point precision."""
+    network, rest = model.network, config.weights if config.schemes[config.weights] is None else _REST
+    wanted = dict.fromkeys(model.weights, rest)
+    wanted |= dict.fromkeys((linear.weight for linear in walk.linears(network)), config.weights)
+    if isinstance(network.head, Linear):
+        wanted[network.head.weight] = config.head or config.weights
+    else:
+        wanted |= dict.fromkeys((network.token_table, network.head), config.head or config.weights)
+    inside = {linear.weight for linear in walk.linears(network.blocks)}
+    plan: dict[Weight, Scheme | Palette | str] = {}
+    for weight, precision in wanted.items():
+        scheme = config.schemes.get(precision)
+        if scheme is None:
+            plan[weight] = precision
+        elif isinstance(scheme, Palette):
+            plan[weight] = replace(scheme, rows=gcd(scheme.rows, weight.shape[0]))
+        elif (block := _block(scheme, weight.shape[1])) >= scheme.smallest:
+            plan[weight] = replace(scheme, block=block)
+        elif not model.causal and weight not in inside:
+            plan[weight] = rest
+        else:
+            raise UnsupportedError(
+                f"'{weight.name}' has {weight.shape[1]} columns, which do not divide into blocks of {scheme.smallest} "
+                f"or more, as {precision} needs them; use weights {_instead(config.schemes, precision)}"
+            )
+    return plan
 
 
-def _rounding(plan: dict[Weight, Scheme | Palette | str], report: Report) -> Callable[[Weight], Weight]:
+def _block(scheme: Scheme, columns: int) -> int:
+    return columns if scheme.block == ROW else gcd(scheme.block, columns)
+
+
+def _instead(schemes: Schemes, precision: str) -> str:
+    """What a matrix of any shape can be stored in."""
+    return " or ".join(
+        name
+        for name, scheme in schemes.items()
+        if name != precision and (scheme is None or (isinstance(scheme, Scheme) and scheme.block == ROW))
+    )
+
+
+def _rounding(plan: Mapping[Weight, Scheme | Palette | str], on_progress: Progress) -> Callable[[Weight], Weight]:
     """What stores each weight as the plan has it, rounded to nearest."""
     done = 0
 
     def change(weight: Weight) -> Weight:
         nonlocal done
-        report("quantizing", done / len(plan))
+        on_progress("quantizing", done / len(plan))
         done += 1
         chosen = plan[weight]
         if isinstance(chosen, str):
@@ -152,38 +165,3 @@ def _rounding(plan: dict[Weight, Scheme | Palette | str], report: Report) -> Cal
         return quantized
 
     return change
-
-
-def matrices(network: Decoder) -> tuple[Weight, ...]:
-    """The matrices of the linear layers, each once."""
-    return tuple(dict.fromkeys(linear.weight for block in network.blocks for linear in block.linears))
-
-
-def _plan(model: Model, recipe: Recipe) -> dict[Weight, Scheme | Palette | str]:
-    """What becomes of each weight: a scheme whose block fits its columns, or a floating-point precision."""
-    network = model.network
-    wanted = dict.fromkeys(model.weights, _REST)
-    wanted |= dict.fromkeys(matrices(network), recipe.weights)
-    wanted |= dict.fromkeys((network.token_table, network.head), recipe.head or recipe.weights)
-    return {weight: _fitted(weight, precision) for weight, precision in wanted.items()}
-
-
-def _fits(weight: Weight, precision: str) -> bool:
-    if precision not in SCHEMES:
-        return True
-    return gcd(SCHEMES[precision].block, weight.shape[1]) >= _SMALLEST_BLOCK
-
-
-def _fitted(weight: Weight, precision: str) -> Scheme | Palette | str:
-    if precision in PRECISIONS:
-        return precision
-    if precision in PALETTES:
-        palette = PALETTES[precision]
-        return replace(palette, rows=gcd(palette.rows, weight.shape[0]))
-    scheme = SCHEMES[precision]
-    if not _fits(weight, precision):
-        raise UnsupportedError(
-            f"'{weight.name}' has {weight.shape[1]} columns, which do not divide into blocks of {_SMALLEST_BLOCK} or "
-            f"more; use weights fp16 or fp32"
-        )
-    return replace(scheme, block=gcd(scheme.block, weight.shape[1]))

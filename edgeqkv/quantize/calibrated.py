@@ -10,21 +10,24 @@ layer is calibrated on what the quantized layers before it really produce, in a 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from edgeqkv.model.architectures.decoder import decode
 from edgeqkv.model.layers import Linear
 from edgeqkv.model.model import Model
-from edgeqkv.model.weights import Palette, PalettizedWeight, QuantizedWeight, Scheme, Weight
-from edgeqkv.progress import Report
+from edgeqkv.model.schemes import Palette, Scheme
+from edgeqkv.model.weights import PalettizedWeight, QuantizedWeight, Weight
+from edgeqkv.progress import Progress
 from edgeqkv.quantize.nearest import quantized, round_to, rounded, scales_of
 from edgeqkv.quantize.palettized import k_means, palettized, places
-from edgeqkv.quantize.stacked import StackedOps
+from edgeqkv.reference.ops import TorchOps
 
 __all__ = ["calibrate", "gptq"]
+
+M = TypeVar("M", bound=Model)
 
 Tensor = torch.Tensor
 
@@ -49,22 +52,21 @@ _EMBEDDING_SHARE = 0.1
 
 @torch.no_grad()
 def calibrate(
-    model: Model, plan: dict[Weight, Scheme | Palette | str], tokens: npt.NDArray[np.int64], report: Report
-) -> Model:
+    model: M, plan: dict[Weight, Scheme | Palette | str], tokens: npt.NDArray[np.int64], on_progress: Progress
+) -> M:
     """Quantize a model with GPTQ.
 
     Args:
         model: the original.
         plan: what becomes of each weight: a scheme, or a floating-point precision.
         tokens: calibration text, ``[sequences, length]`` token ids; some of them, spread over it, are enough.
-        report: told of the progress.
+        on_progress: told of the progress.
     """
     spread = np.linspace(0, len(tokens) - 1, min(len(tokens), _MOST_SEQUENCES)).astype(np.int64)
     tokens = tokens[spread]
-    ids = torch.from_numpy(tokens.reshape(-1))
-    done = _tables(model, plan, _final_states(model, ids, tokens.shape, report))
-    ops = _CalibratingOps(plan, done, tokens.shape, report)
-    decode(ops, model.network, ids)
+    ids = torch.from_numpy(tokens)
+    done = _tables(model, plan, _final_states(model, ids, on_progress))
+    model.network.outputs(_CalibratingOps(plan, done, on_progress), ids)
 
     def change(weight: Weight) -> Weight:
         chosen = plan[weight]
@@ -73,14 +75,14 @@ def calibrate(
     return model.with_changed_weights(change)
 
 
-def _final_states(model: Model, ids: Tensor, shape: tuple[int, ...], report: Report) -> Tensor:
+def _final_states(model: Model, ids: Tensor, on_progress: Progress) -> Tensor:
     """What the head sees, ``[samples, C]``, in the original model.
 
     The table comes first in the computation and last, so that its inputs as a head cannot wait for the layers
     between to be quantized.
     """
-    ops = _CalibratingOps({}, {}, shape, report)
-    return decode(ops, model.network, ids)
+    states: Tensor = model.network.outputs(_FinalStatesOps(), ids)
+    return states.flatten(0, -2)
 
 
 def _tables(
@@ -97,36 +99,41 @@ def _tables(
     return {head: gptq(head, torch.cat([x, strength * torch.eye(x.shape[1])]), scheme)}
 
 
-class _CalibratingOps(StackedOps):
+class _FinalStatesOps(TorchOps):
+    """Stops before the head."""
+
+    def logits(self, x: Tensor, table: Weight) -> Tensor:
+        return x
+
+    def softcap(self, x: Tensor, cap: float) -> Tensor:
+        return x  # logits are all that a network caps itself
+
+
+class _CalibratingOps(_FinalStatesOps):
     """Quantizes what it meets, and goes on with that."""
 
     def __init__(
         self,
         plan: dict[Weight, Scheme | Palette | str],
         done: dict[Weight, QuantizedWeight | PalettizedWeight],
-        shape: tuple[int, ...],
-        report: Report,
+        on_progress: Progress,
     ) -> None:
-        super().__init__(shape)
         self.plan = plan
         self.done = done
-        self.report = report
+        self.on_progress = on_progress
 
     def values(self, weight: Weight) -> Tensor:
         return self.done[weight].values() if weight in self.done else super().values(weight)
 
     def linear(self, x: Tensor, linear: Linear) -> Tensor:
-        self._quantize(linear.weight, x)
+        self._quantize(linear.weight, x.flatten(0, -2))
         return super().linear(x, linear)
-
-    def logits(self, x: Tensor, table: Weight) -> Tensor:
-        return x  # nobody asks for the logits of the calibration text
 
     def _quantize(self, weight: Weight, x: Tensor) -> None:
         scheme = self.plan.get(weight)
         if weight in self.done or scheme is None or isinstance(scheme, str):
             return
-        self.report("calibrating", len(self.done) / len(self.plan))
+        self.on_progress("calibrating", len(self.done) / len(self.plan))
         self.done[weight] = gptq(weight, x, scheme)
         weight.release_pages()
 
@@ -137,19 +144,23 @@ def gptq(weight: Weight, x: Tensor, way: Scheme | Palette) -> QuantizedWeight | 
 
 
 def _with_scales(weight: Weight, x: Tensor, scheme: Scheme) -> QuantizedWeight:
-    """Each block's scale is chosen when its turn comes."""
+    """Each block's scale is chosen when its turn comes; a whole row's at once, before any of it has changed."""
     rows, columns = weight.shape
     codes = torch.empty(rows, columns, dtype=torch.int8)
     scales = torch.empty(rows, columns // scheme.block)
+    step = min(scheme.block, _COLUMNS_AT_ONCE)
+    if step < scheme.block:
+        assert scheme.block == columns, "scales are for blocks that are done at once, or for whole rows"
+        scales[:, 0] = _best_scales(weight.tensor.float(), scheme)
 
     def stored(values: Tensor, column: int, block: Tensor) -> Tensor:
         scale = scales[:, column // scheme.block]
-        if column % scheme.block == 0:
+        if column % scheme.block == 0 and step == scheme.block:
             scale.copy_(_best_scales(block, scheme))
         codes[:, column] = round_to(values, scale, scheme)
         return codes[:, column] * scale
 
-    _compensated(weight, x, scheme.block, stored)
+    _compensated(weight, x, step, stored)
     return quantized(weight, codes, scales, scheme)
 
 
@@ -203,7 +214,10 @@ def _error_spread(x: Tensor) -> Tensor:
 def _best_scales(block: Tensor, scheme: Scheme) -> Tensor:
     """``[rows]``: of some scales below the fitting one, that with the least squared rounding error."""
     largest = block.abs().amax(-1)
-    candidates = scales_of(largest[None] * _SHRINK[:, None], scheme)
-    rounded = round_to(block[None], candidates[:, :, None], scheme) * candidates[:, :, None]
-    best = (rounded - block[None]).square().sum(-1).argmin(0)
-    return candidates.gather(0, best[None])[0]
+    best, least = torch.empty_like(largest), torch.full_like(largest, torch.inf)
+    for shrink in _SHRINK:  # one after the other: all at once would take as many times the block's memory
+        scales = scales_of(largest * shrink, scheme)
+        error = (round_to(block, scales[:, None], scheme) * scales[:, None] - block).square().sum(-1)
+        better = error < least
+        best, least = torch.where(better, scales, best), torch.where(better, error, least)
+    return best

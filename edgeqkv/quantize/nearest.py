@@ -7,10 +7,11 @@ from collections.abc import Callable
 import torch
 
 from edgeqkv.errors import UnsupportedError
-from edgeqkv.model.weights import Palette, PalettizedWeight, QuantizedWeight, Scheme, Weight, some_rows
+from edgeqkv.model.schemes import Palette, Scheme
+from edgeqkv.model.weights import PalettizedWeight, QuantizedWeight, Weight, some_rows
 from edgeqkv.quantize.palettized import to_nearest_entry
 
-__all__ = ["few_digits", "nearest", "quantized", "round_to", "rounded", "scales_of"]
+__all__ = ["nearest", "quantized", "round_mantissa", "round_to", "rounded", "scales_of"]
 
 # A block of zeros has no scale of its own; any positive one reproduces it. This is float16's smallest normal number.
 _TINY = 2.0**-14
@@ -37,10 +38,10 @@ def nearest(weight: Weight, scheme: Scheme) -> QuantizedWeight:
 
 def scales_of(largest: torch.Tensor, scheme: Scheme) -> torch.Tensor:
     """The least scales of few digits at which the largest magnitudes fall on the highest code or below it."""
-    return few_digits(largest / scheme.highest, scheme, torch.ceil)
+    return round_mantissa(largest / scheme.highest, scheme, torch.ceil)
 
 
-def few_digits(
+def round_mantissa(
     scales: torch.Tensor, scheme: Scheme, rounding: Callable[[torch.Tensor], torch.Tensor] = torch.round
 ) -> torch.Tensor:
     """Scales, rounded to so few binary digits that every code times its scale is exact in float16.
@@ -71,6 +72,4 @@ def quantized(weight: Weight, codes: torch.Tensor, scales: torch.Tensor, scheme:
             f"'{weight.name}' reaches {largest:.3g}, beyond float16's largest number {limit:.5g}, in which formats "
             f"restore quantized weights; use weights fp32"
         )
-    return QuantizedWeight(
-        weight.name, weight.tensor, scheme.name, weight.mapped, codes=codes, scales=scales, scheme=scheme
-    )
+    return QuantizedWeight(weight.name, weight.tensor, scheme.name, codes=codes, scales=scales, scheme=scheme)

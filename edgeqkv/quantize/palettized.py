@@ -11,7 +11,8 @@ from typing import Final
 import torch
 
 from edgeqkv.errors import UnsupportedError
-from edgeqkv.model.weights import Palette, PalettizedWeight, Weight
+from edgeqkv.model.schemes import Palette
+from edgeqkv.model.weights import PalettizedWeight, Weight
 
 __all__ = ["k_means", "palettized", "places", "to_nearest_entry"]
 
@@ -78,9 +79,7 @@ def palettized(weight: Weight, codes: torch.Tensor, tables: torch.Tensor, palett
             f"'{weight.name}' reaches {largest:.3g}, beyond float16's largest number, in which tables are stored; "
             f"no format that takes {palette.name} can hold it"
         )
-    return PalettizedWeight(
-        weight.name, weight.tensor, palette.name, weight.mapped, codes=codes, tables=tables, palette=palette
-    )
+    return PalettizedWeight(weight.name, weight.tensor, palette.name, codes=codes, tables=tables, palette=palette)
 
 
 def _middles(tables: torch.Tensor) -> torch.Tensor:

@@ -8,11 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edgeqkv.model.architectures.decoder import decode
 from edgeqkv.model.model import Model
 from edgeqkv.model.state import HIGHEST, StateScales
-from edgeqkv.progress import Report, silent
-from edgeqkv.reference.decoder import SequenceOps
+from edgeqkv.progress import Progress, silent
+from edgeqkv.reference.ops import SequenceOps
 
 __all__ = ["with_state"]
 
@@ -23,7 +22,9 @@ _MOST_SEQUENCES = 4  # of the context's length: bounds the time
 _TINY = 2.0**-14
 
 
-def with_state(model: Model, state: str, calibration: npt.NDArray[np.int64] | None, report: Report = silent) -> Model:
+def with_state(
+    model: Model, state: str, calibration: npt.NDArray[np.int64] | None, on_progress: Progress = silent
+) -> Model:
     """The model with the scales that a state of this precision needs: none, unless it is int8.
 
     Args:
@@ -31,21 +32,21 @@ def with_state(model: Model, state: str, calibration: npt.NDArray[np.int64] | No
         state: the state's precision.
         calibration: token ids ``[sequences, length]`` of a text; None: pseudo-random tokens, always the same ones,
             that fill the context once.
-        report: told of the progress.
+        on_progress: told of the progress.
     """
     if state != "int8":
         return model
     sequences = _sequences(model, calibration)
     ops = _ObservingOps()
     for index, tokens in enumerate(sequences):
-        report("calibrating the state", index / len(sequences))
+        on_progress("calibrating the state", index / len(sequences))
         ops.observe(model, tokens)
     scales = {name: float(np.float32(max(peak / HIGHEST, _TINY))) for name, peak in ops.peaks.items()}
     return replace(model, state_scales=StateScales(scales))
 
 
 def _sequences(model: Model, calibration: npt.NDArray[np.int64] | None) -> list[npt.NDArray[np.int64]]:
-    """Tokens to run, as long as the context: positions are learned, and each has its own part in keys and values."""
+    """Tokens to run, as long as the context: each position has its own part in keys and values."""
     context = model.config.positions
     if calibration is None:
         return [np.random.default_rng(_SEED).integers(0, model.config.vocab_size, context)]
@@ -62,9 +63,9 @@ class _ObservingOps(SequenceOps):
 
     @torch.inference_mode()
     def observe(self, model: Model, tokens: npt.NDArray[np.int64]) -> None:
-        decode(self, model.network, torch.from_numpy(tokens))
+        model.network.outputs(self, torch.from_numpy(tokens))
         self.release()
 
-    def stored(self, name: str, rows: torch.Tensor) -> torch.Tensor:
+    def kept(self, name: str, rows: torch.Tensor) -> torch.Tensor:
         self.peaks[name] = max(self.peaks.get(name, 0.0), float(rows.abs().max()))
         return rows

@@ -15,22 +15,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import cos, pi
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from edgeqkv.model.architectures.decoder import decode
+from edgeqkv.model.dtypes import Dtype
 from edgeqkv.model.model import Model
-from edgeqkv.model.weights import PRECISIONS, PalettizedWeight, QuantizedWeight, Weight
-from edgeqkv.progress import Report
-from edgeqkv.quantize.nearest import few_digits, quantized
+from edgeqkv.model.weights import PalettizedWeight, QuantizedWeight, Weight
+from edgeqkv.progress import Progress
+from edgeqkv.quantize.nearest import quantized, round_mantissa
 from edgeqkv.quantize.palettized import palettized, places
-from edgeqkv.quantize.stacked import StackedOps
+from edgeqkv.reference.ops import TorchOps
 
 __all__ = ["tune"]
+
+M = TypeVar("M", bound=Model)
 
 Tensor = torch.Tensor
 
@@ -49,7 +51,7 @@ _WARMUP = 20  # steps until Adam knows how gradients vary
 _BITS_WHOSE_SCALES_LEARN = 4
 
 
-def tune(original: Model, calibrated: Model, tokens: npt.NDArray[np.int64], steps: int, report: Report) -> Model:
+def tune(original: M, calibrated: M, tokens: npt.NDArray[np.int64], steps: int, on_progress: Progress) -> M:
     """Train a quantized model to do what the original does.
 
     Takes some 20 bytes of memory a parameter, and the activations of 2048 tokens, which are the larger part: 0.65 GB
@@ -61,14 +63,14 @@ def tune(original: Model, calibrated: Model, tokens: npt.NDArray[np.int64], step
         calibrated: the same model, quantized.
         tokens: text to compare them on, ``[sequences, length]`` token ids.
         steps: how often to compare and correct, on four sequences each.
-        report: told of the progress.
+        on_progress: told of the progress.
     """
     trained = {weight: _trained(weight) for weight in calibrated.weights}
     groups = [group for part in trained.values() for group in part.groups()]
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
     peaks = [group["lr"] for group in optimizer.param_groups]
     for step, batch in enumerate(_batches(torch.from_numpy(tokens), steps)):
-        report("tuning", step / steps)
+        on_progress("tuning", step / steps)
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * min(1.0, (step + 1) / _WARMUP) * (1 + cos(pi * step / steps)) / 2
         optimizer.zero_grad()
@@ -88,18 +90,16 @@ def _batches(sequences: Tensor, steps: int) -> list[Tensor]:
 
 def _divergence(original: Model, calibrated: Model, trained: Mapping[Weight, _Trained], batch: Tensor) -> Tensor:
     """Of the predicted distributions from the original's, in nats a token."""
-    ids, shape = batch.reshape(-1), tuple(batch.shape)
     with torch.no_grad():
-        wanted = F.log_softmax(decode(StackedOps(shape), original.network, ids), dim=-1)
-    got = F.log_softmax(decode(_TunedOps(shape, trained), calibrated.network, ids), dim=-1)
+        wanted = F.log_softmax(original.network.outputs(TorchOps(), batch).flatten(0, 1), dim=-1)
+    got = F.log_softmax(calibrated.network.outputs(_TunedOps(trained), batch).flatten(0, 1), dim=-1)
     return F.kl_div(got, wanted, log_target=True, reduction="batchmean")
 
 
-class _TunedOps(StackedOps):
+class _TunedOps(TorchOps):
     """Computes with the numbers that are being trained."""
 
-    def __init__(self, shape: tuple[int, ...], trained: Mapping[Weight, _Trained]) -> None:
-        super().__init__(shape)
+    def __init__(self, trained: Mapping[Weight, _Trained]) -> None:
         self._trained = trained
         self._values: dict[Weight, Tensor] = {}
 
@@ -143,11 +143,11 @@ class _Numbers:
         return [{"params": [self._numbers], "lr": _NUMBERS_RATE}]
 
     def values(self) -> Tensor:
-        stored = PRECISIONS[self._weight.precision]
+        stored = Dtype(self._weight.precision).torch
         return _straight_through(self._numbers, lambda numbers: numbers.to(stored).float())
 
     def result(self) -> Weight:
-        weight = replace(self._weight, tensor=self._numbers.detach(), mapped=False)
+        weight = replace(self._weight, tensor=self._numbers.detach())
         return weight.with_precision(weight.precision)  # which looks whether it still fits
 
 
@@ -169,12 +169,12 @@ class _Codes:
         rows, columns = self._codes.shape
         scheme = self._weight.scheme
         codes = _straight_through(self._codes, torch.round).clamp(scheme.lowest, scheme.highest)
-        scales = _straight_through(self._grown(), lambda scales: few_digits(scales, scheme))
+        scales = _straight_through(self._grown(), lambda scales: round_mantissa(scales, scheme))
         return (codes.view(rows, -1, scheme.block) * scales[:, :, None]).view(rows, columns)
 
     def result(self) -> Weight:
         scheme = self._weight.scheme
-        scales = few_digits(self._grown(), scheme)
+        scales = round_mantissa(self._grown(), scheme)
         codes = self._codes.detach().clamp(scheme.lowest, scheme.highest)
         # What a backend rounds that cannot take these codes.
         meant = (codes.view(len(codes), -1, scheme.block) * scales[:, :, None]).view(codes.shape)

@@ -79,7 +79,7 @@ class Generation(Iterator[int]):
         *,
         max_tokens: int | None = None,
         sampling: Sampling | None = None,
-        eos_ids: tuple[int, ...] = (),
+        eos_token_ids: tuple[int, ...] = (),
     ) -> None:
         if max_tokens is not None and max_tokens < 1:
             raise InputError(f"{max_tokens} tokens cannot be generated; ask for 1 or more")
@@ -88,7 +88,7 @@ class Generation(Iterator[int]):
         self._session = session
         self._max_tokens = max_tokens
         self._sampling = sampling or Sampling()
-        self._eos_ids = eos_ids
+        self._eos_token_ids = eos_token_ids
         self._random = np.random.default_rng(self._sampling.seed)
         self._logits: npt.NDArray[np.float32] | None = session.feed(prompt)
 
@@ -102,7 +102,7 @@ class Generation(Iterator[int]):
                 return self._stop(StopReason.CONTEXT_FULL)
             self._logits = self._session.feed(self.tokens[-1:])
         token = sample(self._logits, self._sampling, self._random)
-        if token in self._eos_ids:
+        if token in self._eos_token_ids:
             return self._stop(StopReason.END_OF_TEXT)
         self.tokens.append(token)
         self._logits = None
@@ -130,4 +130,4 @@ def generate(
     ids = tokenizer.encode(prompt)
     if not ids:
         raise InputError("the prompt is empty; give at least one character")
-    return Generation(session, ids, max_tokens=max_tokens, sampling=sampling, eos_ids=tokenizer.eos_ids)
+    return Generation(session, ids, max_tokens=max_tokens, sampling=sampling, eos_token_ids=tokenizer.eos_token_ids)

@@ -12,50 +12,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
 
+from edgeqkv.bundle.manifest import Quality
 from edgeqkv.errors import InputError
-from edgeqkv.progress import Report, silent
+from edgeqkv.progress import Progress, silent
 from edgeqkv.run.session import Session
 
 if TYPE_CHECKING:
     from edgeqkv.model.model import Model
 
-__all__ = ["Quality", "excess", "measure", "original_perplexity", "session_perplexity"]
+__all__ = ["excess", "original_perplexity", "session_perplexity"]
 
 _MOST_WINDOWS = 16  # bounds the time; at a context of 2048 these are 16 000 predicted tokens
-
-
-class Quality(BaseModel):
-    """What a text said of an artifact.
-
-    Attributes:
-        text: the text file's name.
-        tokens: tokens that were predicted.
-        perplexity: of the artifact, ``exp`` of its mean negative log-likelihood a token.
-        original: of the checkpoint on the same tokens; None if it was not at hand.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    text: str
-    tokens: int
-    perplexity: float
-    original: float | None
-
-    @property
-    def degradation(self) -> float | None:
-        """By how much the perplexity rose, as a part of the original's; None if that is unknown."""
-        return None if self.original is None else self.perplexity / self.original - 1
-
-
-def measure(session: Session, tokens: list[int], text: str, original: Model | None, report: Report = silent) -> Quality:
-    """Measure a session, and its original if that is at hand, on the tokens of a text."""
-    ids = np.array(tokens)
-    report("measuring the original's perplexity", None)
-    before = original_perplexity(original, ids, session.capacity)[0] if original is not None else None
-    after, count = session_perplexity(session, ids, report)
-    return Quality(text=text, tokens=count, perplexity=after, original=before)
 
 
 def excess(quality: Quality, title: str, most: float) -> str:
@@ -69,12 +37,14 @@ def excess(quality: Quality, title: str, most: float) -> str:
     )
 
 
-def session_perplexity(session: Session, tokens: npt.NDArray[np.int64], report: Report = silent) -> tuple[float, int]:
+def session_perplexity(
+    session: Session, tokens: npt.NDArray[np.int64], on_progress: Progress = silent
+) -> tuple[float, int]:
     """Perplexity of a session on ``tokens [n]``, and how many of them were predicted."""
     windows = list(_windows(tokens, session.capacity))
 
     def logits(index: int, window: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        report("measuring the perplexity", index / len(windows))
+        on_progress("measuring the perplexity", index / len(windows))
         session.reset()
         half = len(window) // 2
         return np.stack([session.feed(window[:half]), *(session.feed([token]) for token in window[half:-1])])
@@ -84,7 +54,7 @@ def session_perplexity(session: Session, tokens: npt.NDArray[np.int64], report: 
 
 def original_perplexity(model: Model, tokens: npt.NDArray[np.int64], context: int) -> tuple[float, int]:
     """Perplexity of a model on the same tokens as a session of that context, and how many were predicted."""
-    from edgeqkv.reference.decoder import sequence_logits
+    from edgeqkv.reference.outputs import sequence_logits
 
     def logits(_: int, window: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         return sequence_logits(model, window[:-1], rows=range(len(window) // 2 - 1, len(window) - 1))

@@ -1,27 +1,72 @@
-"""Running a model, whatever runs it: a decoder is fed tokens and keeps a state, an encoder runs whole inputs.
+"""Running an export, whatever runs it: a decoder is fed tokens and keeps a state, an encoder runs whole inputs.
 
-Every backend's session differs in one method; the checks, the chunking and the bookkeeping are here.
+A session chooses graphs and fills their inputs by what the manifest says of them (`edgeqkv.bundle.manifest`); a
+target's `Runner` only calls. The sample apps do the same in Kotlin, Swift and TypeScript.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgeqkv.bundle.manifest import EncoderArtifact
-from edgeqkv.errors import ContextFull, InputError
+from edgeqkv.backends import backend
+from edgeqkv.backends.target import Runner, Target
+from edgeqkv.bundle.bundle import Bundle
+from edgeqkv.bundle.manifest import Artifact, Graph, StateTensor, TensorSpec
+from edgeqkv.errors import BundleError, ContextFull, InputError, UnsupportedError
+from edgeqkv.model.pixels import denormalized
 
-__all__ = ["EncoderSession", "Session"]
+__all__ = ["EncoderSession", "Session", "choose_engine", "open_artifact", "open_bundle"]
+
+Array = npt.NDArray[Any]
 
 
-class Session(ABC):
+def open_bundle(bundle: Bundle, target: str | None = None, engine: str | None = None) -> Session | EncoderSession:
+    """A session on one of a bundle's targets; the only one if none is named.
+
+    Raises:
+        UnsupportedError: there is no such target or engine.
+        MissingExtra: its runtime is not installed.
+    """
+    return open_artifact(bundle.path, bundle.target(target).artifact, engine)
+
+
+def open_artifact(directory: Path, artifact: Artifact, engine: str | None = None) -> Session | EncoderSession:
+    """A session on an artifact whose files lie in ``directory``.
+
+    Raises:
+        UnsupportedError: there is no such engine.
+        MissingExtra: its runtime is not installed.
+    """
+    target = backend(artifact.target)
+    runner = target.open(directory, artifact, choose_engine(target, engine))
+    return Session(artifact, runner) if artifact.causal else EncoderSession(artifact, runner)
+
+
+def choose_engine(target: Target, asked: str | None) -> str:
+    """The engine that was asked for, or the target's default.
+
+    Raises:
+        UnsupportedError: the target has no such engine.
+    """
+    engine = asked or target.engines[0]
+    if engine not in target.engines:
+        raise UnsupportedError(f"{target.title} has no engine '{engine}'; it has {', '.join(target.engines)}")
+    return engine
+
+
+class Session:
     """A decoder with its state.
 
     Args:
+        artifact: what is run; its ``context`` is the session's capacity.
+        runner: what calls its graphs.
+
+    Attributes:
         capacity: tokens that the state has room for.
         chunk: the most tokens that one step takes.
         vocab_size: token ids are ``0 … vocab_size - 1``.
@@ -29,15 +74,22 @@ class Session(ABC):
         precision: the coarsest number format that it computes in or stores its state in.
     """
 
-    def __init__(
-        self, *, capacity: int, chunk: int, vocab_size: int, state_bytes: int, precision: str = "fp32"
-    ) -> None:
-        self.capacity = capacity
-        self.chunk = chunk
-        self.vocab_size = vocab_size
-        self.state_bytes = state_bytes
-        self.precision = precision
+    def __init__(self, artifact: Artifact, runner: Runner) -> None:
+        assert artifact.context is not None, "an encoder keeps no state"
+        assert artifact.vocab_size is not None
+        self.artifact = artifact
+        self.runner = runner
+        self.capacity = artifact.context
+        self.chunk = artifact.chunk or artifact.context
+        self.vocab_size = artifact.vocab_size
+        self.precision = runner.precision
         self._position = 0
+        # What the caller has to write new rows to.
+        self._rows = [tensor for tensor in artifact.state_tensors if tensor.update == "rows"]
+        self._state: dict[str, Array] = {
+            tensor.name: np.zeros(tensor.shape, tensor.numpy_dtype) for tensor in self._rows
+        }
+        self.state_bytes = runner.state_bytes + sum(array.nbytes for array in self._state.values())
 
     @property
     def position(self) -> int:
@@ -62,9 +114,53 @@ class Session(ABC):
         """Forget everything that was fed. Rows of the state are overwritten before they are read again."""
         self._position = 0
 
-    @abstractmethod
     def _step(self, ids: npt.NDArray[np.int64], position: int) -> npt.NDArray[np.float32]:
         """Run 1 to ``chunk`` tokens standing at ``position`` and after it; the logits of the last, ``[vocab]``."""
+        self._close_full_windows(position)
+        graph = self._graph_for(len(ids), position)
+        if graph is None:  # no fixed graph has this length at this place: tokens go one by one
+            if len(ids) == 1:
+                raise BundleError(f"no graph of this {self.artifact.target} export takes a token at {position}")
+            for offset, token in enumerate(ids):
+                logits = self._step(token[None], position + offset)
+            return logits
+        inputs = filled_inputs(graph, ids, position)
+        for tensor in self._rows:
+            inputs[str(tensor.input)] = self._state[tensor.name]
+        outputs = self.runner.call(graph, inputs)
+        for tensor in self._rows:
+            self._write_rows(tensor, outputs[str(tensor.output)], position, len(ids))
+        rows = outputs[graph.logits.name].reshape(-1, self.vocab_size)
+        last = len(ids) - 1 if len(rows) > 1 else 0
+        return np.array(rows[last], np.float32)
+
+    def _graph_for(self, count: int, position: int) -> Graph | None:
+        """The graph to run: of those that take so many tokens here, the smallest with the smallest window.
+
+        Where a graph of a fixed size says which token's logits it gives, it is filled up. The rows of what fills it up
+        stand after the last token: nothing attends to them there, and the tokens that come to stand there overwrite
+        them.
+        """
+        fits = [
+            graph
+            for graph in self.artifact.graphs
+            if graph.tokens >= count
+            and (not graph.fixed or graph.tokens == count or graph.input("logit_index"))
+            and (not graph.fixed or position + graph.tokens <= (graph.window or self.capacity))
+        ]
+        return min(fits, key=lambda graph: (graph.tokens, graph.window or 0), default=None)
+
+    def _close_full_windows(self, position: int) -> None:
+        """Close the graphs of windows that are full, which cannot be called again before a reset: each may hold packed
+        weights of its own."""
+        for graph in self.artifact.graphs:
+            if graph.window and graph.window <= position:
+                self.runner.close(graph)
+
+    def _write_rows(self, tensor: StateTensor, rows: Array, position: int, count: int) -> None:
+        axis = self.artifact.axes.index("context")
+        place = (slice(None),) * axis
+        self._state[tensor.name][(*place, slice(position, position + count))] = rows[(*place, slice(count))]
 
     def _checked(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
         given = np.asarray(tokens)
@@ -82,20 +178,68 @@ class Session(ABC):
         return ids
 
 
-class EncoderSession(ABC):
+def filled_inputs(graph: Graph, ids: npt.NDArray[np.int64], position: int) -> dict[str, Array]:
+    """Every input of a graph but the state, for tokens ``ids`` that stand at ``position`` and after it.
+
+    A graph of a fixed size is filled up with token 0, which `Session` allows where that does no harm.
+    """
+    count = len(ids)
+    tokens = graph.tokens if graph.fixed else count
+    end = position + count
+    sizes = {"tokens": tokens, "end": end, "end + 1": end + 1}
+    inputs: dict[str, Array] = {}
+    for spec in graph.inputs:
+        if spec.role == "state":
+            continue
+        shape = [sizes[size] if isinstance(size, str) else size for size in spec.shape]
+        inputs[spec.name] = _filled(spec, shape, ids, position, tokens).astype(spec.numpy_dtype)
+    return inputs
+
+
+def _filled(spec: TensorSpec, shape: list[int], ids: npt.NDArray[np.int64], position: int, tokens: int) -> Array:
+    match spec.role:
+        case "tokens":
+            return np.concatenate([ids, np.zeros(tokens - len(ids), np.int64)]).reshape(shape)
+        case "positions":
+            return np.arange(position, position + tokens).reshape(shape)
+        case "start":
+            return np.full(shape, position)
+        case "logit_index":
+            return np.full(shape, len(ids) - 1)
+        case "length":
+            # A named size says it all by itself.
+            return np.zeros(shape) if isinstance(spec.shape[-1], str) else np.full(shape, position + len(ids))
+        case "mask" if spec.numpy_dtype.startswith("float"):
+            visible = np.tri(tokens, shape[-1], position, dtype=bool)
+            return np.where(visible, 0.0, np.finfo(spec.numpy_dtype).min).reshape(shape)
+        case "mask":
+            return np.ones(shape)
+    raise InputError(f"the input '{spec.name}' is of the role '{spec.role}', which no decoder has")
+
+
+class EncoderSession:
     """An encoder.
 
     Args:
         artifact: what is run.
+        runner: what calls its graph.
+
+    Attributes:
         precision: the coarsest number format that it computes in.
     """
 
-    def __init__(self, artifact: EncoderArtifact, precision: str = "fp32") -> None:
+    def __init__(self, artifact: Artifact, runner: Runner) -> None:
         self.artifact = artifact
-        self.precision = precision
+        self.runner = runner
+        self.precision = runner.precision
+        self._graph = artifact.graphs[0]
+        self._spec = artifact.whole_input
 
     def run(self, inputs: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Logits ``[n, …]`` of ``n`` inputs ``[n, …]``; more or fewer of them than the artifact's batch will do.
+
+        Pixels are given normalized, whatever the artifact takes: one that takes images is given those that the pixels
+        were made from.
 
         Raises:
             InputError: they are of another shape or type, or one is not a token of this model.
@@ -106,32 +250,36 @@ class EncoderSession(ABC):
         for start in range(0, len(given), batch):
             piece = given[start : start + batch]
             # Inputs know nothing of each other, so that any will do to fill up the last batch.
-            whole = (
-                piece if len(piece) == batch else np.concatenate([piece, np.repeat(piece[:1], batch - len(piece), 0)])
-            )
+            whole = np.concatenate([piece, np.repeat(piece[:1], batch - len(piece), 0)])
             results.append(self._run(np.ascontiguousarray(whole))[: len(piece)])
         return np.concatenate(results)
 
-    @abstractmethod
-    def _run(self, batch: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+    def _run(self, batch: Array) -> npt.NDArray[np.float32]:
         """Logits ``[batch, …]`` of exactly one batch."""
+        outputs = self.runner.call(self._graph, {self._spec.name: batch})
+        return np.array(outputs[self._graph.logits.name], np.float32)  # a copy: the runner's may be written anew
 
-    def _checked(self, given: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        shape, values = self.artifact.input.shape[1:], self.artifact.values
-        kind, what = (np.floating, "numbers") if values is None else (np.integer, "token ids")
+    def _checked(self, given: Array) -> Array:
+        shape, vocab_size = self._spec.shape[1:], self.artifact.vocab_size
+        kind, what = (np.floating, "numbers") if vocab_size is None else (np.integer, "token ids")
         if given.shape[1:] != shape or not given.size or not np.issubdtype(given.dtype, kind):
             raise InputError(
                 f"this model takes {what} of shape [n, {', '.join(map(str, shape))}], not {given.dtype} of shape "
                 f"{list(given.shape)}"
             )
-        if values is None:
-            if not np.isfinite(given).all():
-                raise InputError("the input holds NaN or infinity")
-            return given.astype(np.float32)
-        wrong = given[(given < 0) | (given >= values)]
-        if wrong.size:
-            raise InputError(f"token {wrong.flat[0]} is not in this model's vocabulary, 0 to {values - 1}")
-        return given.astype(np.int64)
+        if vocab_size is not None:
+            wrong = given[(given < 0) | (given >= vocab_size)]
+            if wrong.size:
+                raise InputError(f"token {wrong.flat[0]} is not in this model's vocabulary, 0 to {vocab_size - 1}")
+            return given.astype(self._spec.numpy_dtype)
+        if not np.isfinite(given).all():
+            raise InputError("the input holds NaN or infinity")
+        if (made := self.artifact.normalization) is not None:
+            return denormalized(given.astype(np.float32), made.mean, made.std)
+        largest, limit = float(np.abs(given).max()), float(np.finfo(self._spec.numpy_dtype).max)
+        if largest > limit:
+            raise InputError(f"the input reaches {largest:.4g}, beyond {self._spec.dtype}'s largest number {limit:.5g}")
+        return given.astype(self._spec.numpy_dtype)
 
 
 def _shown(value: object) -> str:

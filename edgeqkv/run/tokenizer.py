@@ -41,7 +41,7 @@ class Tokenizer:
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
     @property
-    def eos_ids(self) -> tuple[int, ...]:
+    def eos_token_ids(self) -> tuple[int, ...]:
         """The tokens that end a text."""
         return tuple(self._ids(_ENDS))
 

@@ -6,25 +6,32 @@ import dataclasses
 
 import pytest
 
+from edgeqkv.backends.target import TargetSpec
 from edgeqkv.budget import paper
-from edgeqkv.budget.answers import Answer, Candidate, Verdict, answer, judge
+from edgeqkv.budget.answers import Answer, Candidate, Verdict, evaluate_on, verdict_of
 from edgeqkv.budget.devices import Device, Fact, load_catalogue
-from edgeqkv.budget.plan import Dimensions, Plan
+from edgeqkv.budget.plan import ModelShape, Plan
+from edgeqkv.model.config import DecoderConfig
 from edgeqkv.model.variants import Variant
 
 GB = 10**9
-DIMENSIONS = Dimensions(
-    variant=Variant.parse("q-k=v+gqa4"),
+CONFIG = DecoderConfig(
     layers=20,
     hidden_size=1024,
     heads=16,
+    kv_heads=4,
     head_dim=64,
     intermediate_size=4096,
     vocab_size=50304,
     positions=2048,
+    norm_eps=1e-5,
     tied_head=True,
 )
-PLAN = Plan(DIMENSIONS, "onnx", "portable", "fp32", "fp32", context=2048, chunk=128)
+PLAN = Plan(
+    ModelShape.of(CONFIG, Variant.parse("q-k=v+gqa4")),
+    "onnx",
+    TargetSpec("portable", "fp32", "fp32", context=2048, chunk=128),
+)
 
 
 def phone(limit: float | None, maximum: float | None = None) -> Device:
@@ -36,12 +43,13 @@ def phone(limit: float | None, maximum: float | None = None) -> Device:
     return known.model_copy(update=facts)
 
 
-def asked(device: Device | str, **changes: object) -> Answer:
+def asked(device: Device | str, *, target: str = "onnx", shape: ModelShape | None = None, **changes: object) -> Answer:
     catalogue = load_catalogue()
-    candidate = Candidate.planned(dataclasses.replace(PLAN, **changes))
+    plan = dataclasses.replace(PLAN.changed(**changes), target=target, shape=shape or PLAN.shape)
+    candidate = Candidate.planned(plan)
     if isinstance(device, str):
-        return answer(device, catalogue.find(device), catalogue.npus, candidate)
-    return answer("a phone", device, catalogue.npus, candidate)
+        return evaluate_on(device, catalogue.find(device), catalogue.npus, candidate)
+    return evaluate_on("a phone", device, catalogue.npus, candidate)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +63,7 @@ def asked(device: Device | str, **changes: object) -> Answer:
     ],
 )
 def test_verdicts(peak: int, limit: int | None, verdict: Verdict) -> None:
-    assert judge(peak, limit) == verdict
+    assert verdict_of(peak, limit) == verdict
 
 
 def test_default_and_maximum_limits_are_judged_apart() -> None:
@@ -88,10 +96,10 @@ def test_variants_are_side_by_side_and_merging_pays() -> None:
 
 
 def test_a_models_own_kv_heads_name_its_family() -> None:
-    dims = dataclasses.replace(DIMENSIONS, variant=Variant.parse("q-k=v+gqa2"))
-    assert "qkv+gqa2" in [row.variant for row in asked("pixel-9-pro", dimensions=dims).variants]
-    single = dataclasses.replace(DIMENSIONS, heads=1, head_dim=1024, variant=Variant.parse("q=k=v"))
-    assert {row.variant for row in asked("pixel-9-pro", dimensions=single).variants} == {
+    own = ModelShape.of(CONFIG, Variant.parse("q-k=v+gqa2"))
+    assert "qkv+gqa2" in [row.variant for row in asked("pixel-9-pro", shape=own).variants]
+    single = ModelShape.of(dataclasses.replace(CONFIG, heads=1, head_dim=1024), Variant.parse("q=k=v"))
+    assert {row.variant for row in asked("pixel-9-pro", shape=single).variants} == {
         "qkv", "q-k=v", "q=k-v", "q=k=v",
     }  # fmt: skip
 
@@ -111,7 +119,7 @@ def test_the_roofline_is_bandwidth_over_what_a_token_reads() -> None:
     found = asked("raspberry-pi-5-8gb").roofline
     assert found
     assert found.tokens_per_second == pytest.approx(17.07e9 / found.bytes_per_token)
-    assert found.bytes_per_token == pytest.approx(4 * DIMENSIONS.parameters + (40 << 20), rel=0.001)
+    assert found.bytes_per_token == pytest.approx(4 * PLAN.shape.parameters + (40 << 20), rel=0.001)
     assert asked("pixel-8").roofline is None  # nobody knows its bandwidth
 
 
@@ -127,8 +135,8 @@ def test_hexagon_names_what_fails() -> None:
 
 
 def test_a_session_is_limited() -> None:
-    large = dataclasses.replace(DIMENSIONS, layers=80)
-    assert held(asked("hexagon-v75", dimensions=large))["session memory"] is False
+    large = ModelShape.of(dataclasses.replace(CONFIG, layers=80), PLAN.shape.variant)
+    assert held(asked("hexagon-v75", shape=large))["session memory"] is False
 
 
 def test_the_neural_engine_wants_small_dimensions_and_fp16() -> None:

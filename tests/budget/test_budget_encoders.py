@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
 import onnx
 import pytest
 from conftest import ENCODERS, EncoderGolden, read_encoder_golden
-from test_cli import run
 
 import edgeqkv
-from edgeqkv.budget.activations import onnx_steps
+from edgeqkv.backends.onnx.liveness import onnx_steps
 from edgeqkv.budget.answers import Verdict
-from edgeqkv.budget.encoders import budget_encoder, multiply_adds
+from edgeqkv.budget.encoders import budget_encoder
+from edgeqkv.budget.plan import ModelShape
 from edgeqkv.errors import InputError
-from edgeqkv.model.variants import Variant
 
 
 def counted(path: Path) -> tuple[int, int]:
@@ -29,12 +27,13 @@ def counted(path: Path) -> tuple[int, int]:
     return numbers, sum(step.multiply_adds for step in onnx_steps(path, {}, {}))
 
 
-def test_the_graph_has_what_the_closed_form_says(encoder_golden: EncoderGolden, tmp_path: Path) -> None:
+def test_the_graph_has_what_the_shapes_say(encoder_golden: EncoderGolden, tmp_path: Path) -> None:
     model = edgeqkv.load(encoder_golden.path)
     edgeqkv.export(model, "onnx", out=tmp_path / "b", weights="fp32", verify=False)
     parameters, work = counted(tmp_path / "b" / "model.onnx")
     assert parameters == model.parameters
-    assert work == multiply_adds(dataclasses.asdict(model.config), model.variant)
+    planned = ModelShape.of(model.config, model.variant)
+    assert (planned.parameters, planned.multiply_adds) == (parameters, work)
 
 
 @pytest.mark.parametrize("family", ["encoder_reverse", "vit_digits"])
@@ -75,9 +74,7 @@ def test_a_report(target: str, tmp_path: Path) -> None:
     for name in ("vit_digits_qkv", "vit_digits_qvv3"):
         other = edgeqkv.load(read_encoder_golden(name).path)
         assert savings[str(other.variant)].parameters == other.parameters
-        assert savings[str(other.variant)].multiply_adds == multiply_adds(
-            dataclasses.asdict(other.config), Variant.parse(str(other.variant))
-        )
+        assert savings[str(other.variant)].multiply_adds == ModelShape.of_model(other).multiply_adds
     json.dumps(report.to_json())
 
 
@@ -88,21 +85,6 @@ def test_activations_grow_with_the_batch(tmp_path: Path) -> None:
         bundle = edgeqkv.export(model, "onnx", out=tmp_path / str(batch), batch=batch, verify=False)
         peaks.append(budget_encoder(bundle).predictions[0].footprint.parts()["activations"])
     assert peaks[1] == 4 * peaks[0]
-
-
-def test_on_the_command_line(tmp_path: Path) -> None:
-    path = read_encoder_golden("vit_digits_qkv").path
-    run("export", path, "--out", tmp_path / "b", "--no-verify")
-    told = run("budget", tmp_path / "b", "--device", "iphone-15").stdout
-    assert "qkv (this)" in told
-    assert "fits" in told
-    assert json.loads(run("budget", tmp_path / "b", "--json").stdout)["passed"]
-    for arguments, message in (
-        (("budget", tmp_path / "b", "--measure"), "--measure is for language models"),
-        (("budget", tmp_path / "b", "--device", "hexagon-v75"), "is an NPU"),
-        (("budget", path), "is an encoder"),
-    ):
-        assert message in run(*arguments, code=2).stderr
 
 
 def test_a_language_model_is_none(tmp_path: Path) -> None:

@@ -9,9 +9,17 @@ import pytest
 from conftest import Golden, read_golden
 
 import edgeqkv
-from edgeqkv.budget.plan import Dimensions, Plan, Storage, footprint, npu_footprint, stored_bytes
+from edgeqkv.backends import REGISTRY, backend
+from edgeqkv.backends.memory import PlannedMemory, Storage
+from edgeqkv.backends.target import TargetSpec
+from edgeqkv.budget.plan import ModelShape, Plan, footprint, npu_footprint
+from edgeqkv.bundle.manifest import ModelCard
 from edgeqkv.checkpoints.synthetic import SCALES, write_random_checkpoint
+from edgeqkv.errors import UnsupportedError
+from edgeqkv.model.config import DecoderConfig
+from edgeqkv.model.schemes import INT4, INT8, LUT4
 from edgeqkv.model.variants import Variant
+from edgeqkv.quantize import QuantConfig, apply
 
 MIB = 1 << 20
 
@@ -28,24 +36,36 @@ TABLE = [
 ]
 
 
-def dimensions(scale: str, variant: str) -> Dimensions:
-    sizes = SCALES[scale]
-    return Dimensions(
-        variant=Variant.parse(variant),
+def shape(scale: str, name: str) -> ModelShape:
+    sizes, variant = SCALES[scale], Variant.parse(name)
+    config = DecoderConfig(
         layers=sizes["n_layer"],
         hidden_size=sizes["n_embd"],
         heads=sizes["n_head"],
+        kv_heads=variant.kv_heads_of(sizes["n_head"]),
         head_dim=sizes["n_embd"] // sizes["n_head"],
         intermediate_size=sizes["n_inner"],
         vocab_size=sizes["vocab_size"],
         positions=sizes["n_positions"],
+        norm_eps=1e-5,
         tied_head=True,
     )
+    return ModelShape.of(config, variant)
 
 
-def plan(scale: str, variant: str, **changes: object) -> Plan:
-    defaults = Plan(dimensions(scale, variant), "onnx", "portable", "fp32", "fp16", context=2048, chunk=128)
-    return dataclasses.replace(defaults, **changes)
+def plan(scale: str, variant: str, *, target: str = "onnx", **changes: object) -> Plan:
+    spec = TargetSpec("portable", "fp32", "fp16", context=2048, chunk=128)
+    return Plan(shape(scale, variant), target, spec).changed(**changes)
+
+
+def stored_bytes(plan: Plan) -> int:
+    return plan.memory.stored_bytes(plan.shape.network, plan.spec)
+
+
+def storage(target: str, weights: str) -> Storage:
+    memory = backend(target).memory
+    assert isinstance(memory, PlannedMemory)
+    return memory.storage(weights)
 
 
 @pytest.mark.parametrize(("variant", "mib_300m", "mib_1_2b"), TABLE)
@@ -58,34 +78,32 @@ def test_the_state_is_the_papers_to_the_byte(variant: str, mib_300m: float, mib_
 
 def test_parameters_are_those_of_the_original_classes(golden: Golden) -> None:
     model = edgeqkv.load(golden.path)
-    planned = Dimensions.of(golden.variant, dataclasses.asdict(model.config))
-    assert planned.parameters == model.parameters
-    assert planned.kv_heads == model.config.kv_heads
+    planned = ModelShape.of(model.config, Variant.parse(golden.variant))
+    assert planned.parameters == ModelShape.of_model(model).parameters == model.parameters
+    assert planned.network.state(64) == model.network.state(64)
+    other = ModelShape.of_model(edgeqkv.load(read_golden("qkv").path))
+    if golden.name != "qkv":
+        assert other.with_variant(Variant.parse(golden.variant)).parameters == model.parameters
 
 
 def test_an_untied_head_counts_twice(tmp_path: Path) -> None:
     sizes = {"n_layer": 2, "n_embd": 32, "n_head": 4, "n_positions": 16, "vocab_size": 97}
     path = write_random_checkpoint(tmp_path / "untied.pt", "q-k=v+gqa2", tie_word_embeddings=False, **sizes)
     model = edgeqkv.load(path)
-    assert Dimensions.of(model.variant, dataclasses.asdict(model.config)).parameters == model.parameters
+    assert ModelShape.of(model.config, model.variant).parameters == model.parameters
 
 
 @pytest.mark.parametrize("weights", ["fp32", "fp16", "int8", "int4", "lut4"])
 def test_stored_bytes_are_what_a_quantized_model_stores(weights: str) -> None:
-    from edgeqkv import quantize
-
     model = edgeqkv.load(read_golden("k_eq_v_gqa").path)
-    dims = Dimensions.of(model.variant, dataclasses.asdict(model.config))
-    planned = Plan(dims, "onnx", "portable", weights, "fp32", model.config.positions, 32)
-    stored = quantize.apply(model, quantize.Recipe(weights)).weight_bytes
-    # A scheme's block is narrowed to divide a matrix's columns (64 here against int8's 128), which adds scales; a
-    # palette's rows to divide the vocabulary, whose 257 rows have no common divisor, which adds tables.
-    if weights == "lut4":
-        stored -= (257 - 257 // 16) * 16 * 2
-    assert stored_bytes(planned) == pytest.approx(stored, rel=0.03)
+    target = "coreml" if weights == "lut4" else "onnx"
+    spec = TargetSpec("portable", weights, "fp32", context=model.config.positions, chunk=32)
+    planned = Plan(ModelShape.of_model(model), target, spec)
+    quantized = apply(model, QuantConfig(weights, schemes=backend(target).schemes))
+    assert stored_bytes(planned) == quantized.weight_bytes
 
 
-def test_merging_saves_the_state_twice_over_attention_reads() -> None:
+def test_merging_saves_the_state_and_what_attention_reads() -> None:
     merged, separate = (footprint(plan("300m", name)) for name in ("q-k=v", "qkv"))
     saved = separate.parts()["state"] - merged.parts()["state"]
     assert saved == 80 * MIB
@@ -133,18 +151,42 @@ def test_an_npu_holds_what_is_stored() -> None:
 
 
 def test_storage_comes_from_the_schemes() -> None:
-    from edgeqkv.quantize import PALETTES, SCHEMES
-
-    for name, palette in PALETTES.items():
-        stored = Storage.of(plan("300m", "q-k=v", target="coreml", weights=name))
-        assert stored.bytes(1024 * palette.rows) == 1024 * palette.rows // 2 + 16 * 2
-    for name, scheme in SCHEMES.items():
-        stored = Storage.of(plan("300m", "q-k=v", weights=name))
-        assert stored.bytes(scheme.block) == scheme.block * scheme.bits // 8 + 4
-    assert Storage.of(plan("300m", "q-k=v", weights="fp16")).bytes(10) == 20
+    lut = storage("coreml", "lut4")
+    assert lut.bytes(LUT4.rows, 1024) == 1024 * LUT4.rows // 2 + 16 * 2
+    for scheme in (INT4, INT8):
+        assert storage("onnx", scheme.name).bytes(1, scheme.block) == scheme.block * scheme.bits // 8 + 4
+    assert storage("onnx", "fp16").bytes(1, 10) == 20
+    with pytest.raises(UnsupportedError, match="weights 'lut4' are unknown to this target; it has int4, int8"):
+        storage("onnx", "lut4")
 
 
 def test_xnnpack_stores_other_scales() -> None:
-    four, eight = (Storage.of(plan("300m", "q-k=v", target="executorch", weights=name)) for name in ("int4", "int8"))
-    assert four.bytes(32) == 16 + 2  # bfloat16, a block
-    assert eight.bytes(1024) == 1024 + 4  # float32, a row of 300M's channels
+    assert storage("executorch", "int4").bytes(1, 32) == 16 + 2  # bfloat16, a block
+    assert storage("executorch", "int8").bytes(1, 1024) == 1024 + 4  # float32, a row
+
+
+def test_a_target_without_a_memory_model_is_assumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(REGISTRY, "toy", "toy_target")
+    found = footprint(plan("300m", "q-k=v+gqa4", target="toy", form="plain", state="fp32"))
+    assert found.parts().keys() == {"weights", "state", "activations", "logits", "runtime"}
+    assert {term.name for term in found.terms if not term.assumed} == {"logits"}
+    assert found.parts()["weights"] == 4 * shape("300m", "q-k=v+gqa4").parameters
+    with pytest.raises(UnsupportedError, match="unknown target 'vapour'"):
+        footprint(plan("300m", "q-k=v+gqa4", target="vapour"))
+
+
+def test_layers_that_dimensions_do_not_tell_are_an_assumption() -> None:
+    card = ModelCard(
+        kind="decoder",
+        variant="q-k=v+gqa4",
+        parameters=1,
+        config=dataclasses.asdict(shape("300m", "q-k=v+gqa4").config),
+        source={},
+        notes=(),
+    )
+    own = plan("300m", "q-k=v+gqa4")
+    found = footprint(dataclasses.replace(own, shape=ModelShape.of_card(card)))
+    assert {term.name for term in found.terms if term.assumed} == {"weights", "state", "activations", "runtime"}
+    assert not footprint(own).assumes
+    with pytest.raises(UnsupportedError, match="dimensions are of no kind"):
+        ModelShape.of_card(card.model_copy(update={"config": {"depth": 3}}))

@@ -12,8 +12,8 @@ import pytest
 from conftest import DATA
 
 import edgeqkv
+from edgeqkv.budget.evaluate import evaluate
 from edgeqkv.budget.html import render
-from edgeqkv.budget.judging import judge
 from edgeqkv.budget.measure import Comparison, Measured, Measurement
 from edgeqkv.budget.report import Report, amount, to_json
 
@@ -23,7 +23,7 @@ VOID = {"meta", "link", "br", "input", "img", "hr"}
 
 @pytest.fixture(scope="module")
 def report() -> Report:
-    return judge(DATA / "k_eq_v_gqa.pt", DEVICES)
+    return evaluate(DATA / "k_eq_v_gqa.pt", DEVICES)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_the_page_shows_a_measurement(report: Report) -> None:
 
 
 def test_a_report_without_devices_has_its_footprint(tmp_path: Path) -> None:
-    alone = judge(DATA / "k_eq_v_gqa.pt")
+    alone = evaluate(DATA / "k_eq_v_gqa.pt")
     assert alone.passed
     assert len(alone.candidates) == 1
     assert Page(render(alone)).elements

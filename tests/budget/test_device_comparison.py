@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from device_reports import REPORT, write_report
 
+from edgeqkv.backends.footprint import ALL, RUNNING, Footprint, Term
 from edgeqkv.budget.device_comparison import OnDevice, compare_device
 from edgeqkv.budget.device_report import read_device_report
-from edgeqkv.budget.footprint import ALL, RUNNING, Footprint, Term
 
 MB = 10**6
 

@@ -10,7 +10,9 @@ import pytest
 
 import edgeqkv
 from edgeqkv import BundleError, UnsupportedError
-from edgeqkv.bundle.bundle import Bundle, staged
+from edgeqkv.bundle.bundle import Bundle
+from edgeqkv.bundle.manifest import ModelCard
+from edgeqkv.bundle.staging import staged
 from edgeqkv.model.model import Model
 
 
@@ -21,16 +23,20 @@ def bundle(tiny_model: Model, tmp_path: Path) -> Bundle:
 
 def test_the_manifest_says_what_is_there(bundle: Bundle) -> None:
     manifest = json.loads((bundle.path / "manifest.json").read_text())
-    assert manifest["format"] == 1
+    assert manifest["format"] == 2
     assert manifest["model"]["variant"] == "q-k=v+gqa2"
     assert set(manifest["files"]) == {"model.onnx", "model.onnx.data", "onnx.proof.npz"}
     assert {file.name for file in bundle.path.iterdir()} == {*manifest["files"], "manifest.json"}
     target = manifest["targets"]["onnx"]
     assert target["verification"]["passed"]
     assert target["artifact"]["state_tensors"][0]["shape"] == [1, 2, 48, 8]
-    inputs = {spec["name"]: (spec["dtype"], spec["shape"]) for spec in target["artifact"]["graphs"][0]["inputs"]}
-    assert inputs["input_ids"] == ("int64", [1, "T"])
-    assert inputs["past_kv_1"] == ("fp32", [1, 2, 48, 8])
+    keys = ("role", "dtype", "numpy_dtype", "shape")
+    inputs = {spec["name"]: tuple(map(spec.get, keys)) for spec in target["artifact"]["graphs"][0]["inputs"]}
+    assert inputs["input_ids"] == ("tokens", "int64", "int64", [1, "tokens"])
+    assert inputs["past_kv_1"] == ("state", "fp32", "float32", [1, 2, 48, 8])
+    assert target["artifact"]["state_tensors"][1]["update"] == "in_place"
+    assert target["verification"]["engine"] == "exact"
+    assert target["engines"]["onnxruntime"]["passed"]
     assert target["artifact"]["versions"]["onnxruntime"]
 
 
@@ -58,9 +64,13 @@ def test_changed_and_missing_files_are_found(bundle: Bundle) -> None:
     [
         ("{", "is damaged"),
         (b"\xff", "is damaged"),
-        ("[]", "of format None, and this edgeqkv reads format 1"),
-        ('{"format": 2}', "of format 2, and this edgeqkv reads format 1"),
-        ('{"format": 1}', "is damaged: edgeqkv: Field required"),
+        ("[]", "of format None, and this edgeqkv reads format 2"),
+        ('{"format": 3}', "of format 3, and this edgeqkv reads format 2"),
+        (
+            '{"format": 1}',
+            r"of format 1, and this edgeqkv reads format 2\. Export the model again: edgeqkv export MODEL",
+        ),
+        ('{"format": 2}', "is damaged: edgeqkv: Field required"),
     ],
 )
 def test_manifests_that_cannot_be_read(bundle: Bundle, manifest: str | bytes, message: str) -> None:
@@ -120,8 +130,6 @@ def test_a_failure_leaves_nothing_behind_and_the_old_bundle_in_place(tmp_path: P
 
 
 def _cards() -> tuple[object, ...]:
-    from edgeqkv.bundle.bundle import ModelCard
-
     return ModelCard(kind="decoder", variant="qkv", parameters=0, config={}, source={}, notes=()), None, {}
 
 
@@ -153,3 +161,12 @@ def test_saved_numbers_survive(bundle: Bundle) -> None:
     with np.load(bundle.path / "onnx.proof.npz") as proof:
         assert proof["lengths"].sum() == 48
         assert proof["logits"].dtype == np.float32
+
+
+def test_a_bundle_of_the_first_format_is_refused_with_the_command_that_makes_it_anew(bundle: Bundle) -> None:
+    artifact = {"target": "onnx", "form": "ort", "weights": "int4", "state": "int8", "context": 48}
+    old = {"format": 1, "model": {"source": {"file": "m.pt"}}, "targets": {"onnx": {"artifact": artifact}}}
+    (bundle.path / "manifest.json").write_text(json.dumps(old))
+    command = "edgeqkv export m.pt --target onnx --form ort --weights int4 --state int8 --context 48 --out"
+    with pytest.raises(BundleError, match=f"{command} .*bundle --force"):
+        Bundle(bundle.path)

@@ -3,8 +3,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -92,3 +94,33 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     done = subprocess.run([sys.executable, "-c", measure], check=True, capture_output=True, text=True)
     assert (tmp_path / "model.pt").stat().st_size > 190 << 20
     assert int(done.stdout) * 1024 < 16 << 20, "96 MiB of optimizer state or of a mask were read"
+
+
+def test_a_tensor_larger_than_what_is_stored_is_refused(tmp_path: Path) -> None:
+    torch.save({"model_state_dict": {"wte.weight": torch.ones(777)}, "model_config": {}}, tmp_path / "model.pt")
+    with zipfile.ZipFile(tmp_path / "model.pt") as whole:
+        records = {name: whole.read(name) for name in whole.namelist()}
+    pickled = next(name for name in records if name.endswith("data.pkl"))
+    size = b"M" + (777).to_bytes(2, "little")
+    start = records[pickled].rindex(size)
+    records[pickled] = records[pickled][:start] + b"M\xff\xff" + records[pickled][start + 3 :]
+    with zipfile.ZipFile(tmp_path / "lies.pt", "w") as lies:
+        for name, content in records.items():
+            lies.writestr(name, content)
+    with pytest.raises(CheckpointError, match=r"is damaged: .*storage"):
+        edgeqkv.load(tmp_path / "lies.pt")
+
+
+def test_bytes_in_another_machines_order_are_never_given_back(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    """Torch swaps them in memory; a page that the file holds too would come back unswapped."""
+    other = "big" if sys.byteorder == "little" else "little"
+    with zipfile.ZipFile(tiny_checkpoint) as whole, zipfile.ZipFile(tmp_path / "swapped.pt", "w") as swapped:
+        for name in whole.namelist():
+            content = whole.read(name)
+            if "/data/" in name:
+                content = np.frombuffer(content, np.uint32).byteswap().tobytes()
+            swapped.writestr(name, other.encode() if name.endswith("/byteorder") else content)
+    ours, theirs = edgeqkv.load(tiny_checkpoint), edgeqkv.load(tmp_path / "swapped.pt")
+    for mine, weight in zip(ours.weights, theirs.weights, strict=True):
+        weight.release_pages()
+        assert torch.equal(mine.tensor, weight.tensor)

@@ -13,20 +13,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import edgeqkv
-from edgeqkv.checkpoints.encoder import _folded
+from edgeqkv import checkpoints
+from edgeqkv.checkpoints.architectures import encoder
+from edgeqkv.checkpoints.architectures.encoder import _folded
 from edgeqkv.checkpoints.synthetic_encoders import random_set_model, write_random_vit
 from edgeqkv.errors import CheckpointError, InputError
 from edgeqkv.model.layers import Linear
-from edgeqkv.model.model import EncoderModel, Features, Image, Tokens
+from edgeqkv.model.model import Features, Image, Model, Tokens
 from edgeqkv.model.variants import Variant
 from edgeqkv.model.weights import Weight
 
 SMALL_VIT = {"image_size": 12, "channels": 3, "patch": 4, "n_classes": 7, "n_embd": 32, "n_layer": 2, "n_head": 4}
 
 
-def load(path: Path, **options: Any) -> EncoderModel:
+def load(path: Path, **options: Any) -> Model:
     model = edgeqkv.load(path, **options)
-    assert isinstance(model, EncoderModel)
+    assert not model.causal
     return model
 
 
@@ -47,7 +49,7 @@ def test_every_variant_is_told_by_its_weights(encoder_golden: EncoderGolden) -> 
     model = load(encoder_golden.path)
     assert str(model.variant) == encoder_golden.variant
     assert model.source.training["test_accuracy"] > 0.9
-    for block in model.network.trunk.blocks:
+    for block in model.network.blocks:
         attention = block.attention
         assert (attention.k is attention.v) == (model.variant.sharing.tensors == 1)
         assert (attention.q is attention.k) == model.variant.sharing.ties_queries
@@ -170,6 +172,28 @@ def test_a_file_without_config_asks_for_the_heads(tmp_path: Path) -> None:
         assert np.array_equal(ours.tensor, theirs.tensor)
 
 
+@pytest.mark.parametrize("name", ["patch_embed.proj.weight", "blocks.0.mlp.0.weight", "pos_emb"])
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_tensor_without_a_shape_is_named(name: str, tmp_path: Path) -> None:
+    contents = torch.load(write_random_vit(tmp_path / "vit.pt", "q-k=v", config=False, **SMALL_VIT), weights_only=True)
+    contents["model_state_dict"][name] = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+    torch.save(contents, tmp_path / "nested.pt")
+    with pytest.raises(CheckpointError, match=f"'{name}'"):
+        edgeqkv.load(tmp_path / "nested.pt", heads=4)
+
+
 def test_heads_that_the_file_contradicts() -> None:
     with pytest.raises(InputError, match="says that it has 4 heads, not 6"):
         edgeqkv.load(read_encoder_golden("vit_digits_qkv").path, heads=6)
+
+
+def test_what_is_made_of_a_mapped_tensor_leaves_it_as_it_is(tmp_path: Path) -> None:
+    """A table of one token is its own transpose."""
+    contents = torch.load(read_encoder_golden("encoder_reverse_qkv").path, weights_only=True)
+    state = contents["model_state_dict"]
+    state["embed.weight"], state["embed.bias"] = torch.ones(48, 1), torch.full((48,), 2.0)
+    torch.save(contents, tmp_path / "one.pt")
+    archive = checkpoints.open_archive(tmp_path / "one.pt")
+    table = encoder.read(archive).network.token_table
+    assert (table.tensor == 3).all()
+    assert (archive.state_dict()["embed.weight"] == 1).all()

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 import edgeqkv
 from edgeqkv import CheckpointError, Variant
 from edgeqkv.checkpoints.synthetic import random_checkpoint, write_random_checkpoint
-from edgeqkv.reference.decoder import sequence_logits
+from edgeqkv.reference.outputs import sequence_logits
 
 CLASSES = {
     "qkv": "GPT",
@@ -102,6 +102,25 @@ def test_safetensors_with_its_config_beside_it_is_the_same_model(tmp_path: Path,
         edgeqkv.load(tmp_path / "model.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("plain", "wrapped"),
+    [
+        ("", "module."),
+        ("", "_orig_mod.module."),
+        ("", "module._orig_mod."),
+        ("", "module._fsdp_wrapped_module."),
+        ("h.0.", "h.0._orig_mod."),
+        ("h.1.", "h.1._checkpoint_wrapped_module."),
+        ("mlp.", "_fsdp_wrapped_module.mlp._checkpoint_wrapped_module."),
+    ],
+)
+def test_what_a_model_was_wrapped_in_is_no_part_of_its_names(plain: str, wrapped: str, tmp_path: Path) -> None:
+    state = {name.replace(plain, wrapped, 1): tensor for name, tensor in tiny()["model_state_dict"].items()}
+    assert state.keys() != tiny()["model_state_dict"].keys()
+    model = edgeqkv.load(saved({**tiny(), "model_state_dict": state}, tmp_path))
+    assert model.parameters == edgeqkv.load(saved(tiny(), tmp_path)).parameters
+
+
 def test_half_precision_checkpoints_are_read_as_they_are(tmp_path: Path) -> None:
     for dtype in (torch.float16, torch.bfloat16):
         model = edgeqkv.load(
@@ -164,6 +183,16 @@ def with_config(**changes: object) -> dict[str, Any]:
             "24 rows.*no whole number of KV heads",
         ),
         (with_tensor(tiny(), "ln_f.weight", torch.zeros(32, dtype=torch.int64)), "not floating point"),
+        (
+            with_tensor(tiny(), "h.0.mlp.c_fc.weight", torch.zeros(128, 1).expand(128, 32)),
+            r"'h\.0\.mlp\.c_fc\.weight' in .* overlaps itself",
+        ),
+        (with_tensor(tiny(), "h.0.mlp.c_fc.weight", torch.ones(128, 32).to_sparse()), "no dense tensor.*sparse_coo"),
+        (
+            with_tensor(tiny(), "h.0._orig_mod.ln_1.bias", torch.ones(32)),
+            r"'h\.0\.ln_1\.bias' and 'h\.0\._orig_mod\.ln_1\.bias' in .* are both 'h\.0\.ln_1\.bias'",
+        ),
+        (with_tensor(tiny(), 7, torch.ones(32)), "does not have: 7"),  # type: ignore[arg-type]
         (with_tensor(tiny(), "wte.weight", "a string"), r"'wte\.weight' is missing"),
         (
             with_tensor(tiny(), "h.2.ln_1.weight", torch.zeros(32)),
@@ -185,6 +214,15 @@ def with_config(**changes: object) -> dict[str, Any]:
 def test_what_does_not_fit_is_named(tmp_path: Path, checkpoint: Any, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         edgeqkv.load(saved(checkpoint, tmp_path))
+
+
+@pytest.mark.parametrize("name", ["wte.weight", "h.0.attn.c_k.weight"])
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_tensor_without_a_shape_is_refused(name: str, tmp_path: Path) -> None:
+    nested = torch.nested.nested_tensor([torch.ones(2, 32), torch.ones(3, 32)])
+    path = saved(with_tensor(tiny(), name, nested), tmp_path)
+    with pytest.raises(CheckpointError, match=r"dense tensor in memory but nested|has 0 rows"):
+        edgeqkv.load(path)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

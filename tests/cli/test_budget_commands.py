@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DATA
+from conftest import DATA, read_encoder_golden
 from device_reports import write_report
 
 import edgeqkv
@@ -184,3 +185,36 @@ def test_an_unknown_device_stops_an_export_before_it_starts(run: Any, tmp_path: 
     assert code == 2
     assert "unknown device 'pixel-99'" in told
     assert not list(tmp_path.iterdir())
+
+
+def test_an_encoders_budget(run: Any, tmp_path: Path) -> None:
+    path = read_encoder_golden("vit_digits_qkv").path
+    bundle = edgeqkv.export(edgeqkv.load(path), "onnx", out=tmp_path / "b", verify=False)
+    code, out, _ = run("budget", bundle.path, "--device", "iphone-15")
+    assert code == 0
+    assert "qkv (this)" in out
+    assert "fits" in out
+    assert json.loads(run("budget", bundle.path, "--json")[1])["passed"]
+    for arguments, message in (
+        (("budget", bundle.path, "--measure"), "--measure is for language models"),
+        (("budget", bundle.path, "--device", "hexagon-v75"), "is an NPU"),
+        (("budget", path), "is an encoder"),
+    ):
+        code, _, err = run(*arguments)
+        assert code == 2
+        assert message in err
+
+
+def test_a_budget_needs_no_torch(tmp_path: Path) -> None:
+    """A quantized export is judged, and its variants are planned, where torch is not installed."""
+    model = edgeqkv.load(MODEL)
+    bundle = edgeqkv.export(model, "onnx", out=tmp_path / "b", weights="int4", devices=["pixel-9-pro"], verify=False)
+    check = (
+        "import sys; sys.modules['torch'] = None; import edgeqkv; "
+        "report = edgeqkv.budget(sys.argv[1], device=['pixel-9-pro', 'hexagon-v75']); "
+        "print([row.peak for row in report.answers[0].variants])"
+    )
+    done = subprocess.run([sys.executable, "-c", check, str(bundle.path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads((bundle.path / "report.json").read_text(encoding="utf-8"))
+    assert json.loads(done.stdout) == [row["peak"] for row in told["devices"][0]["variants"]]

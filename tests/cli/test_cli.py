@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from conftest import DATA
 
 import edgeqkv
 from edgeqkv import demo
+from edgeqkv.backends import TARGETS
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
 from edgeqkv.cli import app as cli
 
@@ -184,17 +186,27 @@ def test_a_missing_package_answers_with_the_command_that_adds_it(
     assert not list(tmp_path.iterdir())
 
 
+def test_names_of_targets_are_completed() -> None:
+    command = typer.main.get_command(cli.app).commands["export"]  # type: ignore[attr-defined]
+    (option,) = (each for each in command.params if each.name == "target")
+    with command.make_context("export", ["model.pt"]) as context:
+        for begun, names in (("", list(TARGETS)), ("co", ["coreml"]), ("onnx,e", ["onnx,executorch"])):
+            assert [each.value for each in option.shell_complete(context, begun)] == names
+    assert all(name in run("export", "--help").stdout for name in TARGETS)
+
+
 def test_importing_the_package_and_asking_for_help_is_light() -> None:
-    heavy = "{'torch', 'onnx', 'onnx_ir', 'onnxruntime', 'coremltools', 'executorch'}"
+    heavy = "{'torch', 'numpy', 'pydantic', 'onnx', 'onnx_ir', 'onnxruntime', 'coremltools', 'executorch'}"
     script = f"import sys, edgeqkv, edgeqkv.cli.app; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 
 
-def test_running_a_bundle_needs_no_torch(demo_bundle: Path) -> None:
+@pytest.mark.parametrize("arguments", [["generate", "--prompt", "The", "-n", "3"], ["verify"]])
+def test_running_and_proving_a_bundle_needs_no_torch(demo_bundle: Path, arguments: list[str]) -> None:
     script = "import sys; sys.modules['torch'] = None\nfrom edgeqkv.cli.app import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", script, "generate", str(demo_bundle), "--prompt", "The", "-n", "3"],
+        [sys.executable, "-c", script, *arguments, str(demo_bundle)],
         capture_output=True,
         text=True,
         check=False,
@@ -218,7 +230,19 @@ def test_on_a_terminal_there_are_tables(tmp_path: Path) -> None:
 
 
 def test_every_command_has_help() -> None:
-    for name in ("inspect", "export", "verify", "generate", "demo", "doctor", "budget", "devices", "recipes", "run"):
+    for name in (
+        "inspect",
+        "export",
+        "verify",
+        "generate",
+        "demo",
+        "doctor",
+        "budget",
+        "devices",
+        "recipes",
+        "run",
+        "bench",
+    ):
         assert run(name, "--help").stdout
     assert {command.name or command.callback.__name__ for command in cli.app.registered_commands} == {
         "inspect",
@@ -226,6 +250,7 @@ def test_every_command_has_help() -> None:
         "verify",
         "generate",
         "demo",
+        "bench",
         "doctor",
         "budget",
         "devices",

@@ -92,7 +92,15 @@ def test_a_file_that_does_not_say_how_many_heads(tmp_path: Path) -> None:
 def test_commands_that_are_for_the_other_kind(digits: Path, tmp_path: Path) -> None:
     for arguments, message in (
         (("export", DIGITS, "--context", 12), "is an encoder, and --context is for language models"),
-        (("export", DATA / "gqa.pt", "--batch", 2), "is a language model, and --batch is for encoders"),
+        (("export", DIGITS, "--context", 0), "is an encoder, and --context is for language models"),
+        (
+            ("export", DIGITS, "--tune", 0, "--max-degradation", 5, "--devices", "mine.yaml"),
+            "is an encoder, and --tune, --max-degradation, --devices are for language models",
+        ),
+        (("export", DIGITS, "--batch", 0), "a batch of 0 is impossible; choose 1 or more"),
+        (("export", DATA / "gqa.pt", "--batch", 0), "is a language model, and --batch is for encoders"),
+        (("verify", digits, "--text", DIGITS), "holds an encoder, and --text is for language models"),
+        (("budget", digits, "--context", 0), "holds an encoder, and --context is for language models"),
         (("generate", digits, "--prompt", "a"), "use 'edgeqkv run'"),
         (("export", DIGITS, "--mean", "half"), "--mean takes numbers with commas between them, not 'half'"),
         (("export", DIGITS, "--variant", "qkv"), "is q-k=v, not qkv"),

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeqkv.backends.coreml import _coremltools
-from edgeqkv.backends.coreml._coremltools import import_coremltools, quietly
-from edgeqkv.errors import BundleError, InputError, MissingExtra, UnsupportedError
+from edgeqkv.backends.coreml._compat import import_coremltools, quietly
+from edgeqkv.mil import _compat
+from edgeqkv.mil.errors import InputError, PackageError, UnsupportedOperation
 from edgeqkv.mil.evaluator import Evaluator, State
 from edgeqkv.mil.package import Package
+from edgeqkv.mil.proto import messages
 from edgeqkv.mil.weight_file import DTYPES, WeightFile
 
 ct = import_coremltools("The test suite")
@@ -365,7 +366,7 @@ def test_a_swapped_function_is_seen(merged: Path) -> None:
         functions["decode"].CopyFrom(functions["prefill"])
 
     evaluator = Evaluator(edit(merged, swap), "decode")
-    with pytest.raises(BundleError, match="is declared"):
+    with pytest.raises(PackageError, match="is declared"):
         evaluator.run(tokens_at(0, 5), evaluator.new_state())
 
 
@@ -401,11 +402,11 @@ def test_a_wrong_declaration_is_seen(product: Path, tmp_path: Path) -> None:
         declared.dataType = ct.proto.MIL_pb2.FLOAT32
 
     x = {"x": np.ones((2, 4), np.float32)}
-    with pytest.raises(BundleError, match=r"mul 'squared': it is declared fp16\[2, 17\], .* \[2, 16\]"):
+    with pytest.raises(PackageError, match=r"mul 'squared': it is declared fp16\[2, 17\], .* \[2, 16\]"):
         declare(wider).run(x)
-    with pytest.raises(BundleError, match="declared int32"):
+    with pytest.raises(PackageError, match="declared int32"):
         declare(integral).run(x)
-    with pytest.raises(BundleError, match=r"is declared fp32.* but computes fp16"):
+    with pytest.raises(PackageError, match=r"is declared fp32.* but computes fp16"):
         declare(longer)
 
 
@@ -415,7 +416,7 @@ def test_unknown_operations_are_all_named(product: Path, tmp_path: Path) -> None
             op.type = {"mul": "multiply", "linear": "affine"}.get(op.type, op.type)
 
     copy = edit(Path(shutil.copytree(product, tmp_path / "copy.mlpackage")), rename)
-    with pytest.raises(UnsupportedError, match="affine, multiply"):
+    with pytest.raises(UnsupportedOperation, match="affine, multiply"):
         Evaluator(copy)
 
 
@@ -425,7 +426,7 @@ def test_unknown_parameters_are_refused(product: Path, tmp_path: Path) -> None:
         op.inputs["z"].CopyFrom(op.inputs["x"])
 
     copy = edit(Path(shutil.copytree(product, tmp_path / "copy.mlpackage")), add)
-    with pytest.raises(UnsupportedError, match=r"mul 'squared'.*'z'"):
+    with pytest.raises(UnsupportedOperation, match=r"mul 'squared'.*'z'"):
         Evaluator(copy)
 
 
@@ -434,7 +435,7 @@ def test_an_undefined_value_is_seen(product: Path, tmp_path: Path) -> None:
         next(op for op in operations(spec) if op.type == "mul").inputs["x"].arguments[0].name = "nothing"
 
     copy = edit(Path(shutil.copytree(product, tmp_path / "copy.mlpackage")), rename)
-    with pytest.raises(BundleError, match="'nothing'"):
+    with pytest.raises(PackageError, match="'nothing'"):
         Evaluator(copy)
 
 
@@ -504,7 +505,7 @@ def test_weight_files_as_coremltools_writes_them(tmp_path: Path, dtype: str, low
     offset = getattr(writer, f"write_{dtype}_data")(values.astype(subtype))
     weights = WeightFile(tmp_path / "weight.bin")
     np.testing.assert_array_equal(weights.blob(offset, dtype, (3, 5)).read(), values.reshape(3, 5))
-    with pytest.raises(BundleError, match="is not one of fp16"):
+    with pytest.raises(PackageError, match="is not one of fp16"):
         weights.blob(offset, "fp16", (3, 5))
 
 
@@ -595,7 +596,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 @pytest.mark.parametrize(("damage", "message"), DAMAGES.values(), ids=DAMAGES.keys())
 def test_damaged_packages(merged: Path, damage: Callable[[Path], object], message: str) -> None:
     damage(merged)
-    with pytest.raises(BundleError, match=message):
+    with pytest.raises(PackageError, match=message):
         Evaluator(merged)
 
 
@@ -607,7 +608,7 @@ def test_a_resized_weight_is_seen(product: Path, tmp_path: Path) -> None:
                 value.type.tensorType.dimensions[0].constant.size = 15
 
     copy = edit(Path(shutil.copytree(product, tmp_path / "copy.mlpackage")), grow)
-    with pytest.raises(BundleError, match=r"has 128 bytes, which are not fp16\[15, 4\]"):
+    with pytest.raises(PackageError, match=r"has 128 bytes, which are not fp16\[15, 4\]"):
         Evaluator(copy)
 
 
@@ -616,14 +617,14 @@ def test_an_unlisted_state_is_seen(merged: Path) -> None:
         for function in spec.description.functions:
             del function.state[:]
 
-    with pytest.raises(BundleError, match="does not list its states"):
+    with pytest.raises(PackageError, match="does not list its states"):
         Evaluator(edit(merged, unlist))
 
 
 def test_other_kinds_of_model_are_refused(product: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(product, tmp_path / "copy.mlpackage"))
     edit(copy, lambda spec: spec.neuralNetwork.SetInParent())
-    with pytest.raises(UnsupportedError, match="type neuralNetwork"):
+    with pytest.raises(UnsupportedOperation, match="type neuralNetwork"):
         Evaluator(copy)
 
 
@@ -659,34 +660,26 @@ def test_images_of_other_kinds_are_refused(colors: Path, product: Path, tmp_path
         return spec.description.input[0].type.imageType
 
     edit(colors, lambda spec: setattr(image(spec), "width", 5))
-    with pytest.raises(BundleError, match=r"an image \[1, 3, 2, 5\], but the program takes fp32\[1, 3, 2, 4\]"):
+    with pytest.raises(PackageError, match=r"an image \[1, 3, 2, 5\], but the program takes fp32\[1, 3, 2, 4\]"):
         Evaluator(colors)
     edit(colors, lambda spec: image(spec).imageSizeRange.widthRange.SetInParent())
-    with pytest.raises(UnsupportedError, match="only inputs of one size"):
+    with pytest.raises(UnsupportedOperation, match="only inputs of one size"):
         Evaluator(colors)
     copy = Path(shutil.copytree(product, tmp_path / "product.mlpackage"))
     edit(copy, lambda spec: image(spec).SetInParent())
-    with pytest.raises(UnsupportedError, match=r"'x' is an image .INVALID_COLOR_SPACE"):
+    with pytest.raises(UnsupportedOperation, match=r"'x' is an image .INVALID_COLOR_SPACE"):
         Evaluator(copy)
     edit(copy, lambda spec: spec.description.input[0].type.stringType.SetInParent())
-    with pytest.raises(UnsupportedError, match="'x' is a stringType; only tensors and images"):
+    with pytest.raises(UnsupportedOperation, match="'x' is a stringType; only tensors and images"):
         Evaluator(copy)
 
 
-def test_coremltools_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> object:
-        raise ModuleNotFoundError("No module named 'coremltools'", name="coremltools")
-
-    monkeypatch.setattr("builtins.__import__", refuse)
-    with pytest.raises(MissingExtra, match=r"edgeqkv\[coreml\]"):
-        _coremltools.import_coremltools("Reading a package")
-
-
-def test_what_keeps_the_messages_from_loading_is_the_same_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_coremltools_there_are_no_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "coremltools", None)
-    monkeypatch.delitem(sys.modules, _coremltools._PROTO, raising=False)
-    with pytest.raises(MissingExtra, match=r"edgeqkv\[coreml\]"):
-        _coremltools.import_proto("Model_pb2", "Reading a package")
+    monkeypatch.delitem(sys.modules, _compat.PROTO, raising=False)
+    with pytest.raises(ModuleNotFoundError) as caught:
+        messages("Model_pb2")
+    assert caught.value.name == "coremltools"
 
 
 ALONE = """
@@ -695,7 +688,7 @@ from edgeqkv.mil.evaluator import Evaluator
 
 evaluator = Evaluator(sys.argv[1])
 assert "coremltools" not in sys.modules
-from edgeqkv.backends.coreml._coremltools import import_coremltools
+from edgeqkv.backends.coreml._compat import import_coremltools
 
 assert import_coremltools("The test").proto.Model_pb2.Model
 assert not {"executorch", "sklearn", "torchao"} & set(sys.modules)

@@ -12,8 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeqkv.backends.coreml._coremltools import import_coremltools
-from edgeqkv.errors import BundleError, InputError, UnsupportedError
+from edgeqkv.backends.coreml._compat import import_coremltools
+from edgeqkv.mil.errors import InputError, PackageError, UnsupportedOperation
 from edgeqkv.mil.ops import MOVING, OPS
 
 ct = import_coremltools("The test suite")
@@ -486,7 +486,7 @@ def test_some_blocks_at_a_time_make_no_difference(
 
 
 def test_blocks_must_divide_the_weight() -> None:
-    with pytest.raises(BundleError, match="do not divide"):
+    with pytest.raises(PackageError, match="do not divide"):
         OPS["constexpr_blockwise_shift_scale"](data=torch.zeros(4, 6), scale=torch.ones(1, 4))
 
 
@@ -559,12 +559,12 @@ def test_constexpr_cast() -> None:
     ],
 )
 def test_unknown_modes_are_refused(op: str, parameters: dict[str, Any]) -> None:
-    with pytest.raises(UnsupportedError):
+    with pytest.raises(UnsupportedOperation):
         OPS[op](**parameters)
 
 
 def test_split_needs_to_be_told_how() -> None:
-    with pytest.raises(BundleError, match="num_splits"):
+    with pytest.raises(PackageError, match="num_splits"):
         OPS["split"](x=torch.ones(4), axis=tensor(0))
 
 

@@ -11,7 +11,7 @@ import edgeqkv
 from edgeqkv import CheckpointError, InputError, UnsupportedError, VariantError
 from edgeqkv.checkpoints.synthetic import random_checkpoint
 from edgeqkv.model.model import Model
-from edgeqkv.reference.decoder import sequence_logits
+from edgeqkv.reference.outputs import sequence_logits
 
 
 def test_the_sentence_we_live_by(golden: Golden, tmp_path: Path) -> None:

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
+from reference_session import TorchSession
 
 import edgeqkv
 from edgeqkv import BundleError, InputError, VerificationFailed
 from edgeqkv.bundle.bundle import Bundle
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
 from edgeqkv.model.model import Model
-from edgeqkv.pipeline.proof import Proof, compare, pieces
-from edgeqkv.pipeline.verify import make_proof, verify, verify_artifact
-from edgeqkv.reference.decoder import TorchSession
+from edgeqkv.pipeline.proof import Proof, load_proof, make_proof, pieces
+from edgeqkv.pipeline.verify import verify, verify_artifact
 
 
 @given(context=st.integers(1, 3000), data=st.data())
@@ -144,10 +144,10 @@ def swap_layers(bundle: Bundle) -> None:
 def test_every_kind_of_damage_is_caught(bundle: Bundle, tiny_model: Model, damage: Any) -> None:
     damage(bundle)
     artifact = bundle.target().artifact
-    result = verify_artifact(bundle.path, artifact, make_proof(tiny_model, artifact.context, artifact.chunk))
+    result = verify_artifact(bundle.path, artifact, make_proof(tiny_model, artifact))
     assert not result.passed
     assert result.failure
-    sampled = make_proof(tiny_model, artifact.context, artifact.chunk).sampled()
+    sampled = make_proof(tiny_model, artifact).sampled()
     assert not verify_artifact(bundle.path, artifact, sampled).passed
 
 
@@ -156,7 +156,7 @@ def test_an_export_that_fails_its_proof_leaves_no_bundle(
 ) -> None:
     def wrong(*arguments: Any) -> Proof:
         proof = make_proof(*arguments)
-        proof.logits[3] += 1
+        proof.logits[3] += 1  # type: ignore[attr-defined]
         return proof
 
     monkeypatch.setattr("edgeqkv.pipeline.export.make_proof", wrong)
@@ -185,7 +185,7 @@ class Ends(TorchSession):
 def test_a_session_that_takes_tokens_past_its_end_is_caught(tiny_model: Model) -> None:
     session = Ends(tiny_model, chunk=8)
     session.overruns = True
-    result = compare(session, make_proof(tiny_model, 48, 8), "torch")
+    result = make_proof(tiny_model, session.artifact).compare(session, "torch")
     assert not result.passed
     assert result.failure == "it took a token past its context of 48"
 
@@ -195,7 +195,8 @@ def test_logits_that_are_not_numbers_are_caught(tiny_model: Model) -> None:
         def _step(self, ids: Any, position: int) -> Any:
             return super()._step(ids, position) * (np.nan if position > 20 else 1)
 
-    result = compare(Broken(tiny_model, chunk=8), make_proof(tiny_model, 48, 8), "torch")
+    session = Broken(tiny_model, chunk=8)
+    result = make_proof(tiny_model, session.artifact).compare(session, "torch")
     assert not result.passed
     assert result.max_abs_error == np.inf
 
@@ -214,4 +215,4 @@ def test_a_runtime_that_crashes_is_a_failed_verification(
 def test_proofs_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "x.npz").write_bytes(b"PK nonsense")
     with pytest.raises(BundleError, match="cannot be read"):
-        Proof.load(tmp_path / "x.npz")
+        load_proof(tmp_path / "x.npz")

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 import edgeqkv
 from edgeqkv import UnsupportedError
+from edgeqkv.model import walk
 from edgeqkv.model.weights import Palette, PalettizedWeight, Weight
-from edgeqkv.quantize import Recipe, apply, matrices
+from edgeqkv.quantize import QuantConfig, apply
 from edgeqkv.quantize.calibrated import gptq
 from edgeqkv.quantize.palettized import to_nearest_entry
-from edgeqkv.reference.decoder import sequence_logits
+from edgeqkv.reference.outputs import sequence_logits
 
 
 @st.composite
@@ -93,12 +94,12 @@ def test_values_beyond_half_precision_are_named() -> None:
 def test_a_palettized_model(gqa_golden: Golden, tuning: int | None) -> None:
     model = edgeqkv.load(gqa_golden.path)
     text = None if tuning is None else np.random.default_rng(0).integers(0, 257, (4, 64))
-    result = apply(model, Recipe("lut4", None, text, tuning or 0))
+    result = apply(model, QuantConfig("lut4", None, text, tuning or 0))
     network = result.network
     assert network.head is network.token_table
     assert network.blocks[0].attention.k is network.blocks[0].attention.v
     palettized = [weight for weight in result.weights if isinstance(weight, PalettizedWeight)]
-    assert len(palettized) == 1 + len(matrices(model.network))
+    assert len(palettized) == 1 + len({linear.weight for linear in walk.linears(model.network)})
     for weight in palettized:
         assert torch.equal(weight.tables.half().float(), weight.tables)
         assert torch.equal(weight.tables.sort(-1).values, weight.tables)
@@ -109,7 +110,7 @@ def test_a_palettized_model(gqa_golden: Golden, tuning: int | None) -> None:
 def test_tuning_moves_tables_and_codes(gqa_golden: Golden) -> None:
     model = edgeqkv.load(gqa_golden.path)
     text = np.random.default_rng(0).integers(0, 257, (32, 32))
-    before, after = (apply(model, Recipe("lut4", None, text, steps)) for steps in (0, 40))
+    before, after = (apply(model, QuantConfig("lut4", None, text, steps)) for steps in (0, 40))
     changed = 0
     for one, other in zip(before.weights, after.weights, strict=True):
         if isinstance(one, PalettizedWeight) and isinstance(other, PalettizedWeight):

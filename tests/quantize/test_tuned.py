@@ -12,8 +12,8 @@ from edgeqkv import InputError, demo
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
 from edgeqkv.model.model import Model
 from edgeqkv.model.weights import QuantizedWeight
-from edgeqkv.quantize import Recipe, apply, tuning_steps
-from edgeqkv.reference.decoder import sequence_logits
+from edgeqkv.quantize import QuantConfig, apply, tuning_steps
+from edgeqkv.reference.outputs import sequence_logits
 
 STEPS = 120
 
@@ -37,11 +37,11 @@ def original() -> Model:
 
 @pytest.fixture(scope="module")
 def tuned(original: Model) -> Model:
-    return apply(original, Recipe("int4", "int8", text(0, 32), tuning=STEPS))
+    return apply(original, QuantConfig("int4", "int8", text(0, 32), tuning=STEPS))
 
 
 def test_it_comes_closer_to_the_original_on_other_text(original: Model, tuned: Model) -> None:
-    calibrated = apply(original, Recipe("int4", "int8", text(0, 32)))
+    calibrated = apply(original, QuantConfig("int4", "int8", text(0, 32)))
     other = text(1, 4)
     before, after = (np.mean([divergence(each, original, ids) for ids in other]) for each in (calibrated, tuned))
     assert 0 < after < 0.8 * before
@@ -50,7 +50,7 @@ def test_it_comes_closer_to_the_original_on_other_text(original: Model, tuned: M
 def test_what_is_tuned_is_stored_as_what_is_not(original: Model, tuned: Model) -> None:
     assert tuned.network.head is tuned.network.token_table
     assert all(block.attention.k is block.attention.v for block in tuned.network.blocks)
-    assert tuned.weight_bytes == apply(original, Recipe("int4", "int8")).weight_bytes
+    assert tuned.weight_bytes == apply(original, QuantConfig("int4", "int8")).weight_bytes
     for weight in tuned.weights:
         if not isinstance(weight, QuantizedWeight):
             assert weight.precision == "fp16"
@@ -64,7 +64,7 @@ def test_what_is_tuned_is_stored_as_what_is_not(original: Model, tuned: Model) -
 
 
 def test_everything_takes_part(original: Model, tuned: Model) -> None:
-    calibrated = apply(original, Recipe("int4", "int8", text(0, 32)))
+    calibrated = apply(original, QuantConfig("int4", "int8", text(0, 32)))
     changed = {4: 0, 8: 0}
     for before, after in zip(calibrated.weights, tuned.weights, strict=True):
         assert before.name == after.name
@@ -85,7 +85,7 @@ def test_a_backend_that_rounds_int8_again_starts_from_what_was_tuned(tuned: Mode
 
 def test_the_same_text_gives_the_same_weights(gqa_golden: Golden) -> None:
     first, second = (
-        apply(edgeqkv.load(gqa_golden.path), Recipe("int4", calibration=text(0, 8), tuning=3)) for _ in range(2)
+        apply(edgeqkv.load(gqa_golden.path), QuantConfig("int4", calibration=text(0, 8), tuning=3)) for _ in range(2)
     )
     for one, other in zip(first.weights, second.weights, strict=True):
         assert torch.equal(one.values(), other.values())
@@ -95,7 +95,7 @@ def test_it_says_how_far_it_is(gqa_golden: Golden) -> None:
     told: list[float | None] = []
     apply(
         edgeqkv.load(gqa_golden.path),
-        Recipe("int4", calibration=text(0, 2), tuning=4),
+        QuantConfig("int4", calibration=text(0, 2), tuning=4),
         lambda stage, part: told.append(part) if stage == "tuning" else None,
     )
     assert told == [0, 0.25, 0.5, 0.75]

@@ -7,9 +7,10 @@ import pytest
 from conftest import Golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference_session import TorchSession
 
 import edgeqkv
-from edgeqkv.reference.decoder import TorchSession, sequence_logits
+from edgeqkv.reference.outputs import sequence_logits
 
 # The originals ran the same float32 arithmetic in another order (fused projections, another attention kernel):
 # a few units in the last place of logits up to 4.5. Measured: 3.1e-6.
@@ -28,7 +29,7 @@ def test_wanted_rows_are_the_same_rows(gqa_golden: Golden) -> None:
 
 
 def test_a_long_sequence_is_attended_to_in_blocks(gqa_golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeqkv.reference.decoder._QUERY_BLOCK", 10)
+    monkeypatch.setattr("edgeqkv.reference.attention._QUERY_BLOCK", 10)
     model = edgeqkv.load(gqa_golden.path)
     assert np.abs(sequence_logits(model, gqa_golden.ids) - gqa_golden.logits).max() < TOLERANCE
 
@@ -39,7 +40,7 @@ def test_with_a_state_it_is_the_original_too(golden: Golden) -> None:
     rows = [session.feed(golden.ids[:20]), *(session.feed([token]) for token in golden.ids[20:])]
     assert np.abs(np.stack(rows) - golden.logits[19:]).max() < TOLERANCE
     assert session.state_bytes == model.state_bytes(64, 4)
-    assert session.state_bytes == sum(tensor.nbytes for tensor in session._ops.state.values())
+    assert session.state_bytes == sum(tensor.nbytes for tensor in session.runner._ops.state.values())
 
 
 @settings(deadline=None, max_examples=25)

@@ -12,17 +12,17 @@ from torch import nn
 
 import edgeqkv
 from edgeqkv.checkpoints.synthetic_encoders import random_set_model
-from edgeqkv.model.model import EncoderModel
+from edgeqkv.model.model import Model
 from edgeqkv.model.variants import Variant
-from edgeqkv.reference.encoder import encoder_outputs
+from edgeqkv.reference.outputs import encoder_outputs
 
 # float32 in another order of summation, grown through a softmax that is nearly one-hot. Measured: 1.3e-5.
 TOLERANCE = 1e-4
 
 
-def load(path: Path) -> EncoderModel:
+def load(path: Path) -> Model:
     model = edgeqkv.load(path)
-    assert isinstance(model, EncoderModel)
+    assert isinstance(model, Model)
     return model
 
 
@@ -36,7 +36,7 @@ def test_a_wrong_position_term_would_be_seen() -> None:
     """The tolerance is far below what the 2-D term does."""
     golden = read_encoder_golden("encoder_reverse_q_eq_k_eq_v_2d")
     model = load(golden.path)
-    term = model.network.trunk.blocks[0].attention.term
+    term = model.network.blocks[0].attention.term
     assert term is not None
     term.bias.tensor.mul_(1.1)
     assert np.abs(encoder_outputs(model, golden.inputs) - golden.logits).max() > 10 * TOLERANCE

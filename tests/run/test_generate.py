@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from reference_session import Nothing, artifact_of
 
 from edgeqkv import ContextFull, InputError, demo
 from edgeqkv.run.generate import Generation, Sampling, StopReason, generate, sample
@@ -18,7 +19,7 @@ class Counter(Session):
     """After token t, t + 1 is the most likely."""
 
     def __init__(self, capacity: int = 10) -> None:
-        super().__init__(capacity=capacity, chunk=4, vocab_size=100, state_bytes=0)
+        super().__init__(artifact_of(context=capacity, chunk=4, vocab_size=100), Nothing())
 
     def _step(self, ids: np.ndarray, position: int) -> np.ndarray:
         return np.eye(100, dtype=np.float32)[(ids[-1] + 1) % 100] * 5
@@ -32,7 +33,7 @@ def test_greedy_generation_until_asked_to_stop() -> None:
 
 
 def test_generation_stops_at_the_end_of_the_text() -> None:
-    generation = Generation(Counter(), [1], eos_ids=(4,))
+    generation = Generation(Counter(), [1], eos_token_ids=(4,))
     assert list(generation) == [2, 3]
     assert generation.stopped is StopReason.END_OF_TEXT
 

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from reference_session import TorchSession
 
 import edgeqkv
 from edgeqkv import InputError, VerificationFailed, demo
+from edgeqkv.bundle.manifest import Quality
 from edgeqkv.demo.train import perplexity as as_stated
 from edgeqkv.model.model import Model
-from edgeqkv.reference.decoder import TorchSession, sequence_logits
-from edgeqkv.run.perplexity import Quality, excess, original_perplexity, session_perplexity
+from edgeqkv.reference.outputs import sequence_logits
+from edgeqkv.run.perplexity import excess, original_perplexity, session_perplexity
 from edgeqkv.run.tokenizer import Tokenizer
 
 WORDS = Tokenizer(demo.tokenizer_path())
@@ -40,7 +42,7 @@ def test_by_hand() -> None:
 
     class Fixed(TorchSession):
         def __init__(self) -> None:
-            super(TorchSession, self).__init__(capacity=4, chunk=4, vocab_size=2, state_bytes=0)
+            self.capacity, self.chunk, self.vocab_size, self._position = 4, 4, 2, 0
 
         def _step(self, ids: np.ndarray, position: int) -> np.ndarray:
             return np.log(np.array([0.25, 0.75], np.float32))

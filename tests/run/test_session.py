@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from reference_session import Nothing, artifact_of
 
 from edgeqkv import ContextFull, InputError
 from edgeqkv.run.session import Session
@@ -11,7 +12,7 @@ class Recorder(Session):
     """Notes what its steps are given."""
 
     def __init__(self, capacity: int = 10, chunk: int = 4) -> None:
-        super().__init__(capacity=capacity, chunk=chunk, vocab_size=50, state_bytes=0)
+        super().__init__(artifact_of(context=capacity, chunk=chunk, vocab_size=50), Nothing())
         self.steps: list[tuple[list[int], int]] = []
 
     def _step(self, ids: np.ndarray, position: int) -> np.ndarray:

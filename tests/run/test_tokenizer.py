@@ -26,7 +26,7 @@ def test_a_character_of_several_tokens_is_never_split() -> None:
 
 
 def test_special_tokens_are_found() -> None:
-    assert WORDS.eos_ids == (WORDS.bos_id,)
+    assert WORDS.eos_token_ids == (WORDS.bos_id,)
     assert WORDS.size == 1024
     WORDS.check_fits(1024)
     with pytest.raises(InputError, match="token ids up to 1023, but the model's vocabulary ends at 1022"):

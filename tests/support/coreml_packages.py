@@ -14,17 +14,17 @@ import numpy.typing as npt
 import torch
 
 import edgeqkv
-from edgeqkv.backends import Request
-from edgeqkv.backends.coreml import BACKEND
+from edgeqkv.backends.coreml import TARGET
+from edgeqkv.backends.target import TargetSpec
 from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.model.model import Model
 from edgeqkv.progress import silent
-from edgeqkv.reference.decoder import sequence_logits
-from edgeqkv.run.session import Session
+from edgeqkv.reference.outputs import sequence_logits
+from edgeqkv.run.session import Session, open_artifact
 
 __all__ = ["CHUNK", "CONTEXT", "DATA", "Exported", "export"]
 
-DATA = Path(__file__).parents[2] / "data" / "checkpoints"
+DATA = Path(__file__).parents[1] / "data" / "checkpoints"
 CONTEXT, CHUNK = 64, 16
 
 # The tensors are tiny: several threads would only wait for each other, the longer the busier the machine.
@@ -48,7 +48,7 @@ class Exported:
         return self.package / "Data/com.apple.CoreML/weights/weight.bin"
 
     def session(self) -> Session:
-        return BACKEND.open(self.directory, self.artifact, "evaluator")
+        return open_artifact(self.directory, self.artifact, "evaluator")
 
     def copy(self, directory: Path) -> Exported:
         """The same package elsewhere, to be changed."""
@@ -72,5 +72,5 @@ def export(source: str | Path, form: str = "linear", *, chunk: int = CHUNK, cont
     model = edgeqkv.load(path).with_context(context).with_weights("fp16")
     directory = Path(tempfile.mkdtemp(prefix=f"{path.stem}-{form}-"))
     atexit.register(shutil.rmtree, directory)
-    request = Request(form=form, weights="fp16", state="fp16", context=context, chunk=chunk)
-    return Exported(model, directory, BACKEND.export(model, directory, request, silent))
+    spec = TargetSpec(form=form, weights="fp16", state="fp16", context=context, chunk=chunk)
+    return Exported(model, directory, TARGET.export(model, directory, spec, silent))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeqkv.backends.onnx.session import OnnxSession
+from edgeqkv.run.session import Session
 
 __all__ = ["every_position", "names_of"]
 
 
-def every_position(session: OnnxSession, ids: np.ndarray, prompt: int) -> np.ndarray:
+def every_position(session: Session, ids: np.ndarray, prompt: int) -> np.ndarray:
     """Logits after a prompt and after every further token."""
     session.reset()
     return np.stack([session.feed(ids[:prompt]), *(session.feed([token]) for token in ids[prompt:])])

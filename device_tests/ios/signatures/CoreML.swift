@@ -14,16 +14,24 @@ public class MLDictionaryFeatureProvider: NSObject, MLFeatureProvider {
     public func featureValue(for featureName: String) -> MLFeatureValue? { fatalError() }
 }
 
+public enum MLMultiArrayDataType: Int {
+    case int32
+    case float16
+    case float32
+}
+
 public class MLMultiArray: NSObject {
-    public convenience init<Scalar: MLShapedArrayScalar>(_ shapedArray: MLShapedArray<Scalar>) { fatalError() }
+    public init(shape: [NSNumber], dataType: MLMultiArrayDataType) throws { fatalError() }
+    public subscript(index: Int) -> NSNumber {
+        get { fatalError() }
+        set { fatalError() }
+    }
 }
 
 public protocol MLShapedArrayScalar {}
-extension Int32: MLShapedArrayScalar {}
 extension Float: MLShapedArrayScalar {}
 
 public struct MLShapedArray<Scalar: MLShapedArrayScalar> {
-    public init(scalars: some Sequence<Scalar>, shape: [Int]) { fatalError() }
     public init(converting multiArray: MLMultiArray) { fatalError() }
     public var scalars: [Scalar] { fatalError() }
 }

@@ -1,6 +1,6 @@
-/** Generating tokens, greedy or sampled: what edgeqkv/generate.py does. */
+/** Generating tokens, greedy or sampled: what edgeqkv/run/generate.py does. */
 
-import { InputError, type Decoder } from './decoder';
+import { InputError, type Session } from './session';
 
 export type StopReason = 'end_of_text' | 'max_tokens' | 'context_full' | 'stopped';
 
@@ -21,31 +21,31 @@ export interface Options {
   readonly sampling: Sampling;
   /** null: until the context is full. */
   readonly maxTokens: number | null;
-  readonly eosIds: readonly number[];
+  readonly eosTokenIds: readonly number[];
   /** Told of the logits that each token is drawn from. */
   readonly observe?: (logits: Float32Array) => void;
 }
 
 /** Token ids after a prompt, one by one; the value in the end is why there are no more. */
 export async function* generate(
-  decoder: Decoder,
+  session: Session,
   prompt: readonly number[],
-  { sampling, maxTokens, eosIds, observe }: Options,
+  { sampling, maxTokens, eosTokenIds, observe }: Options,
 ): AsyncGenerator<number, StopReason> {
   checkSampling(sampling);
   if (maxTokens !== null && maxTokens < 1) {
     throw new InputError(`${maxTokens} tokens cannot be generated; ask for 1 or more.`);
   }
   const random = randomNumbers(sampling.seed);
-  let logits = await decoder.feed(prompt);
+  let logits = await session.feed(prompt);
   for (let made = 1; ; made++) {
     observe?.(logits);
     const token = sample(logits, sampling, random);
-    if (eosIds.includes(token)) return 'end_of_text';
+    if (eosTokenIds.includes(token)) return 'end_of_text';
     yield token;
     if (made === maxTokens) return 'max_tokens';
-    if (decoder.position >= decoder.capacity) return 'context_full';
-    logits = await decoder.feed([token]);
+    if (session.position >= session.capacity) return 'context_full';
+    logits = await session.feed([token]);
   }
 }
 

@@ -1,82 +1,100 @@
-/** A bundle's graph in ONNX Runtime, and its KV state. */
+/** Feeding tokens to a decoder, whatever runs it: checks, chunks and graphs, as in edgeqkv/run/session.py. */
 
-import * as ort from 'onnxruntime-web/wasm';
-import { Decoder } from './decoder';
-import { count, type Artifact, type StateTensor } from './manifest';
-import type { Bytes } from './source';
+import { Call, graphFor } from './call';
+import { BundleError, type Artifact, type Graph } from './manifest';
 
-export class OnnxSession extends Decoder {
-  readonly #runtime: ort.InferenceSession;
-  readonly #tensors: readonly StateTensor[];
-  readonly #outputs: readonly string[];
-  #state: Record<string, ort.Tensor>;
-
-  private constructor(runtime: ort.InferenceSession, artifact: Artifact, between: () => Promise<void>) {
-    super(artifact.context, artifact.chunk, artifact.vocab_size, between);
-    this.#runtime = runtime;
-    this.#tensors = artifact.state_tensors;
-    this.#outputs = ['logits', ...this.#tensors.map((tensor) => tensor.output)];
-    this.#state = Object.fromEntries(this.#tensors.map((tensor) => [tensor.input, zeros(tensor)]));
-  }
-
-  /** Load a graph and its weights. For `between` see `Decoder`. */
-  static async open(
-    graph: Bytes,
-    weights: Bytes,
-    artifact: Artifact,
-    between: () => Promise<void>,
-  ): Promise<OnnxSession> {
-    const quantized = artifact.weights === 'int4' || artifact.weights === 'int8';
-    const runtime = await ort.InferenceSession.create(graph, {
-      executionProviders: ['wasm'],
-      externalData: [{ path: artifact.details.weight_file, data: weights }],
-      enableCpuMemArena: false,
-      // As edgeqkv's own session: packing would copy every float weight, and the fast quantized kernels need it.
-      extra: { session: { disable_prepacking: quantized ? '0' : '1' } },
-    });
-    return new OnnxSession(runtime, artifact, between);
-  }
-
-  async release(): Promise<void> {
-    await this.#runtime.release();
-  }
-
-  protected override async step(ids: readonly number[], position: number): Promise<Float32Array> {
-    const end = position + ids.length;
-    const results = await this.#runtime.run(
-      {
-        input_ids: int64(ids, [1, ids.length]),
-        position_ids: int64(range(position, end), [1, ids.length]),
-        logit_index: int64([ids.length - 1], [1]),
-        kv_len: int64([end], [1]),
-        ...this.#state,
-      },
-      this.#outputs,
-    );
-    // The runtime's JavaScript interface copies what goes in and what comes out, and cannot bind one buffer to both.
-    // So a call copies the state three times, the runtime's own copy included; nothing is copied here.
-    this.#state = Object.fromEntries(
-      this.#tensors.map((tensor) => [tensor.input, results[tensor.output] as ort.Tensor]),
-    );
-    return (results.logits as ort.Tensor).data as Float32Array;
-  }
+/** What calls an export's graphs. It keeps the KV state, whoever of graph, runtime and itself writes to it. */
+export interface Runner {
+  /** The logits of a call: of the token that the graph was asked for, or of every token, one after another. */
+  run(call: Call): Promise<Float32Array>;
+  /** Give back what a graph takes; it is opened anew if it is called again. */
+  close?(graph: Graph): Promise<void>;
 }
 
-function zeros({ dtype, shape }: StateTensor): ort.Tensor {
-  switch (dtype) {
-    case 'fp32':
-      return new ort.Tensor('float32', new Float32Array(count(shape)), shape);
-    case 'fp16':
-      return new ort.Tensor('float16', new Uint16Array(count(shape)), shape);
-    case 'int8':
-      return new ort.Tensor('int8', new Int8Array(count(shape)), shape);
+export class ContextFull extends Error {}
+export class InputError extends Error {}
+/** The user stopped a `feed` between two calls. What was fed until then is in the state. */
+export class Stopped extends Error {}
+
+/** A decoder with its place in the context. */
+export class Session {
+  /** Tokens that the state has room for. */
+  readonly capacity: number;
+  /** Token ids are 0 to `vocabulary - 1`. */
+  readonly vocabulary: number;
+  #position = 0;
+
+  /**
+   * @param runner what calls the graphs.
+   * @param artifact what is run.
+   * @param between is awaited before every call: time for messages, and the place to throw `Stopped`.
+   */
+  constructor(
+    private readonly runner: Runner,
+    private readonly artifact: Artifact,
+    private readonly between: () => Promise<void>,
+  ) {
+    this.capacity = artifact.context;
+    this.vocabulary = artifact.vocab_size;
   }
-}
 
-function int64(values: readonly number[], shape: readonly number[]): ort.Tensor {
-  return new ort.Tensor('int64', BigInt64Array.from(values, BigInt), shape);
-}
+  /** Tokens fed since the start or the last `reset`. */
+  get position(): number {
+    return this.#position;
+  }
 
-function range(start: number, end: number): number[] {
-  return Array.from({ length: end - start }, (_, index) => start + index);
+  /** Append tokens to the context, in chunks; the logits after the last one. */
+  async feed(tokens: readonly number[]): Promise<Float32Array> {
+    this.#check(tokens);
+    const { chunk } = this.artifact;
+    let logits: Float32Array = new Float32Array();
+    for (let start = 0; start < tokens.length; start += chunk) {
+      logits = await this.#step(tokens.slice(start, start + chunk));
+    }
+    return logits;
+  }
+
+  /** Forget everything. Rows of the state are overwritten before they are read again, so none needs to be cleared. */
+  reset(): void {
+    this.#position = 0;
+  }
+
+  /** Run 1 to `chunk` tokens; the logits of the last. */
+  async #step(ids: readonly number[]): Promise<Float32Array> {
+    await this.#closeFullWindows();
+    const graph = graphFor(this.artifact, ids.length, this.#position);
+    if (graph) {
+      await this.between();
+      const logits = await this.runner.run(new Call(graph, ids, this.#position));
+      this.#position += ids.length;
+      const last = logits.length > this.vocabulary ? ids.length - 1 : 0;
+      return logits.subarray(last * this.vocabulary, (last + 1) * this.vocabulary);
+    }
+    if (ids.length === 1) {
+      throw new BundleError(`No graph of this export takes a token at position ${this.#position}. Export it again.`);
+    }
+    let logits: Float32Array = new Float32Array();
+    for (const id of ids) logits = await this.#step([id]);
+    return logits;
+  }
+
+  /** Graphs of windows that are full cannot be called again before a reset, and may hold weights of their own. */
+  async #closeFullWindows(): Promise<void> {
+    for (const graph of this.artifact.graphs) {
+      if (graph.window && graph.window <= this.#position) await this.runner.close?.(graph);
+    }
+  }
+
+  #check(tokens: readonly number[]): void {
+    if (tokens.length === 0) throw new InputError('There are no tokens to feed.');
+    const wrong = tokens.find((token) => !(Number.isInteger(token) && token >= 0 && token < this.vocabulary));
+    if (wrong !== undefined) {
+      throw new InputError(`Token ${wrong} is not in this model's vocabulary, 0 to ${this.vocabulary - 1}.`);
+    }
+    if (this.#position + tokens.length > this.capacity) {
+      throw new ContextFull(
+        `${tokens.length} more tokens do not fit: ${this.#position} of ${this.capacity} positions are taken.`,
+      );
+    }
+  }
 }

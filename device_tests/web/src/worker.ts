@@ -5,10 +5,10 @@ import runtimeCode from 'onnxruntime-web/ort-wasm-simd-threaded.mjs?url';
 import runtimeBinary from 'onnxruntime-web/ort-wasm-simd-threaded.wasm?url';
 import { GREEDY, generate, type Options, type StopReason } from './generate';
 import { heapBytes, watchHeap } from './heap';
-import { BundleError, MANIFEST, parseManifest } from './manifest';
+import { BundleError, parseManifest } from './manifest';
 import type { Reply, Request, Run, Usage } from './protocol';
-import { Stopped } from './decoder';
-import { OnnxSession } from './session';
+import { OnnxRunner } from './runner';
+import { Session, Stopped } from './session';
 import { NothingServed, PickedSource, ServedSource, readChecked, sha256, type Bytes, type Source } from './source';
 import { TextStream, Tokenizer } from './text';
 
@@ -16,9 +16,10 @@ const BUDGET = 'report.json';
 const MOST_THREADS = 4;
 
 interface Model {
-  readonly session: OnnxSession;
+  readonly session: Session;
+  readonly runner: OnnxRunner;
   readonly tokenizer: Tokenizer | null;
-  readonly eosIds: readonly number[];
+  readonly eosTokenIds: readonly number[];
 }
 
 let model: Model | null = null;
@@ -41,18 +42,18 @@ async function answer(request: Exclude<Request, { kind: 'stop' }>): Promise<void
     case 'open':
       return open('base' in request.from ? new ServedSource(request.from.base) : new PickedSource(request.from.picked));
     case 'generate': {
-      const { tokenizer, eosIds } = opened();
+      const { tokenizer, eosTokenIds } = opened();
       if (!tokenizer) throw new BundleError('This bundle holds no tokenizer. Export it with --tokenizer.');
       const ids = tokenizer.encode(request.prompt);
       if (ids.length === 0) throw new BundleError('The prompt is empty. Write at least one character.');
       const { sampling, maxTokens } = request;
-      return write(ids, { sampling, maxTokens, eosIds }, request.logits ?? false);
+      return write(ids, { sampling, maxTokens, eosTokenIds }, request.logits ?? false);
     }
     case 'measure': {
       // The run that device reports are made of: half of the context as a prompt, then tokens until it is full.
       const { session } = opened();
       const ids = Array.from({ length: Math.floor(session.capacity / 2) }, (_, index) => index % session.vocabulary);
-      return write(ids, { sampling: GREEDY, maxTokens: null, eosIds: [] }, false);
+      return write(ids, { sampling: GREEDY, maxTokens: null, eosTokenIds: [] }, false);
     }
     case 'reset':
       opened().session.reset();
@@ -75,18 +76,17 @@ async function open(source: Source): Promise<void> {
     return bytes;
   };
   const text = async (name: string): Promise<string> => new TextDecoder().decode(await read(name));
-  const graph = artifact.graphs[0];
-  if (!graph) throw new BundleError(`${MANIFEST} is damaged: it lists no graph.`);
-
   const tokenizer = manifest.tokenizer ? new Tokenizer(await text(manifest.tokenizer.file)) : null;
   const budget = BUDGET in files ? await text(BUDGET) : null;
   const started = performance.now();
-  const [code, weights] = [await read(graph.file), await read(artifact.details.weight_file)];
+  const graphs = new Map<string, Bytes>();
+  for (const { file } of artifact.graphs) graphs.set(file, await read(file));
+  const weights = await read(artifact.details.weight_file);
   post({ kind: 'progress', doing: 'Loading the model' });
-  await model?.session.release();
+  await model?.runner.release();
   model = null;
-  const session = await OnnxSession.open(code, weights, artifact, listen);
-  model = { session, tokenizer, eosIds: manifest.tokenizer?.eos_ids ?? [] };
+  const runner = await OnnxRunner.open(graphs, weights, artifact);
+  model = { session: new Session(runner, artifact, listen), runner, tokenizer, eosTokenIds: manifest.tokenizer?.eos_token_ids ?? [] };
   post({
     kind: 'opened',
     bundle: {

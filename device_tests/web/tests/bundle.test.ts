@@ -1,33 +1,33 @@
 import { expect, test } from 'vitest';
+import golden from '../../golden.json';
 import { parseManifest, stateBytes, stateCut } from '../src/manifest';
 import { PickedSource, readChecked, type PickedFile } from '../src/source';
 
 const artifact = {
   form: 'portable',
-  weights: 'int4',
-  state: 'fp16',
   context: 8,
-  chunk: 4,
-  vocab_size: 16,
-  graphs: [{ file: 'model.onnx' }],
-  state_tensors: [0, 1].map((layer) => ({
-    name: `kv_${layer}`,
-    role: 'kv',
-    dtype: 'fp16',
-    shape: [1, 2, 8, 4],
-    input: `past_kv_${layer}`,
-    output: `present_kv_${layer}`,
-  })),
-  details: { weight_file: 'model.onnx.data' },
+  state_tensors: [0, 1].map((layer) => ({ name: `kv_${layer}`, role: 'kv', dtype: 'fp16', shape: [1, 2, 8, 4] })),
 };
 const manifest = {
-  format: 1,
-  model: { variant: 'q-k=v+gqa2', parameters: 1, config: { layers: 2, heads: 4, head_dim: 4 }, source: { file: 'm' } },
+  format: 2,
+  model: {
+    kind: 'decoder',
+    variant: 'q-k=v+gqa2',
+    parameters: 1,
+    config: { layers: 2, heads: 4, head_dim: 4 },
+    source: { file: 'm' },
+  },
   tokenizer: null,
   targets: { onnx: { artifact, verification: null } },
   files: {},
 };
 const told = (change: object) => JSON.stringify({ ...manifest, ...change });
+
+test('the manifest that edgeqkv writes is read', () => {
+  const read = parseManifest(golden.bundle.manifest);
+  expect(read.tokenizer?.eos_token_ids).toEqual([0, 3]);
+  expect(read.artifact).toEqual(golden.artifacts.onnx);
+});
 
 test('a manifest is read, and its state counted', () => {
   const read = parseManifest(told({}));
@@ -39,9 +39,10 @@ test('a manifest is read, and its state counted', () => {
 test.each([
   ['{', 'not JSON'],
   ['null', 'of format undefined'],
-  [told({ format: 2 }), 'of format 2'],
+  [told({ format: 1 }), 'of format 1, and this app reads format 2. Export the model again.'],
+  [told({ format: 3 }), 'of format 3, and this app reads format 2. Update this app'],
+  [told({ model: { ...manifest.model, kind: 'encoder' } }), 'holds an encoder'],
   [told({ targets: { coreml: {} } }), 'holds coreml'],
-  [told({ targets: { onnx: { artifact: { ...artifact, form: 'static' } } } }), '“static”'],
 ])('a manifest that cannot be used says why: %#', (text, words) => {
   expect(() => parseManifest(text)).toThrow(words);
 });

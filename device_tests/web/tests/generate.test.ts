@@ -1,12 +1,15 @@
 import { describe, expect, test } from 'vitest';
-import { Decoder, Stopped } from '../src/decoder';
+import golden from '../../golden.json';
 import { GREEDY, generate, randomNumbers, sample } from '../src/generate';
+import type { Artifact } from '../src/manifest';
+import { Session, Stopped, type Runner } from '../src/session';
 
-class Never extends Decoder {
-  protected override step(): Promise<Float32Array> {
+const artifact = { ...golden.artifacts.onnx, context: 8, chunk: 2, vocab_size: 16 } as unknown as Artifact;
+const never: Runner = {
+  run() {
     throw new Error('was asked for logits');
-  }
-}
+  },
+};
 
 test.each([
   [{ maxTokens: 0 }, 'ask for 1 or more'],
@@ -15,8 +18,8 @@ test.each([
   [{ sampling: { ...GREEDY, topK: 1.5 } }, 'Top-k 1.5 is impossible'],
   [{ sampling: { ...GREEDY, topP: 0 } }, 'Top-p 0 is impossible'],
 ])('settings that make no sense are refused before anything is fed: %#', async (wrong, words) => {
-  const decoder = new Never(8, 4, 16, async () => {});
-  const made = generate(decoder, [1], { sampling: GREEDY, maxTokens: null, eosIds: [], ...wrong });
+  const session = new Session(never, artifact, async () => {});
+  const made = generate(session, [1], { sampling: GREEDY, maxTokens: null, eosTokenIds: [], ...wrong });
   await expect(made.next()).rejects.toThrow(words);
 });
 
@@ -27,22 +30,22 @@ test.each([
   [[1.5], 'Token 1.5 is not in this'],
   [Array<number>(9).fill(1), '9 more tokens do not fit: 0 of 8'],
 ])('tokens that cannot be fed are refused: %#', async (tokens, words) => {
-  await expect(new Never(8, 4, 16, async () => {}).feed(tokens)).rejects.toThrow(words);
+  await expect(new Session(never, artifact, async () => {}).feed(tokens)).rejects.toThrow(words);
 });
 
 test('a feed can be stopped between chunks', async () => {
   let calls = 0;
-  class Counts extends Decoder {
-    protected override async step(): Promise<Float32Array> {
+  const runner: Runner = {
+    async run() {
       calls += 1;
-      return Float32Array.of(0);
-    }
-  }
-  const decoder = new Counts(8, 2, 16, async () => {
+      return new Float32Array(16);
+    },
+  };
+  const session = new Session(runner, artifact, async () => {
     if (calls === 2) throw new Stopped();
   });
-  await expect(decoder.feed([1, 1, 1, 1, 1, 1])).rejects.toBeInstanceOf(Stopped);
-  expect(decoder.position).toBe(4);
+  await expect(session.feed([1, 1, 1, 1, 1, 1])).rejects.toBeInstanceOf(Stopped);
+  expect(session.position).toBe(4);
 });
 
 describe('sample', () => {

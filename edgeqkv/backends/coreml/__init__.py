@@ -1,84 +1,89 @@
 """Core ML, for iPhones, iPads and Macs: a package with prefill and decode functions on one state, or an encoder's.
 
 Programs are built with coremltools, which writes them on any machine. Running them takes Apple hardware; on
-other machines, `edgeqkv.mil.evaluator` runs the saved package operation by operation.
+other machines, `edgeqkv.mil` runs the saved package operation by operation.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from edgeqkv.bundle.manifest import Artifact, EncoderArtifact
+from edgeqkv.backends.target import Form, Runner, SelfContained, TargetSpec
 from edgeqkv.extras import needed_for
+from edgeqkv.model.schemes import INT4, INT8, LUT4, Palette, Scheme
 
 if TYPE_CHECKING:
-    from edgeqkv.backends import EncoderRequest, Request
-    from edgeqkv.model.model import EncoderModel, Model, TrainedModel
-    from edgeqkv.progress import Report
-    from edgeqkv.run.session import EncoderSession, Session
+    from edgeqkv.backends.coreml.memory import CoreMLMemory
+    from edgeqkv.bundle.manifest import Artifact
+    from edgeqkv.model.model import Model
+    from edgeqkv.progress import Progress
 
-__all__ = ["BACKEND", "CoreMLBackend"]
-
-M = TypeVar("M", bound="TrainedModel")
+__all__ = ["TARGET", "CoreMLTarget"]
 
 
-class CoreMLBackend:
+class CoreMLTarget(SelfContained):
     """ML Programs (iOS 18, macOS 15) in fp16, whose state the system keeps."""
 
     name = "coreml"
     title = "Core ML"
     packages = ("coremltools",)
     extra = "coreml"
-    forms: Mapping[str, str] = MappingProxyType(
-        {
-            "linear": "GPU and CPU: matrix products, new rows written into the state at their position",
-            "linear-onehot": "as linear, the state updated at constant indices",
-            "conv": "Neural Engine: 1x1 convolutions, the state updated at constant indices, no dimension over 16384",
-            "conv-slice": "as conv, new rows written into the state at their position",
-            "swift-transformers": "for that library's runner, with fullAttentionMask (its pull request 331)",
-            "swift-transformers-1": "for that library's runner, with causalMask (its releases up to 1.3.3)",
-        }
+    forms = (
+        Form(
+            "linear",
+            "GPU and CPU: matrix products, new rows written into the state at their position",
+            encoder=True,
+            static=True,
+        ),
+        Form("linear-onehot", "as linear, the state updated at constant indices", static=True),
+        Form(
+            "conv",
+            "Neural Engine: 1x1 convolutions, the state updated at constant indices, no dimension over 16384",
+            encoder=True,
+            static=True,
+        ),
+        Form("conv-slice", "as conv, new rows written into the state at their position", static=True),
+        Form("swift-transformers", "for that library's runner, with fullAttentionMask (its pull request 331)"),
+        Form("swift-transformers-1", "for that library's runner, with causalMask (its releases up to 1.3.3)"),
     )
-    encoder_forms: Mapping[str, str] = MappingProxyType(
-        {
-            "linear": "GPU and CPU: matrix products",
-            "conv": "Neural Engine: 1x1 convolutions, no dimension over 16384",
-        }
-    )
-    weights = ("int4", "int8", "lut4", "fp16")
+    schemes: ClassVar[Mapping[str, Scheme | Palette | None]] = {"int4": INT4, "int8": INT8, "lut4": LUT4, "fp16": None}
     states = ("fp16",)
     takes_images = True
     engines = (*(("coreml",) if sys.platform == "darwin" else ()), "evaluator", "evaluator-fp16")
     proof_engine = "evaluator"
+    range_engine = "evaluator-fp16"
+    self_describing = (".mlpackage",)
 
-    def stores(self, model: M) -> M:
-        return model
+    @cached_property
+    def memory(self) -> CoreMLMemory:
+        """What its exports take of a process's memory."""
+        from edgeqkv.backends.coreml.memory import CoreMLMemory
 
-    def export(self, model: Model, directory: Path, request: Request, report: Report) -> Artifact:
+        return CoreMLMemory(self.schemes)
+
+    def export(self, model: Model, directory: Path, spec: TargetSpec, on_progress: Progress) -> Artifact:
         with needed_for("exporting to Core ML"):
             from edgeqkv.backends.coreml.export import export
-        return export(model, directory, request, report)
+        return export(model, directory, spec, on_progress)
 
-    def open(self, directory: Path, artifact: Artifact, engine: str) -> Session:
+    def open(self, directory: Path, artifact: Artifact, engine: str) -> Runner:
         with needed_for("running a Core ML bundle"):
-            from edgeqkv.backends.coreml.session import CoreMLSession
-        return CoreMLSession(directory, artifact, engine)
+            from edgeqkv.backends.coreml.runner import open_runner
+        return open_runner(directory, artifact, engine)
 
-    def export_encoder(
-        self, model: EncoderModel, directory: Path, request: EncoderRequest, report: Report
-    ) -> EncoderArtifact:
-        with needed_for("exporting to Core ML"):
-            from edgeqkv.backends.coreml.encoder_export import export_encoder
-        return export_encoder(model, directory, request, report)
+    def describe(self, path: Path) -> Artifact:
+        with needed_for("reading a Core ML package"):
+            from edgeqkv.backends.coreml.standalone import read_artifact
+        return read_artifact(path)
 
-    def open_encoder(self, directory: Path, artifact: EncoderArtifact, engine: str) -> EncoderSession:
-        with needed_for("running a Core ML bundle"):
-            from edgeqkv.backends.coreml.encoder_session import CoreMLEncoderSession
-        return CoreMLEncoderSession(directory, artifact, engine)
+    def examine(self, path: Path) -> dict[str, Any]:
+        with needed_for("running a Core ML package"):
+            from edgeqkv.backends.coreml.standalone import examine
+        return examine(path)
 
 
-BACKEND = CoreMLBackend()
+TARGET: Final = CoreMLTarget()

@@ -12,12 +12,10 @@ from typing import Final, Protocol
 import numpy as np
 
 from edgeqkv.backends.coreml.mil import Var, mb
+from edgeqkv.backends.coreml.names import CAUSAL_MASK
 from edgeqkv.backends.coreml.states import Place
 
-__all__ = ["CAUSAL_MASK", "Call", "CountCall", "MaskCall", "PositionCall"]
-
-CAUSAL_MASK: Final = "causal_mask"
-"""What the names of the masks begin with."""
+__all__ = ["Call", "CountCall", "MaskCall", "PositionCall"]
 
 _HIDDEN: Final = np.float16(-1e4)
 """Added to the score of a position that is not visible. Far below any score, and their sum is an fp16 number."""

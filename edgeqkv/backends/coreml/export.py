@@ -1,4 +1,4 @@
-"""Writing a model as a Core ML package: functions that share one set of weights and one state."""
+"""Writing a model as a Core ML package: functions that share one set of weights and one state, or an encoder's one."""
 
 from __future__ import annotations
 
@@ -7,123 +7,206 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from edgeqkv.backends import Request
+import numpy as np
+
 from edgeqkv.backends.coreml import lints
-from edgeqkv.backends.coreml.forms import FORMS, PACKAGE, Form
+from edgeqkv.backends.coreml.errors import mil_errors
+from edgeqkv.backends.coreml.forms import FORMS, Form
 from edgeqkv.backends.coreml.layouts import ConvLayout
 from edgeqkv.backends.coreml.metadata import describe
 from edgeqkv.backends.coreml.mil import Function, Program, Var, ct, mb, types
-from edgeqkv.backends.coreml.ops import MilOps
+from edgeqkv.backends.coreml.names import PACKAGE
+from edgeqkv.backends.coreml.ops import ALLOWED, MilOps, StatefulOps
 from edgeqkv.backends.coreml.saving import save
 from edgeqkv.backends.coreml.weights import WeightPool
-from edgeqkv.bundle.manifest import Artifact, Graph, StateTensor, TensorSpec
+from edgeqkv.backends.ends import input_spec, output_spec
+from edgeqkv.backends.features import check_features
+from edgeqkv.backends.target import TargetSpec
+from edgeqkv.bundle.manifest import Artifact, Graph, Normalization, StateTensor, TensorSpec
+from edgeqkv.errors import InputError, UnsupportedError
 from edgeqkv.extras import installed_version
-from edgeqkv.mil.package import Package
-from edgeqkv.model.architectures.decoder import decode
-from edgeqkv.model.model import Model
-from edgeqkv.progress import Report
+from edgeqkv.mil import Package
+from edgeqkv.model.model import Image, Model
+from edgeqkv.progress import Progress
 
 __all__ = ["export"]
 
-_TYPES: Final = {"int32": types.int32, "fp16": types.fp16}
+# What a function is given, by what its caller gives. Core ML hands over an image's pixels in fp32.
+_TYPES: Final = {"int32": types.int32, "fp16": types.fp16, "uint8": types.fp32}
+
+_COLORS: Final = {1: ct.colorlayout.GRAYSCALE, 3: ct.colorlayout.RGB}
+
+_Placeholders = dict[str, tuple[int, ...]]
 
 
-def export(model: Model, directory: Path, request: Request, report: Report) -> Artifact:
-    """Write the package of the asked form; see `CoreMLBackend` for the forms.
+def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progress) -> Artifact:
+    """Write the package of the asked form; see `CoreMLTarget` for the forms.
 
     Raises:
-        UnsupportedError: the form cannot hold the model.
+        UnsupportedError: the form cannot hold the model, or no image can be its input.
+        InputError: how its images were normalized is not known.
         BundleError: coremltools saved something else than what was built.
     """
-    form = FORMS[request.form]
+    check_features(model.network, "Core ML", ALLOWED)
+    form = FORMS[spec.form]
+    artifact, placeholders = _decoder(model, spec, form) if model.causal else (_encoder(model, spec, form), {})
+    for warning in artifact.details["warnings"]:
+        on_progress(f"warning: {warning}", None)
+    program = _program(model, form, artifact, placeholders, on_progress)
+    on_progress(f"writing {PACKAGE}", None)
+    save(program, directory / PACKAGE, lambda saved: describe(saved, model, artifact))
+    del program
+    gc.collect()  # it refers to itself, and holds a copy of the weights
+    with mil_errors():
+        package = Package(directory / PACKAGE)
+    lints.check_saved_states(package, artifact.state_tensors)
+    lints.check_saved_names(package)
+    return artifact
+
+
+def _decoder(model: Model, spec: TargetSpec, form: Form) -> tuple[Artifact, _Placeholders]:
+    """The description of a decoder's package, and the states that must be there though nothing is kept in them."""
     if form.layout is ConvLayout:
         lints.check_dimensions(model)
     states = _state_tensors(model, form.interface.states)
-    warnings = lints.state_warnings(states)
-    for warning in warnings:
-        report(f"warning: {warning}", None)
     held = {tensor.name for tensor in states}
     placeholders = {name: shape for name, shape in form.interface.placeholders.items() if name not in held}
-    artifact = Artifact(
-        target="coreml",
-        form=request.form,
-        weights=request.weights,
-        state=request.state,
-        context=request.context,
-        chunk=request.chunk,
-        vocab_size=model.config.vocab_size,
+    artifact = _artifact(
+        model,
+        spec,
+        form.interface.graphs(spec, model.config.vocab_size),
+        lints.state_warnings(states),
         axes=("layers", "kv_heads", "context", "head_dim"),
-        graphs=form.interface.graphs(request, model.config.vocab_size),
         state_tensors=states,
-        versions={name: installed_version(name) or "" for name in ("coremltools", "torch")},
-        details={"placeholder_states": placeholders, "warnings": warnings},
     )
-    program = _program(model, form, artifact, placeholders, report)
-    report(f"writing {PACKAGE}", None)
-    save(program, directory / PACKAGE, lambda spec: describe(spec, model, artifact))
-    del program
-    gc.collect()  # it refers to itself, and holds a copy of the weights
-    saved = Package(directory / PACKAGE)
-    lints.check_saved_states(saved, states)
-    lints.check_saved_names(saved)
-    return artifact
+    return artifact.model_copy(
+        update={"details": {**artifact.details, "placeholder_states": placeholders}}
+    ), placeholders
+
+
+def _encoder(model: Model, spec: TargetSpec, form: Form) -> Artifact:
+    config = model.config
+    input_, normalization = input_spec(config, spec.batch, "int32", "fp16"), None
+    if spec.image:
+        input_, normalization = _image(model, spec)
+    warnings = []
+    if form.layout is ConvLayout:
+        lints.check_encoder_dimensions(model)
+        warnings = lints.token_warnings(config.tokens)
+    graph = Graph(name="main", file=PACKAGE, inputs=(input_,), outputs=(output_spec(config, spec.batch, "fp16"),))
+    return _artifact(model, spec, (graph,), warnings, normalization=normalization)
+
+
+def _artifact(model: Model, spec: TargetSpec, graphs: tuple[Graph, ...], warnings: list[str], **state: Any) -> Artifact:
+    return Artifact(
+        target="coreml",
+        form=spec.form,
+        weights=spec.weights,
+        state=spec.state,
+        context=spec.context,
+        chunk=spec.chunk,
+        batch=spec.batch,
+        vocab_size=model.config.vocab_size,
+        graphs=graphs,
+        versions={name: installed_version(name) or "" for name in ("coremltools", "torch")},
+        details={"warnings": warnings},
+        **state,
+    )
+
+
+def _image(model: Model, spec: TargetSpec) -> tuple[TensorSpec, Normalization]:
+    """The input as an image, and what the graph does to its pixels."""
+    image = model.config.input
+    if not isinstance(image, Image) or image.mean is None or image.std is None:
+        raise InputError(f"how images of {model.source.path.name} were normalized is not known, or it takes none")
+    if spec.batch > 1:
+        raise UnsupportedError(
+            f"Core ML takes one image a call, not {spec.batch}: leave out --batch, or leave out --image-input and "
+            f"give normalized pixels"
+        )
+    if image.channels not in _COLORS:
+        raise UnsupportedError(
+            f"an image has {' or '.join(map(str, _COLORS))} channels, and {model.source.path.name} takes "
+            f"{image.channels}: leave out --image-input and give normalized pixels"
+        )
+    return TensorSpec(name="image", dtype="uint8", shape=(1, *image.shape), role="image"), Normalization(
+        mean=image.mean, std=image.std
+    )
 
 
 def _state_tensors(model: Model, names: Mapping[str, str]) -> tuple[StateTensor, ...]:
     """One tensor of all layers where keys and values are the same, else two."""
-    config = model.config
-    merged = all(block.attention.k is block.attention.v for block in model.network.blocks)
-    shape = (config.layers, config.kv_heads, config.positions, config.head_dim)
+    specs = model.state(model.config.positions)
     return tuple(
-        StateTensor(name=names[role], role=role, layer=None, dtype="fp16", shape=shape)
-        for role in (("kv",) if merged else ("k", "v"))
+        StateTensor(
+            name=names[each.role],
+            role=each.role,
+            layer=None,
+            dtype="fp16",
+            shape=(len(model.network.blocks), each.kv_heads, each.length, each.dim),
+            update="runtime",
+        )
+        for each in specs
+        if each.layer == 0
     )
 
 
-def _program(
-    model: Model,
-    form: Form,
-    artifact: Artifact,
-    placeholders: dict[str, tuple[int, ...]],
-    report: Report,
-) -> Any:
+def _program(model: Model, form: Form, artifact: Artifact, placeholders: _Placeholders, on_progress: Progress) -> Any:
     program, weights = Program(), WeightPool()
     for index, graph in enumerate(artifact.graphs):
-        report(f"building {graph.name}", index / len(artifact.graphs))
+        on_progress(f"building {graph.name}", index / len(artifact.graphs))
         weights.begin_function()
-        program.add_function(graph.name, _function(model, form, graph, artifact, placeholders, weights))
-    program.default_function_name = artifact.graphs[0].name
-    # A lone "main" makes an ordinary package, which any runner takes.
-    program.export_as_multifunction = "main" not in program.functions
+        if artifact.causal:
+            function = _decoder_function(model, form, graph, artifact, placeholders, weights)
+        else:
+            function = _encoder_function(model, form, graph, artifact, weights)
+        program.add_function(graph.name, function)
+    if "main" not in program.functions:  # a lone "main" makes an ordinary package, which any runner takes
+        program.default_function_name = artifact.graphs[0].name
+        program.export_as_multifunction = True
     return program
 
 
-def _function(
-    model: Model,
-    form: Form,
-    graph: Graph,
-    artifact: Artifact,
-    placeholders: dict[str, tuple[int, ...]],
-    weights: WeightPool,
+def _decoder_function(
+    model: Model, form: Form, graph: Graph, artifact: Artifact, placeholders: _Placeholders, weights: WeightPool
 ) -> Any:
-    ranges = {name: ct.RangeDim(*bounds) for name, bounds in form.interface.ranges(artifact.context).items()}
+    context = int(artifact.context or 0)
+    ranges = {name: ct.RangeDim(*bounds) for name, bounds in form.interface.ranges(context).items()}
     inputs = {spec.name: mb.placeholder(_symbolic(spec, ranges), _TYPES[spec.dtype]) for spec in graph.inputs}
     held = {tensor.name: tensor.shape for tensor in artifact.state_tensors} | placeholders
     inputs |= {name: mb.state_tensor_placeholder(shape, types.fp16) for name, shape in held.items()}
     with Function(inputs, opset_version=ct.target.iOS18) as function:
-        tokens, told = (function.inputs[spec.name] for spec in graph.inputs)
+        tokens, position_input = (function.inputs[spec.name] for spec in graph.inputs)
         states = {tensor.role: function.inputs[tensor.name] for tensor in artifact.state_tensors}
-        call = form.interface.call(tokens, told, graph.tokens, artifact.context)
-        logits = decode(MilOps(weights, form.layout(weights), form.update(), call, states), model.network, tokens)
+        call = form.interface.call(tokens, position_input, graph.tokens, context)
+        ops = StatefulOps(weights, form.layout(weights), form.update(), call, states)
+        logits = model.network.outputs(ops, tokens)
         for name in placeholders:
             _touch(function.inputs[name])
-        (spec,) = graph.outputs
-        function.set_outputs([_named(logits, spec)])
+        function.set_outputs([_named(logits, graph.logits)])
     if ranges:
         sizes = ([ranges.get(str(size), size) for size in spec.shape] for spec in graph.inputs)
         function.set_input_types(
             tuple(ct.TensorType(spec.name, shape) for spec, shape in zip(graph.inputs, sizes, strict=True))
         )
+    return function
+
+
+def _encoder_function(model: Model, form: Form, graph: Graph, artifact: Artifact, weights: WeightPool) -> Any:
+    spec = artifact.whole_input
+    inputs = {spec.name: mb.placeholder(spec.shape, _TYPES[spec.dtype])}
+    with Function(inputs, opset_version=ct.target.iOS18) as function:
+        layout = form.layout(weights)
+        given = function.inputs[spec.name]
+        if artifact.normalization is not None:
+            given = _normalized(given, artifact.normalization)
+        elif spec.role == "features":  # ids and pixels are taken apart by what reads them
+            given = layout.from_rows(given)
+        logits = model.network.outputs(MilOps(weights, layout), given)
+        function.set_outputs([_shaped(layout.to_rows(logits), graph.logits)])
+    if artifact.normalization is not None:
+        colors = _COLORS[int(spec.shape[1])]
+        function.set_input_types((ct.ImageType(spec.name, shape=spec.shape, color_layout=colors, channel_first=True),))
     return function
 
 
@@ -134,6 +217,23 @@ def _symbolic(spec: TensorSpec, ranges: Mapping[str, Any]) -> list[Any]:
 def _touch(state: Var) -> None:
     """Read a state that is not needed and write it back: one that no operation names would be lost."""
     mb.coreml_update_state(state=state, value=mb.read_state(input=state))
+
+
+def _shaped(rows: Var, output: TensorSpec) -> Var:
+    """An encoder's logits as the output that is declared."""
+    shaped = rows if tuple(rows.shape) == output.shape else mb.reshape(x=rows, shape=list(output.shape))
+    shaped.name = output.name
+    return shaped
+
+
+def _normalized(image: Var, normalization: Normalization) -> Var:
+    """Pixels 0 to 255 in fp32 as the model was trained on them, in fp16.
+
+    In fp32 because a factor and a term rounded to fp16 would move a bright pixel by up to two of its 256 levels.
+    """
+    mean, std = (np.array(values).reshape(1, -1, 1, 1) for values in (normalization.mean, normalization.std))
+    scaled = mb.mul(x=image, y=(1 / (255 * std)).astype(np.float32))
+    return mb.cast(x=mb.add(x=scaled, y=(-mean / std).astype(np.float32)), dtype="fp16")
 
 
 def _named(logits: Var, spec: TensorSpec) -> Var:

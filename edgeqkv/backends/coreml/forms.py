@@ -6,17 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from edgeqkv.backends import Request
 from edgeqkv.backends.coreml.calls import Call, CountCall, MaskCall, PositionCall
 from edgeqkv.backends.coreml.layouts import ConvLayout, Layout, LinearLayout
 from edgeqkv.backends.coreml.mil import Var
+from edgeqkv.backends.coreml.names import PACKAGE
 from edgeqkv.backends.coreml.states import OnehotUpdate, SliceUpdate, Update
 from edgeqkv.backends.coreml.weights import WeightPool
+from edgeqkv.backends.target import TargetSpec
 from edgeqkv.bundle.manifest import Graph, TensorSpec
 
-__all__ = ["FORMS", "PACKAGE", "Form", "Interface"]
-
-PACKAGE: Final = "model.mlpackage"
+__all__ = ["FORMS", "Form", "Interface"]
 
 Shape = tuple[int, ...]
 
@@ -34,7 +33,7 @@ class Interface:
         ranges: the least and greatest size of each dimension that varies, by its name, for a context.
     """
 
-    graphs: Callable[[Request, int], tuple[Graph, ...]]
+    graphs: Callable[[TargetSpec, int], tuple[Graph, ...]]
     call: Callable[[Var, Var, int, int], Call]
     states: dict[str, str]
     placeholders: dict[str, Shape]
@@ -50,37 +49,38 @@ class Form:
     interface: Interface
 
 
-def _fixed_graphs(request: Request, vocab_size: int) -> tuple[Graph, ...]:
+def _fixed_graphs(spec: TargetSpec, vocab_size: int) -> tuple[Graph, ...]:
     """Prefill of exactly one chunk and decode of one token; decode alone where chunks are single tokens."""
-    sizes = {"prefill": request.chunk, "decode": 1} if request.chunk > 1 else {"decode": 1}
+    chunk = int(spec.chunk or 1)
+    sizes = {"prefill": chunk, "decode": 1} if chunk > 1 else {"decode": 1}
     return tuple(
         Graph(
             name=name,
             file=PACKAGE,
             tokens=tokens,
             fixed=True,
-            window=request.context,
+            window=spec.context,
             inputs=(
-                TensorSpec(name="input_ids", dtype="int32", shape=(1, tokens)),
-                TensorSpec(name="position", dtype="int32", shape=(1,)),
+                TensorSpec(name="input_ids", dtype="int32", shape=(1, tokens), role="tokens"),
+                TensorSpec(name="position", dtype="int32", shape=(1,), role="start"),
             ),
-            outputs=(TensorSpec(name="logits", dtype="fp16", shape=(1, vocab_size)),),
+            outputs=(TensorSpec(name="logits", dtype="fp16", shape=(1, vocab_size), role="logits"),),
         )
         for name, tokens in sizes.items()
     )
 
 
-def _runner_graphs(mask: TensorSpec) -> Callable[[Request, int], tuple[Graph, ...]]:
+def _runner_graphs(mask: TensorSpec) -> Callable[[TargetSpec, int], tuple[Graph, ...]]:
     """One function for a prompt of any length and for single tokens, which gives every token's logits."""
 
-    def graphs(request: Request, vocab_size: int) -> tuple[Graph, ...]:
-        ids = TensorSpec(name="inputIds", dtype="int32", shape=(1, "tokens"))
-        logits = TensorSpec(name="logits", dtype="fp16", shape=(1, "tokens", vocab_size))
+    def graphs(spec: TargetSpec, vocab_size: int) -> tuple[Graph, ...]:
+        ids = TensorSpec(name="inputIds", dtype="int32", shape=(1, "tokens"), role="tokens")
+        logits = TensorSpec(name="logits", dtype="fp16", shape=(1, "tokens", vocab_size), role="logits")
         return (
             Graph(
                 name="main",
                 file=PACKAGE,
-                tokens=request.context,
+                tokens=int(spec.context or 0),
                 fixed=False,
                 inputs=(ids, mask),
                 outputs=(logits,),
@@ -109,11 +109,11 @@ _OWN: Final = Interface(
     ranges=lambda _: {},
 )
 _MASK_RUNNER: Final = _runner(
-    TensorSpec(name="fullAttentionMask", dtype="fp16", shape=(1, 1, "tokens", "end")),
+    TensorSpec(name="fullAttentionMask", dtype="fp16", shape=(1, 1, "tokens", "end"), role="mask"),
     lambda _, mask, *__: MaskCall(mask),
 )
 _COUNT_RUNNER: Final = _runner(
-    TensorSpec(name="causalMask", dtype="fp16", shape=(1, 1, 1, "end + 1")),
+    TensorSpec(name="causalMask", dtype="fp16", shape=(1, 1, 1, "end + 1"), role="length"),
     lambda tokens, zeros, *_: CountCall(tokens, zeros),
 )
 
@@ -125,4 +125,4 @@ FORMS: Final = {
     "swift-transformers": Form(LinearLayout, SliceUpdate, _MASK_RUNNER),
     "swift-transformers-1": Form(LinearLayout, SliceUpdate, _COUNT_RUNNER),
 }
-"""What `edgeqkv.backends.coreml.CoreMLBackend.forms` describes."""
+"""What `edgeqkv.backends.coreml.CoreMLTarget.forms` describes."""

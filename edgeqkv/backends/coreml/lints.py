@@ -13,8 +13,9 @@ from typing import Final
 from edgeqkv.backends.coreml.weights import LARGEST_DIMENSION
 from edgeqkv.bundle.manifest import StateTensor
 from edgeqkv.errors import BundleError, UnsupportedError
-from edgeqkv.mil.package import Function, Package
-from edgeqkv.model.model import EncoderModel, Model
+from edgeqkv.mil import Package
+from edgeqkv.mil.package import Function
+from edgeqkv.model.model import Model
 
 __all__ = [
     "check_dimensions",
@@ -47,7 +48,7 @@ def check_dimensions(model: Model) -> None:
     _refuse_large(_dimensions(model))
 
 
-def check_encoder_dimensions(model: EncoderModel) -> None:
+def check_encoder_dimensions(model: Model) -> None:
     """As `check_dimensions`, for an encoder, of which nothing is split.
 
     Raises:
@@ -74,7 +75,7 @@ def _dimensions(model: Model) -> Iterator[tuple[str, int]]:
             yield from ((f"a dimension of '{weight.name}'", size) for size in weight.shape)
 
 
-def _encoder_dimensions(model: EncoderModel) -> Iterator[tuple[str, int]]:
+def _encoder_dimensions(model: Model) -> Iterator[tuple[str, int]]:
     yield "the number of tokens", model.config.tokens
     yield from (("a dimension of the input", size) for size in model.config.input.shape)
     for weight in model.weights:

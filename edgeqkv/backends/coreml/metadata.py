@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from edgeqkv.bundle.manifest import Artifact, EncoderArtifact
+from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.extras import installed_version
-from edgeqkv.model.model import EncoderConfig, EncoderModel, Model, TrainedModel
+from edgeqkv.model.model import EncoderConfig, Model
 
-__all__ = ["describe", "describe_encoder"]
+__all__ = ["describe"]
 
 _FEATURES: Final = {
     "input_ids": "The token ids. Prefill takes exactly one chunk of a prompt; what does not fill one goes "
@@ -30,28 +30,24 @@ _FEATURES: Final = {
 
 
 def describe(spec: Any, model: Model, artifact: Artifact) -> None:
-    """Fill in the descriptions of a decoder's specification, in place."""
-    summary = (
-        f"A {model.variant} decoder of {model.parameters:,} parameters in {artifact.weights}, "
-        f"for contexts of up to {artifact.context} tokens."
-    )
-    _fill_in(spec, model, summary, _facts(model, artifact), _FEATURES)
+    """Fill in the descriptions of a specification, in place."""
+    if artifact.causal:
+        summary = f"for contexts of up to {artifact.context} tokens."
+        features, facts = _FEATURES, _decoder_facts(artifact)
+    else:
+        config = model.config
+        summary = f"for {config.task}: {config.classes} classes."
+        features = {
+            artifact.whole_input.name: _input_of(config, artifact),
+            artifact.graphs[0].logits.name: _output_of(config),
+        }
+        facts = _encoder_facts(model, artifact)
+    kind = "decoder" if artifact.causal else "encoder"
+    summary = f"A {model.variant} {kind} of {model.parameters:,} parameters in {artifact.weights}, {summary}"
+    _fill_in(spec, model, summary, facts, features)
 
 
-def describe_encoder(spec: Any, model: EncoderModel, artifact: EncoderArtifact) -> None:
-    """Fill in the descriptions of an encoder's specification, in place."""
-    config = model.config
-    summary = (
-        f"A {model.variant} encoder of {model.parameters:,} parameters in {artifact.weights}, for {config.task}: "
-        f"{config.classes} classes."
-    )
-    features = {artifact.input.name: _input_of(config, artifact), artifact.output.name: _output_of(config)}
-    _fill_in(spec, model, summary, _encoder_facts(model, artifact), features)
-
-
-def _fill_in(
-    spec: Any, model: TrainedModel, summary: str, facts: Mapping[str, str], features: Mapping[str, str]
-) -> None:
+def _fill_in(spec: Any, model: Model, summary: str, facts: Mapping[str, str], features: Mapping[str, str]) -> None:
     metadata = spec.description.metadata
     version = installed_version("edgeqkv") or ""
     metadata.author = f"{model.source.path.name}, exported by edgeqkv {version}".strip()
@@ -64,10 +60,10 @@ def _fill_in(
             feature.shortDescription = features[feature.name]
 
 
-def _input_of(config: EncoderConfig, artifact: EncoderArtifact) -> str:
+def _input_of(config: EncoderConfig, artifact: Artifact) -> str:
     match config.input.kind:
         case "tokens":
-            return f"The token ids, 0 to {(artifact.values or 1) - 1}."
+            return f"The token ids, 0 to {(artifact.vocab_size or 1) - 1}."
         case "features":
             return "The feature vectors of the members of a set, in any order."
     if artifact.normalization is None:
@@ -84,16 +80,16 @@ def _output_of(config: EncoderConfig) -> str:
     return "The unnormalized log-probabilities of the classes."
 
 
-def _encoder_facts(model: EncoderModel, artifact: EncoderArtifact) -> dict[str, str]:
+def _encoder_facts(model: Model, artifact: Artifact) -> dict[str, str]:
     facts = {
         "edgeqkv.kind": "encoder",
         "edgeqkv.task": model.config.task,
         "edgeqkv.form": artifact.form,
-        "edgeqkv.model.weights": artifact.weights,
+        "edgeqkv.weights": artifact.weights,
         "edgeqkv.batch": str(artifact.batch),
     }
-    if artifact.values is not None:
-        facts["edgeqkv.values"] = str(artifact.values)
+    if artifact.vocab_size is not None:
+        facts["edgeqkv.values"] = str(artifact.vocab_size)
     if artifact.normalization is not None:
         facts["edgeqkv.mean"], facts["edgeqkv.std"] = (
             ", ".join(map(repr, values)) for values in (artifact.normalization.mean, artifact.normalization.std)
@@ -101,7 +97,7 @@ def _encoder_facts(model: EncoderModel, artifact: EncoderArtifact) -> dict[str, 
     return facts
 
 
-def _facts(model: Model, artifact: Artifact) -> dict[str, str]:
+def _decoder_facts(artifact: Artifact) -> dict[str, str]:
     """What a program that loads the package may want to know."""
     state = ", ".join(
         f"{tensor.name} ({tensor.role}) {tensor.dtype} [{'x'.join(map(str, tensor.shape))}]"
@@ -109,7 +105,7 @@ def _facts(model: Model, artifact: Artifact) -> dict[str, str]:
     )
     return {
         "edgeqkv.form": artifact.form,
-        "edgeqkv.model.weights": artifact.weights,
+        "edgeqkv.weights": artifact.weights,
         "edgeqkv.context": str(artifact.context),
         "edgeqkv.chunk": str(artifact.chunk),
         "edgeqkv.state": state,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgeqkv.backends.coreml._coremltools import import_coremltools
+from edgeqkv.backends.coreml._compat import import_coremltools
 
 __all__ = ["Function", "Program", "Var", "ct", "mb", "types"]
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from edgeqkv.backends.coreml._coremltools import quietly
+from edgeqkv.backends.coreml._compat import quietly, without_progress_bars
 from edgeqkv.backends.coreml.mil import ct
 
 __all__ = ["save"]
@@ -18,7 +17,7 @@ _PASSES: Final = ["common::dead_code_elimination", "common::dedup_op_and_var_nam
 
 def save(program: Any, path: Path, describe: Callable[[Any], None]) -> None:
     """Write a program; ``describe`` fills in what its specification says about it, in place."""
-    with quietly(), _without_progress_bars():
+    with quietly(), without_progress_bars(ct):
         converted = ct.convert(
             program,
             minimum_deployment_target=ct.target.iOS18,
@@ -33,15 +32,3 @@ def save(program: Any, path: Path, describe: Callable[[Any], None]) -> None:
     next(path.rglob("*.mlmodel")).write_bytes(spec.SerializeToString())
     for item in path.rglob("*"):  # coremltools moves private temporary files into its packages
         item.chmod(0o755 if item.is_dir() else 0o644)
-
-
-@contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    """coremltools draws one for every pipeline of passes, and has no switch for it."""
-    passes = ct.converters.mil.mil.passes.pass_pipeline
-    drawn = passes.tqdm
-    passes.tqdm = lambda items, **_: items
-    try:
-        yield
-    finally:
-        passes.tqdm = drawn

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from edgeqkv.backends import Request
+from edgeqkv.backends.coreml.errors import mil_errors
 from edgeqkv.backends.coreml.forms import FORMS
-from edgeqkv.bundle.manifest import Artifact, EncoderArtifact, Normalization, StateTensor, TensorSpec
+from edgeqkv.backends.target import TargetSpec
+from edgeqkv.bundle.manifest import Artifact, Graph, Normalization, Role, StateTensor, TensorSpec
 from edgeqkv.errors import UnsupportedError
-from edgeqkv.mil.evaluator import Evaluator, Precision
-from edgeqkv.mil.package import FeatureSpec, Function, Package
+from edgeqkv.mil import Evaluator, Package, Precision
+from edgeqkv.mil.package import FeatureSpec, Function
 from edgeqkv.model.variants import Variant
 
 __all__ = ["examine", "read_artifact"]
@@ -22,10 +23,13 @@ __all__ = ["examine", "read_artifact"]
 _FACTS = {"form", "weights", "context", "chunk", "variant"}
 _ENCODER_FACTS = {"form", "weights", "batch", "variant"}
 
+_ROLES: Final[dict[str, Role]] = {"pixels": "pixels", "features": "features"}
+
 _NUMPY = {"fp32": np.float32, "fp16": np.float16, "int32": np.int32}
 
 
-def read_artifact(path: Path) -> Artifact | EncoderArtifact:
+@mil_errors()
+def read_artifact(path: Path) -> Artifact:
     """The description of a package that edgeqkv exported, from the package itself.
 
     Raises:
@@ -45,20 +49,20 @@ def read_artifact(path: Path) -> Artifact | EncoderArtifact:
     return _encoder(path, package, facts) if encoder else _decoder(path, package, facts)
 
 
-def _encoder(path: Path, package: Package, facts: dict[str, str]) -> EncoderArtifact:
+def _encoder(path: Path, package: Package, facts: dict[str, str]) -> Artifact:
     function = package.function()
     ((given,), (given_back,)) = (tuple(specs.values()) for specs in (function.inputs, function.outputs))
+    role: Role = "image" if given.image else "tokens" if "values" in facts else _ROLES[given.name]
+    input_ = TensorSpec(name=given.name, dtype="uint8" if given.image else given.dtype, shape=given.shape, role=role)
+    output = TensorSpec(name=given_back.name, dtype=given_back.dtype, shape=given_back.shape, role="logits")
     mean, std = (tuple(float(n) for n in facts[name].split(",")) if name in facts else () for name in ("mean", "std"))
-    return EncoderArtifact(
+    return Artifact(
         target="coreml",
         form=facts["form"],
         weights=facts["weights"],
         batch=int(facts["batch"]),
-        file=path.name,
-        function=function.name,
-        input=TensorSpec(name=given.name, dtype="uint8" if given.image else given.dtype, shape=given.shape),
-        output=TensorSpec(name=given_back.name, dtype=given_back.dtype, shape=given_back.shape),
-        values=int(facts["values"]) if "values" in facts else None,
+        graphs=(Graph(name=function.name, file=path.name, inputs=(input_,), outputs=(output,)),),
+        vocab_size=int(facts["values"]) if "values" in facts else None,
         normalization=Normalization(mean=mean, std=std) if given.image else None,
         versions={},
         details={"variant": facts["variant"]},
@@ -67,7 +71,7 @@ def _encoder(path: Path, package: Package, facts: dict[str, str]) -> EncoderArti
 
 def _decoder(path: Path, package: Package, facts: dict[str, str]) -> Artifact:
     interface = FORMS[facts["form"]].interface
-    request = Request(
+    spec = TargetSpec(
         form=facts["form"],
         weights=facts["weights"],
         state="fp16",
@@ -79,14 +83,14 @@ def _decoder(path: Path, package: Package, facts: dict[str, str]) -> Artifact:
     vocab_size = function.outputs["logits"].shape[-1]
     return Artifact(
         target="coreml",
-        form=request.form,
-        weights=request.weights,
-        state=request.state,
-        context=request.context,
-        chunk=request.chunk,
+        form=spec.form,
+        weights=spec.weights,
+        state=spec.state,
+        context=spec.context,
+        chunk=spec.chunk,
         vocab_size=vocab_size,
         axes=("layers", "kv_heads", "context", "head_dim"),
-        graphs=tuple(graph.model_copy(update={"file": path.name}) for graph in interface.graphs(request, vocab_size)),
+        graphs=tuple(graph.model_copy(update={"file": path.name}) for graph in interface.graphs(spec, vocab_size)),
         state_tensors=tuple(
             StateTensor(
                 name=interface.states[role],
@@ -94,6 +98,7 @@ def _decoder(path: Path, package: Package, facts: dict[str, str]) -> Artifact:
                 layer=None,
                 dtype="fp16",
                 shape=function.states[interface.states[role]].shape,
+                update="runtime",
             )
             for role in roles
         ),
@@ -102,6 +107,7 @@ def _decoder(path: Path, package: Package, facts: dict[str, str]) -> Artifact:
     )
 
 
+@mil_errors()
 def examine(path: Path) -> dict[str, Any]:
     """Run every function of any package once, on zeros, in both precisions.
 

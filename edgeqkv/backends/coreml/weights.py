@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from edgeqkv.backends.coreml._compat import store_once
 from edgeqkv.backends.coreml.mil import Var, mb, types
 from edgeqkv.model.weights import PalettizedWeight, QuantizedWeight, Weight
 
@@ -110,7 +111,7 @@ class WeightPool:
     def _constant(self, key: _Key, name: str) -> Var:
         if key not in self._constants:
             constant = mb.const(val=self._arrays[key], name=_valid(name))
-            constant.op.weight_id = self._ids.setdefault(key, str(len(self._ids)))
+            store_once(constant, self._ids.setdefault(key, str(len(self._ids))))
             self._constants[key] = constant
         return self._constants[key]
 

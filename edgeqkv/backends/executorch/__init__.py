@@ -1,93 +1,76 @@
 """ExecuTorch: one ``.pte`` that the stock runners drive, with the state in the file's own memory plan.
 
-Nothing of ExecuTorch is imported before `ExecuTorchBackend.export` or `ExecuTorchBackend.open` is called.
+Nothing of ExecuTorch is imported before `ExecuTorchTarget.export` or `ExecuTorchTarget.open` is called.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
+from edgeqkv.backends.target import Form, SelfContained, TargetSpec
 from edgeqkv.extras import needed_for
+from edgeqkv.model.schemes import INT4, INT8_ROWS, Palette, Scheme
 
 if TYPE_CHECKING:
-    from edgeqkv.backends import EncoderRequest, Request
-    from edgeqkv.bundle.manifest import Artifact, EncoderArtifact
-    from edgeqkv.model.model import EncoderModel, Model, TrainedModel
-    from edgeqkv.progress import Report
-    from edgeqkv.run.session import EncoderSession, Session
+    from edgeqkv.backends.executorch.memory import ExecuTorchMemory
+    from edgeqkv.backends.executorch.runner import ExecuTorchRunner
+    from edgeqkv.bundle.manifest import Artifact
+    from edgeqkv.model.model import Model
+    from edgeqkv.progress import Progress
 
-__all__ = ["BACKEND", "ExecuTorchBackend"]
-
-M = TypeVar("M", bound="TrainedModel")
+__all__ = ["TARGET", "ExecuTorchTarget"]
 
 
-class ExecuTorchBackend:
+class ExecuTorchTarget(SelfContained):
     """Exports through ``torch.export`` and XNNPACK; runs in ExecuTorch's own runtime."""
 
     name = "executorch"
     title = "ExecuTorch"
     packages = ("torch", "executorch", "torchao")
     extra = "executorch"
-    forms: Mapping[str, str] = MappingProxyType(
-        {
-            "stock": "one method 'forward' for 1 to chunk tokens, as the stock LLM runners call it",
-            "static": "two methods of fixed shapes, 'prefill' and 'decode', that share weights and state",
-            "portable": "as stock, but of core operators only: no custom attention, no update_cache",
-        }
+    forms = (
+        Form("stock", "one method 'forward' for 1 to chunk tokens, as the stock LLM runners call it"),
+        Form(
+            "static",
+            "methods of fixed shapes: 'prefill' and 'decode', that share weights and state; 'forward' of an encoder",
+            encoder=True,
+            static=True,
+        ),
+        Form("portable", "as stock, but of core operators only: no custom attention, no update_cache"),
     )
-    encoder_forms: Mapping[str, str] = MappingProxyType({"static": "one method 'forward' of fixed shapes"})
-    weights = ("int4", "int8", "fp32", "fp16")
+    # XNNPACK's int4 blocks are multiples of 32; of int8 it knows one scale a row.
+    schemes: ClassVar[Mapping[str, Scheme | Palette | None]] = {
+        "int4": replace(INT4, smallest=32),
+        "int8": INT8_ROWS,
+        "fp32": None,
+        "fp16": None,
+    }
     states = ("fp32", "fp16", "int8")
     takes_images = False
     engines = ("executorch",)
     proof_engine = "executorch"
 
-    def stores(self, model: M) -> M:
-        """The model with its quantized matrices in schemes that XNNPACK has: it takes int8 a row at a time.
+    @cached_property
+    def memory(self) -> ExecuTorchMemory:
+        """What its exports take of a process's memory."""
+        from edgeqkv.backends.executorch.memory import ExecuTorchMemory
 
-        Raises:
-            UnsupportedError: an int4 matrix has blocks that XNNPACK does not take.
-        """
-        from edgeqkv.backends.executorch.fitting import fitted
+        return ExecuTorchMemory(self.schemes)
 
-        return fitted(model)
-
-    def export(self, model: Model, directory: Path, request: Request, report: Report) -> Artifact:
+    def export(self, model: Model, directory: Path, spec: TargetSpec, on_progress: Progress) -> Artifact:
         """Write ``model.pte`` into ``directory``."""
         with needed_for("exporting to ExecuTorch"):
             from edgeqkv.backends.executorch.export import export
-        return export(model, directory, request, report)
+        return export(model, directory, spec, on_progress)
 
-    def open(self, directory: Path, artifact: Artifact, engine: str) -> Session:
-        """A session on the ``model.pte`` in ``directory``.
-
-        Raises:
-            BundleError: the file is missing or damaged.
-        """
+    def open(self, directory: Path, artifact: Artifact, engine: str) -> ExecuTorchRunner:
         with needed_for("running an ExecuTorch model"):
-            from edgeqkv.backends.executorch.session import ExecuTorchSession
-        return ExecuTorchSession(directory, artifact)
-
-    def export_encoder(
-        self, model: EncoderModel, directory: Path, request: EncoderRequest, report: Report
-    ) -> EncoderArtifact:
-        """Write ``model.pte`` into ``directory``."""
-        with needed_for("exporting to ExecuTorch"):
-            from edgeqkv.backends.executorch.encoder_export import export_encoder
-        return export_encoder(model, directory, request, report)
-
-    def open_encoder(self, directory: Path, artifact: EncoderArtifact, engine: str) -> EncoderSession:
-        """A session on the ``model.pte`` in ``directory``.
-
-        Raises:
-            BundleError: the file is missing or damaged.
-        """
-        with needed_for("running an ExecuTorch model"):
-            from edgeqkv.backends.executorch.encoder_session import ExecuTorchEncoderSession
-        return ExecuTorchEncoderSession(directory, artifact)
+            from edgeqkv.backends.executorch.runner import ExecuTorchRunner
+        return ExecuTorchRunner(directory, artifact)
 
 
-BACKEND: Final = ExecuTorchBackend()
+TARGET: Final = ExecuTorchTarget()

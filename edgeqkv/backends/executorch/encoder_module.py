@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from edgeqkv.backends.executorch.encoder_ops import ExecuTorchEncoderOps
 from edgeqkv.backends.executorch.module import WeightsModule
+from edgeqkv.backends.executorch.ops import ExecuTorchOps
 from edgeqkv.backends.executorch.quantized import product_parts
-from edgeqkv.model.model import EncoderModel
+from edgeqkv.model import walk
+from edgeqkv.model.model import Model
 from edgeqkv.model.weights import QuantizedWeight, Weight
 
 __all__ = ["EncoderModule"]
@@ -18,12 +19,11 @@ Tensor = torch.Tensor
 class EncoderModule(WeightsModule):
     """``forward(inputs [batch, …]) → logits f32 [batch, …]`` (`EncoderConfig.output_shape`)."""
 
-    def __init__(self, model: EncoderModel) -> None:
+    def __init__(self, model: Model) -> None:
         super().__init__()
         self.network = model.network
         self.output_shape = model.config.output_shape
-        blocks = self.network.trunk.blocks
-        linears = [*(linear for block in blocks for linear in block.linears), *self.network.surroundings]
+        linears = walk.linears(self.network)
         self._matrices = {linear.weight for linear in linears}
         # A product computes in its matrix's type, and takes a bias of that; with a quantized matrix, of float32.
         self._biases = {linear.bias for linear in linears if not isinstance(linear.weight, QuantizedWeight)}
@@ -37,5 +37,5 @@ class EncoderModule(WeightsModule):
         return {"": weight.values() if small else weight.stored()}
 
     def forward(self, inputs: Tensor) -> Tensor:
-        outputs = self.network.outputs(ExecuTorchEncoderOps(self.parameter_of), inputs)
+        outputs: Tensor = self.network.outputs(ExecuTorchOps(self.parameter_of), inputs)
         return outputs.reshape(inputs.shape[0], *self.output_shape)

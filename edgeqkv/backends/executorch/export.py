@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 
-from edgeqkv.backends import Request
+from edgeqkv.backends.ends import input_spec, output_spec
+from edgeqkv.backends.executorch._compat import require_gathering_operators
+from edgeqkv.backends.executorch.encoder_module import EncoderModule
 from edgeqkv.backends.executorch.module import DecoderModule, WeightsModule, state_of
 from edgeqkv.backends.executorch.program import MemoryPlan, ProgramFile
 from edgeqkv.backends.executorch.quiet import third_party_notices_silenced
+from edgeqkv.backends.features import check_features
+from edgeqkv.backends.target import TargetSpec
 from edgeqkv.bundle.manifest import Artifact, Graph, StateTensor, TensorSpec
 from edgeqkv.extras import installed_version
 from edgeqkv.model.model import Model
-from edgeqkv.progress import Report
+from edgeqkv.model.weights import QuantizedWeight
+from edgeqkv.progress import Progress
 
 with third_party_notices_silenced():
     from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  registers torch.ops.llama
@@ -22,52 +28,127 @@ with third_party_notices_silenced():
     from edgeqkv.backends.executorch.lowering import lower, write
     from edgeqkv.backends.executorch.tied import store_once
 
-__all__ = ["FILE", "PACKAGES", "Serialized", "export", "planned_memory"]
+__all__ = ["FILE", "PACKAGES", "export", "planned_memory"]
 
 FILE: Final = "model.pte"
+
+_FEATURES: Final = frozenset(
+    {
+        "rms normalization",
+        "normalization scales with an offset",
+        "normalization without scale",
+        "the activation gelu_tanh",
+        "the activation silu",
+        "the activation relu",
+        "layers with different heads",
+        "layers that share differently",
+        "a logit softcap",
+        "rotary positions",
+        "query or key normalization",
+    }
+)
+"""What an export has beyond plain layers."""
+
 PACKAGES: Final = ("torch", "executorch", "torchao")
 
 
-def export(model: Model, directory: Path, request: Request, report: Report) -> Artifact:
+def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progress) -> Artifact:
     """Write ``model.pte`` into ``directory`` and describe it."""
-    module = DecoderModule(model, request).eval()
-    lengths = _methods(request)
+    check_features(model.network, "ExecuTorch", _FEATURES)
+    if any(isinstance(weight, QuantizedWeight) for weight in model.weights):
+        require_gathering_operators()
+    module: WeightsModule = (DecoderModule(model, spec) if model.causal else EncoderModule(model)).eval()
+    graphs = _graphs(model, spec)
     with third_party_notices_silenced(), torch.no_grad():
         programs = {}
-        for method, tokens in lengths.items():
-            report(f"trace {method}", None)
-            programs[method] = _trace(module, tokens, dynamic=request.form != "static" and tokens > 1)
-        report("lower to XNNPACK", 0.0)
-        program, delegation = lower(programs, _metadata(model, request), Serialized(module, len(lengths), report))
-        report("lower to XNNPACK", 1.0)
-        report("write the program", None)
+        for graph in graphs:
+            on_progress(f"trace {graph.name}", None)
+            programs[graph.name] = _trace(module, graph)
+        on_progress("lower to XNNPACK", 0.0)
+        metadata = _metadata(model, spec, graphs) if model.causal else {}
+        program, delegation = lower(programs, metadata, _Serialized(module, len(graphs), on_progress))
+        on_progress("lower to XNNPACK", 1.0)
+        on_progress("write the program", None)
         write(program, directory / FILE)
     saved = store_once(directory / FILE)
     file = ProgramFile(directory / FILE)
-    return _describe(model, request, lengths, file, {"delegation": delegation, "shared_bytes": saved, **_scales(model)})
+    plans = file.plans()
+    state = _state(plans)
+    versions = {name: installed_version(name) for name in PACKAGES}
+    return Artifact(
+        target="executorch",
+        form=spec.form,
+        weights=spec.weights,
+        state=spec.state,
+        context=spec.context,
+        chunk=max(graph.tokens for graph in graphs) if model.causal else None,
+        batch=spec.batch,
+        vocab_size=model.config.vocab_size,
+        axes=("batch", "context", "kv_heads", "head_dim") if state else (),
+        graphs=graphs,
+        state_tensors=state,
+        versions={name: version for name, version in versions.items() if version is not None},
+        details={
+            "delegation": delegation,
+            "shared_bytes": saved,
+            "file_bytes": file.path.stat().st_size,
+            "planned_memory_bytes": planned_memory(plans),
+            "planned_memory": {name: sum(plan.arenas.values()) for name, plan in plans.items()},
+            **_scales(model),
+        },
+    )
 
 
-def _methods(request: Request) -> dict[str, int]:
-    """Method name → the tokens that it is traced with: the most that it takes."""
-    if request.form == "static":
-        return {"prefill": request.chunk, "decode": 1}
+def _graphs(model: Model, spec: TargetSpec) -> tuple[Graph, ...]:
+    """The methods, and how they are called."""
+    if not model.causal:
+        config = model.config
+        inputs, outputs = (input_spec(config, spec.batch, "int64"),), (output_spec(config, spec.batch),)
+        return (Graph(name="forward", file=FILE, inputs=inputs, outputs=outputs),)
+    return tuple(
+        _decoder_graph(model, method, tokens, fixed=spec.form == "static" or tokens == 1)
+        for method, tokens in _methods(spec).items()
+    )
+
+
+def _methods(spec: TargetSpec) -> dict[str, int]:
+    """Method name → the most tokens that it takes."""
+    chunk = int(spec.chunk or 1)
+    if spec.form == "static":
+        return {"prefill": chunk, "decode": 1}
     # torch.export reasons as if a dynamic length were at least 2. Of two positions that would leave the first
     # alone to start at, and it would be built in as a constant: there, tokens go one by one.
-    return {"forward": request.chunk if request.context > 2 else 1}
+    return {"forward": chunk if int(spec.context or 0) > 2 else 1}
 
 
-def _trace(module: DecoderModule, tokens: int, *, dynamic: bool) -> torch.export.ExportedProgram:
-    example = (torch.zeros(1, tokens, dtype=torch.long), torch.zeros(1, dtype=torch.long))
-    shapes = ({1: torch.export.Dim("tokens", min=1, max=tokens)} if dynamic else None, None)
+def _decoder_graph(model: Model, method: str, tokens: int, *, fixed: bool) -> Graph:
+    ids = TensorSpec(name="tokens", dtype="int64", shape=(1, tokens if fixed else "tokens"), role="tokens")
+    start = TensorSpec(name="input_pos", dtype="int64", shape=(1,), role="start")
+    logits = TensorSpec(name="logits", dtype="fp32", shape=(1, model.config.vocab_size), role="logits")
+    return Graph(name=method, file=FILE, tokens=tokens, fixed=fixed, inputs=(ids, start), outputs=(logits,))
+
+
+def _trace(module: torch.nn.Module, graph: Graph) -> torch.export.ExportedProgram:
+    example = tuple(
+        torch.zeros(
+            [graph.tokens if isinstance(size, str) else size for size in spec.shape],
+            dtype=getattr(torch, spec.numpy_dtype),
+        )
+        for spec in graph.inputs
+    )
+    shapes = tuple(
+        {1: torch.export.Dim("tokens", min=1, max=graph.tokens)} if "tokens" in spec.shape else None
+        for spec in graph.inputs
+    )
     return torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
 
 
-class Serialized:
+class _Serialized:
     """Follows the weights through the lowering: reports, and gives their memory back."""
 
-    def __init__(self, module: WeightsModule, methods: int, report: Report) -> None:
+    def __init__(self, module: WeightsModule, methods: int, on_progress: Progress) -> None:
         self._weights = module.weights
-        self._report = report
+        self._on_progress = on_progress
         self._done = 0
         self._total = methods * sum(weight.tensor.numel() for weight in module.weights.values())
 
@@ -77,79 +158,39 @@ class Serialized:
             weight = self._weights[name]
             weight.release_pages()
             self._done += weight.tensor.numel()
-        self._report("lower to XNNPACK", min(1.0, self._done / self._total))
+        self._on_progress("lower to XNNPACK", min(1.0, self._done / self._total))
 
 
-def _metadata(model: Model, request: Request) -> dict[str, int | bool | list[int]]:
+def _metadata(model: Model, spec: TargetSpec, graphs: tuple[Graph, ...]) -> dict[str, int | bool | list[int]]:
     """What the runners ask of a file. ``get_max_seq_len`` is the prefill chunk, not the context."""
     metadata: dict[str, int | bool | list[int]] = {
-        "get_max_seq_len": max(_methods(request).values()),
-        "get_max_context_len": request.context,
+        "get_max_seq_len": max(graph.tokens for graph in graphs),
+        "get_max_context_len": int(spec.context or 0),
         "get_vocab_size": model.config.vocab_size,
         "get_n_layers": model.config.layers,
         "use_kv_cache": True,
-        "use_sdpa_with_kv_cache": request.form != "portable",
-        "enable_dynamic_shape": request.form != "static",
+        "use_sdpa_with_kv_cache": spec.form != "portable",
+        "enable_dynamic_shape": spec.form != "static",
     }
-    if request.bos_id is not None:
-        metadata["get_bos_id"] = request.bos_id
-    if request.eos_ids:
-        metadata["get_eos_ids"] = list(request.eos_ids)
+    if spec.bos_id is not None:
+        metadata["get_bos_id"] = spec.bos_id
+    if spec.eos_token_ids:
+        metadata["get_eos_ids"] = list(spec.eos_token_ids)
     return metadata
-
-
-def _describe(
-    model: Model, request: Request, methods: dict[str, int], file: ProgramFile, details: dict[str, Any]
-) -> Artifact:
-    plans = file.plans()
-    fixed = request.form == "static"
-    versions = {name: installed_version(name) for name in PACKAGES}
-    return Artifact(
-        target="executorch",
-        form=request.form,
-        weights=request.weights,
-        state=request.state,
-        context=request.context,
-        chunk=max(methods.values()),
-        vocab_size=model.config.vocab_size,
-        axes=("batch", "context", "kv_heads", "head_dim"),
-        graphs=tuple(
-            Graph(
-                name=method,
-                file=FILE,
-                tokens=tokens,
-                fixed=fixed or tokens == 1,
-                inputs=(
-                    TensorSpec(name="tokens", dtype="int64", shape=(1, tokens if fixed or tokens == 1 else "tokens")),
-                    TensorSpec(name="input_pos", dtype="int64", shape=(1,)),
-                ),
-                outputs=(TensorSpec(name="logits", dtype="fp32", shape=(1, model.config.vocab_size)),),
-            )
-            for method, tokens in methods.items()
-        ),
-        state_tensors=_state(plans),
-        versions={name: version for name, version in versions.items() if version is not None},
-        details={
-            **details,
-            "file_bytes": file.path.stat().st_size,
-            "planned_memory_bytes": planned_memory(plans),
-            "planned_memory": {name: sum(plan.arenas.values()) for name, plan in plans.items()},
-        },
-    )
 
 
 def _scales(model: Model) -> dict[str, dict[str, float]]:
     return {} if model.state_scales is None else {"state_scales": dict(model.state_scales.of)}
 
 
-def planned_memory(plans: dict[str, MemoryPlan]) -> int:
+def planned_memory(plans: Mapping[str, MemoryPlan]) -> int:
     """Bytes that the runtime allocates when every method is loaded: the state once, the rest for each."""
     state = {buffer.arena for plan in plans.values() for buffer in plan.buffers} if len(plans) > 1 else set()
     own = sum(size for plan in plans.values() for arena, size in plan.arenas.items() if arena not in state)
     return own + sum(max(plan.arenas.get(arena, 0) for plan in plans.values()) for arena in state)
 
 
-def _state(plans: dict[str, MemoryPlan]) -> tuple[StateTensor, ...]:
+def _state(plans: Mapping[str, MemoryPlan]) -> tuple[StateTensor, ...]:
     """The state as the memory plan has it; what lies in the same place in two methods is one tensor."""
     buffers = {(buffer.arena, buffer.offset): buffer for plan in plans.values() for buffer in plan.buffers}
     tensors = []
@@ -158,5 +199,9 @@ def _state(plans: dict[str, MemoryPlan]) -> tuple[StateTensor, ...]:
         if place is None:
             continue
         layer, role = place
-        tensors.append(StateTensor(name=buffer.name, role=role, layer=layer, dtype=buffer.dtype, shape=buffer.shape))
+        tensors.append(
+            StateTensor(
+                name=buffer.name, role=role, layer=layer, dtype=buffer.dtype, shape=buffer.shape, update="runtime"
+            )
+        )
     return tuple(sorted(tensors, key=lambda tensor: (tensor.layer or 0, tensor.role)))

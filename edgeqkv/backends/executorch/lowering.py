@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-from executorch.backends.xnnpack.xnnpack_preprocess import XnnpackBackend
 from executorch.exir import (
-    EdgeCompileConfig,
     ExecutorchBackendConfig,
     ExecutorchProgramManager,
     to_edge_transform_and_lower,
@@ -19,6 +15,7 @@ from executorch.exir import (
 from executorch.exir.passes import MemoryPlanningPass
 from torch.export import ExportedProgram
 
+from edgeqkv.backends.executorch._compat import each_delegate, edge_config
 from edgeqkv.backends.executorch.delegation import delegation_table
 
 __all__ = ["lower", "write"]
@@ -40,13 +37,12 @@ def lower(
         The program, and the delegation table.
     """
     methods = list(programs)
-    with _each_delegate(serialized):
+    with each_delegate(serialized):
         edge = to_edge_transform_and_lower(
             dict(programs),
             partitioner=[XnnpackPartitioner()],
             constant_methods=metadata,
-            # The checks know neither the custom operators nor plain dim orders.
-            compile_config=EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True),
+            compile_config=edge_config(),
         )
     programs.clear()
     table = [row for name in methods for row in delegation_table(name, edge.exported_program(name).graph_module)]
@@ -64,24 +60,3 @@ def write(program: ExecutorchProgramManager, path: Path) -> None:
     """Write the file piece by piece."""
     with path.open("wb") as file:
         program.write_to_file(file)
-
-
-@contextmanager
-def _each_delegate(serialized: Callable[[list[str]], None]) -> Iterator[None]:
-    """Call ``serialized`` with the parameters of every subgraph that XNNPACK has serialized.
-
-    The lowering tells nobody how far it is, and one call of it serializes the whole model: this is where its
-    progress can be seen and where what it has read can be given back.
-    """
-    preprocess = XnnpackBackend.preprocess
-
-    def observed(program: ExportedProgram, specs: list[Any]) -> Any:
-        result = preprocess(program, specs)
-        serialized([name for name, value in program.state_dict.items() if isinstance(value, torch.Tensor)])
-        return result
-
-    XnnpackBackend.preprocess = staticmethod(observed)
-    try:
-        yield
-    finally:
-        XnnpackBackend.preprocess = staticmethod(preprocess)

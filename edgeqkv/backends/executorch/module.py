@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Self, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import nn
 
-from edgeqkv.backends import Request
 from edgeqkv.backends.executorch.ops import OPS, promise
 from edgeqkv.backends.executorch.quantized import quantized_parts
-from edgeqkv.model.architectures.decoder import decode
-from edgeqkv.model.layers import Attention
+from edgeqkv.backends.target import TargetSpec
+from edgeqkv.model import walk
+from edgeqkv.model.dtypes import Dtype
 from edgeqkv.model.model import Model
-from edgeqkv.model.weights import PRECISIONS, QuantizedWeight, Weight
+from edgeqkv.model.weights import QuantizedWeight, Weight
 
 __all__ = ["DecoderModule", "WeightsModule", "state_name", "state_of"]
-
-
-_STATES: Final = {**PRECISIONS, "int8": torch.int8}
 
 
 def state_name(layer: int, role: str) -> str:
@@ -67,12 +64,12 @@ class DecoderModule(WeightsModule):
     The stock runners call a method of this signature, chunk by chunk and then token by token.
     """
 
-    def __init__(self, model: Model, request: Request) -> None:
+    def __init__(self, model: Model, spec: TargetSpec) -> None:
         super().__init__()
         self.network = model.network
         self.state_scales = model.state_scales
-        self.context = request.context
-        self.interpreter = OPS[request.form]
+        self.context = int(spec.context or 0)
+        self.interpreter = OPS[spec.form]
         wide = _float32_weights(model)
 
         def parts(weight: Weight) -> dict[str, torch.Tensor]:
@@ -81,11 +78,11 @@ class DecoderModule(WeightsModule):
             return {"": weight.values() if weight in wide else weight.stored()}
 
         self.hold(model.weights, parts)
-        for layer, block in enumerate(model.network.blocks):
-            for role in _roles(block.attention):
-                heads = block.attention.heads
-                state = torch.zeros(1, request.context, heads.kv, heads.dim, dtype=_STATES[request.state])
-                self.register_buffer(state_name(layer, role), state)
+        for each in model.state(self.context):
+            shape = (1, each.length, each.kv_heads, each.dim)
+            self.register_buffer(
+                state_name(each.layer, each.role), torch.zeros(shape, dtype=Dtype(str(spec.state)).torch)
+            )
 
     def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor) -> torch.Tensor:
         position = cast("int", input_pos[0].item())
@@ -93,7 +90,8 @@ class DecoderModule(WeightsModule):
         promise(position < self.context)
         promise(position + tokens.shape[1] <= self.context)
         ops = self.interpreter(position, self.parameter_of, self._state_of, self.state_scales)
-        return decode(ops, self.network, tokens[0])
+        logits: torch.Tensor = self.network.outputs(ops, tokens[0])
+        return logits
 
     def _state_of(self, layer: int, role: str) -> torch.Tensor:
         return self.get_buffer(state_name(layer, role))
@@ -113,20 +111,14 @@ class _Constant(nn.Parameter):
         return self
 
 
-def _roles(attention: Attention) -> tuple[str, ...]:
-    return ("kv",) if attention.k is attention.v else ("k", "v")
-
-
 def _float32_weights(model: Model) -> set[Weight]:
     """What is stored in float32 whatever stores the rest.
 
     Norms are small, and sensitive; and XNNPACK adds a float32 bias to a product with a quantized matrix.
     """
-    blocks = model.network.blocks
-    norms = [norm for block in blocks for norm in (block.ln_1, block.ln_2)]
-    linears = [linear for block in blocks for linear in block.linears]
-    biases = {linear.bias for linear in linears if linear.bias and isinstance(linear.weight, QuantizedWeight)}
-    return biases | {weight for norm in (*norms, model.network.ln_f) for weight in (norm.scale, norm.bias)}
+    quantized = [each for each in walk.linears(model.network) if isinstance(each.weight, QuantizedWeight)]
+    wide = {linear.bias for linear in quantized} | set(walk.weights(walk.norms(model.network)))
+    return {weight for weight in wide if weight is not None}
 
 
 def _with_own_storage(tensor: torch.Tensor) -> torch.Tensor:

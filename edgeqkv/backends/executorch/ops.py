@@ -1,4 +1,6 @@
-"""The interpreters that are traced into an ExecuTorch program: the torch one, with its state in planned memory.
+"""The interpreters that are traced into an ExecuTorch program: the torch one, with weights that a module holds.
+
+`ExecuTorchOps` is all that a model without a state needs; a decoder's have theirs in planned memory.
 
 Activations are float32. Weights and state may be stored in fp16: a matrix product with fp16 weights and an
 attention over an fp16 state are computed in fp16, for XNNPACK and the attention operator take operands of one type
@@ -11,33 +13,91 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
+from math import isclose
 from typing import Final
 
 import torch
 import torch.nn.functional as F
 
-from edgeqkv.backends.executorch.layer_ops import ExecuTorchLayerOps
-from edgeqkv.backends.executorch.quantized import quantized_rows
-from edgeqkv.model.ops import Heads
+from edgeqkv.backends.executorch._compat import promise
+from edgeqkv.backends.executorch.quantized import quantized_product, quantized_rows
+from edgeqkv.model.layers import Attention, Heads, Linear, Norm
 from edgeqkv.model.state import HIGHEST, StateScales
 from edgeqkv.model.weights import QuantizedWeight, Weight
-from edgeqkv.reference.decoder import TorchOps
+from edgeqkv.reference.ops import TorchOps
 
-__all__ = ["OPS", "ExecuTorchOps", "PortableOps", "StockOps", "promise"]
+__all__ = ["OPS", "ExecuTorchOps", "PortableOps", "StatefulOps", "StockOps", "promise"]
 
 Tensor = torch.Tensor
 
-promise: Final[Callable[[bool], None]] = torch._check
-"""Tell torch.export what it cannot know of a position; without it, shapes that depend on one cannot be traced."""
+
+class ExecuTorchOps(TorchOps):
+    """In operators of XNNPACK's, without a state.
+
+    Args:
+        parameter: the parameter that holds a weight, or the named part of a quantized one.
+    """
+
+    def __init__(self, parameter: Callable[[Weight, str], Tensor]) -> None:
+        self._parameter = parameter
+
+    def values(self, weight: Weight) -> Tensor:
+        return self._parameter(weight, "")
+
+    def embedding(self, ids: Tensor, table: Weight) -> Tensor:
+        if isinstance(table, QuantizedWeight):
+            return quantized_rows(ids, table, partial(self._parameter, table))
+        return F.embedding(ids, self.values(table)).float()
+
+    def add_positions(self, x: Tensor, table: Weight) -> Tensor:
+        return x + self.values(table)
+
+    def linear(self, x: Tensor, linear: Linear) -> Tensor:
+        bias = self.values(linear.bias) if linear.bias else None
+        if x.dim() == 2:
+            return self._product(x, linear.weight, bias)
+        # XNNPACK rounds what goes into a quantized product a row at a time, and knows rows of a matrix alone.
+        return self._product(x.flatten(0, 1), linear.weight, bias).view(*x.shape[:2], -1)
+
+    def logits(self, x: Tensor, table: Weight) -> Tensor:
+        return self._product(x, table, None)
+
+    def attention(self, layer: int, q: Tensor, k: Tensor, v: Tensor, attention: Attention) -> Tensor:
+        heads, term = attention.heads, attention.term
+        batch, length = q.shape[:2]
+
+        def heads_of(x: Tensor) -> Tensor:
+            return x.view(batch, length, heads.query, heads.dim).transpose(1, 2).flatten(0, 1)
+
+        # Products of three dimensions: of four, the sides would be expanded first, which XNNPACK does not do.
+        scale = attention.scale * (1.0 if term is None else term.scale)
+        scores = torch.bmm(heads_of(q) * scale, heads_of(k).transpose(1, 2))
+        if term is not None:
+            scores = scores + self.values(term.bias)
+        mixed = torch.bmm(scores.softmax(-1), heads_of(v))
+        return mixed.view(batch, heads.query, length, heads.dim).transpose(1, 2).flatten(2)
+
+    def patches(self, pixels: Tensor, size: int) -> Tensor:
+        batch, channels, height, width = pixels.shape
+        padded = F.pad(pixels, (0, -width % size, 0, -height % size))
+        down, across = padded.shape[2] // size, padded.shape[3] // size
+        squares = padded.view(batch, channels, down, size, across, size).permute(0, 2, 4, 1, 3, 5)
+        return squares.reshape(batch, down * across, channels * size * size)
+
+    def _product(self, x: Tensor, weight: Weight, bias: Tensor | None) -> Tensor:
+        if isinstance(weight, QuantizedWeight):
+            return quantized_product(x, weight, partial(self._parameter, weight), bias)
+        matrix = self.values(weight)
+        return F.linear(x.to(matrix.dtype), matrix, bias).float()
 
 
-class ExecuTorchOps(ExecuTorchLayerOps, TorchOps):
-    """What every form has in common.
+class StatefulOps(ExecuTorchOps):
+    """What every form of a decoder has in common. Values are ``[S, C]``.
 
     Args:
         position: where the first token stands, a symbol during tracing.
         parameter: the parameter that holds a weight, or the named part of a quantized one.
-        state: the buffer ``[1, context, kv_heads, head_dim]`` of a layer and role (``kv``, ``k`` or ``v``).
+        state: the buffer ``[1, length, kv_heads, head_dim]`` of a layer and role (``kv``, ``k`` or ``v``).
         scales: how an int8 state rounds; None for a state in floating point.
     """
 
@@ -53,24 +113,34 @@ class ExecuTorchOps(ExecuTorchLayerOps, TorchOps):
         self.scales = scales
         self._state = state
 
-    def embed(self, tokens: Tensor, token_table: Weight, position_table: Weight) -> Tensor:
-        # Not `len(tokens)`, which would fix the length that it is traced with.
-        positions = self.position + torch.arange(tokens.shape[0])
-        if isinstance(token_table, QuantizedWeight):
-            rows = quantized_rows(tokens, token_table, partial(self._parameter, token_table))
-        else:
-            rows = F.embedding(tokens, self.values(token_table)).float()
-        return rows + F.embedding(positions, self.values(position_table)).float()
+    def add_positions(self, x: Tensor, table: Weight) -> Tensor:
+        # Not `len(x)`, which would fix the length that it is traced with.
+        positions = self.position + torch.arange(x.shape[0])
+        return x + F.embedding(positions, self.values(table)).float()
 
-    def logits(self, x: Tensor, table: Weight) -> Tensor:
-        return self._product(x, table, None)
+    def last(self, x: Tensor) -> Tensor:
+        return x[-1:]
 
-    def attention(self, layer: int, q: Tensor, k: Tensor, v: Tensor, heads: Heads) -> Tensor:
-        keys, key_scale = self._appended(layer, "kv" if v is k else "k", k, heads)
+    def attention(self, layer: int, q: Tensor, k: Tensor, v: Tensor, attention: Attention) -> Tensor:
+        heads = attention.heads
+        # What computes the scores scales them by 1/√dim.
+        factor = attention.scale * heads.dim**0.5
+        q = self._as_placed(q, heads.query, attention.q_norm, attention)
+        keys, key_scale = self._appended(
+            layer, "kv" if v is k else "k", self._as_placed(k, heads.kv, attention.k_norm, attention), heads
+        )
         values, value_scale = (keys, key_scale) if v is k else self._appended(layer, "v", v, heads)
-        queries = _scaled(q, key_scale).view(1, -1, heads.query, heads.dim).to(keys.dtype)
+        queries = _scaled(q, key_scale if isclose(factor, 1.0) else factor * (key_scale or 1.0))
+        queries = queries.view(1, -1, heads.query, heads.dim).to(keys.dtype)
         mixed = self._attend(queries, keys, values).reshape(q.shape[0], -1).float()
         return _scaled(mixed, value_scale)
+
+    def _as_placed(self, x: Tensor, heads: int, norm: Norm | None, attention: Attention) -> Tensor:
+        """Queries or keys ``[S, heads·dim]``, each head normalized and rotated to where it stands."""
+        if norm is None and attention.rope is None:
+            return x
+        split = x.view(-1, heads, attention.heads.dim)
+        return self._placed(split, norm, attention, self.position).reshape(x.shape[0], -1)
 
     def _appended(self, layer: int, role: str, rows: Tensor, heads: Heads) -> tuple[Tensor, float | None]:
         """Write a step's rows into the state; what is to be attended to ``[1, T, KV, D]``, and its scale if it has one.
@@ -108,7 +178,7 @@ class ExecuTorchOps(ExecuTorchLayerOps, TorchOps):
         """Causal attention of ``q [1, S, H, D]`` to ``k, v [1, T, KV, D]``; ``[1, S, H, D]``."""
 
 
-class StockOps(ExecuTorchOps):
+class StockOps(StatefulOps):
     """With the custom operators of ExecuTorch's LLM extension, which read and write the state in place."""
 
     def _readable(self, state: Tensor, steps: int) -> Tensor:
@@ -123,7 +193,7 @@ class StockOps(ExecuTorchOps):
         return result
 
 
-class PortableOps(ExecuTorchOps):
+class PortableOps(StatefulOps):
     """With core ATen operators only."""
 
     def _write(self, state: Tensor, rows: Tensor) -> None:
@@ -147,5 +217,5 @@ def _scaled(x: Tensor, scale: float | None) -> Tensor:
     return x if scale is None else x * scale
 
 
-OPS: Final[dict[str, type[ExecuTorchOps]]] = {"stock": StockOps, "static": StockOps, "portable": PortableOps}
+OPS: Final[dict[str, type[StatefulOps]]] = {"stock": StockOps, "static": StockOps, "portable": PortableOps}
 """Form → interpreter."""

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from edgeqkv.backends.executorch.flatbuffer import Table
-from edgeqkv.bundle.manifest import ELEMENT_BYTES
 from edgeqkv.errors import BundleError
+from edgeqkv.model.dtypes import Dtype
 
 __all__ = ["Header", "MemoryPlan", "PlannedTensor", "ProgramFile", "Segment"]
 
@@ -66,7 +66,7 @@ class PlannedTensor:
 
     @property
     def nbytes(self) -> int:
-        return prod(self.shape) * ELEMENT_BYTES[self.dtype]
+        return prod(self.shape) * Dtype(self.dtype).bytes
 
 
 @dataclass(frozen=True)

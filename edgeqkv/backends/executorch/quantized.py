@@ -18,7 +18,7 @@ from edgeqkv.model.architectures.decoder import Decoder
 from edgeqkv.model.weights import QuantizedWeight
 
 with third_party_notices_silenced():
-    from executorch.exir.passes import _quant_patterns_and_replacements  # noqa: F401  defines the gathering operators
+    import executorch.exir.passes  # noqa: F401  defines the gathering operators
     from torchao.quantization.quant_primitives import (
         MappingType,
         choose_qparams_affine,

@@ -3,67 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
-from edgeqkv.bundle.manifest import Artifact, EncoderArtifact
+from edgeqkv.backends.target import Form, SelfContained, TargetSpec
 from edgeqkv.extras import needed_for
+from edgeqkv.model.schemes import INT4, INT8, Palette, Scheme
 
 if TYPE_CHECKING:
-    from edgeqkv.backends import EncoderRequest, Request
-    from edgeqkv.model.model import EncoderModel, Model, TrainedModel
-    from edgeqkv.progress import Report
-    from edgeqkv.run.session import EncoderSession, Session
+    from edgeqkv.backends.onnx.memory import OnnxMemory
+    from edgeqkv.backends.onnx.runner import OnnxRunner
+    from edgeqkv.bundle.manifest import Artifact
+    from edgeqkv.model.model import Model
+    from edgeqkv.progress import Progress
 
-__all__ = ["BACKEND", "OnnxBackend"]
-
-M = TypeVar("M", bound="TrainedModel")
+__all__ = ["TARGET", "OnnxTarget"]
 
 
-class OnnxBackend:
+class OnnxTarget(SelfContained):
     """Graphs whose state is an input and an output, to be bound to the same memory."""
 
     name = "onnx"
     title = "ONNX"
     packages = ("onnxruntime", "onnx-ir", "onnx")
     extra = "onnx"
-    forms: Mapping[str, str] = {
-        "portable": "one graph for prefill and decode, which reads only the filled part of the state",
-        "static": "fixed shapes throughout, a prefill and a decode graph for each window of the state (NPUs)",
-        "ort": "ONNX Runtime's own fused attention on one buffer",
-        "genai": "a folder that the stock onnxruntime-genai runtime opens",
-    }
-    encoder_forms: Mapping[str, str] = {"static": "one graph of fixed shapes, for any runtime and for NPUs"}
-    weights = ("int4", "int8", "fp16", "fp32")
+    forms = (
+        Form("portable", "one graph for prefill and decode, which reads only the filled part of the state"),
+        Form(
+            "static",
+            "fixed shapes throughout, for any runtime and for NPUs; of a language model a prefill and a decode graph "
+            "for each window of the state",
+            encoder=True,
+            static=True,
+        ),
+        Form("ort", "ONNX Runtime's own fused attention on one buffer"),
+        Form("genai", "a folder that the stock onnxruntime-genai runtime opens"),
+    )
+    schemes: ClassVar[Mapping[str, Scheme | Palette | None]] = {"int4": INT4, "int8": INT8, "fp16": None, "fp32": None}
     states = ("fp32", "fp16", "int8")
     takes_images = False
     engines = ("onnxruntime", "exact")
     proof_engine = "exact"
 
-    def stores(self, model: M) -> M:
-        return model
+    def proven_engines(self, weights: str) -> tuple[str, ...]:
+        # Floating-point weights are multiplied alike by both; of codes, what an app runs rounds what they meet.
+        return ("exact",) if self.schemes[weights] is None else ("exact", "onnxruntime")
 
-    def export(self, model: Model, directory: Path, request: Request, report: Report) -> Artifact:
+    @cached_property
+    def memory(self) -> OnnxMemory:
+        """What its exports take of a process's memory."""
+        from edgeqkv.backends.onnx.memory import OnnxMemory
+
+        return OnnxMemory(self.schemes)
+
+    def export(self, model: Model, directory: Path, spec: TargetSpec, on_progress: Progress) -> Artifact:
         with needed_for("exporting to ONNX"):
             from edgeqkv.backends.onnx.export import export
-        return export(model, directory, request, report)
+        return export(model, directory, spec, on_progress)
 
-    def open(self, directory: Path, artifact: Artifact, engine: str) -> Session:
+    def open(self, directory: Path, artifact: Artifact, engine: str) -> OnnxRunner:
         with needed_for("running an ONNX bundle"):
-            from edgeqkv.backends.onnx.session import OnnxSession
-        return OnnxSession(directory, artifact, engine)
-
-    def export_encoder(
-        self, model: EncoderModel, directory: Path, request: EncoderRequest, report: Report
-    ) -> EncoderArtifact:
-        with needed_for("exporting to ONNX"):
-            from edgeqkv.backends.onnx.encoder_export import export_encoder
-        return export_encoder(model, directory, request, report)
-
-    def open_encoder(self, directory: Path, artifact: EncoderArtifact, engine: str) -> EncoderSession:
-        with needed_for("running an ONNX bundle"):
-            from edgeqkv.backends.onnx.encoder_session import OnnxEncoderSession
-        return OnnxEncoderSession(directory, artifact, engine)
+            from edgeqkv.backends.onnx.runner import OnnxRunner
+        return OnnxRunner(directory, artifact, engine)
 
 
-BACKEND = OnnxBackend()
+TARGET: Final = OnnxTarget()

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
 import onnx_ir as ir
 
 from edgeqkv.backends.onnx.graph import GraphBuilder
 from edgeqkv.bundle.manifest import StateTensor
-from edgeqkv.model.ops import Heads
+from edgeqkv.model.state import StateSpec
 
 __all__ = ["Call", "OwnCall"]
 
@@ -22,6 +23,7 @@ class Call(ABC):
     """The ends of one graph.
 
     Attributes:
+        specs: what the model stores, by layer and role.
         context: positions that the state has room for.
         state: precision in which the state is stored.
         tokens: the token ids, ``[1, T]``.
@@ -33,8 +35,9 @@ class Call(ABC):
     positions: Value
     last_row: Value
 
-    def __init__(self, graph: GraphBuilder, *, context: int, state: str) -> None:
+    def __init__(self, graph: GraphBuilder, specs: Iterable[StateSpec], *, context: int, state: str) -> None:
         self._graph = graph
+        self.specs = {(spec.layer, spec.role): spec for spec in specs}
         self.context = context
         self.state = state
         self._presents: list[tuple[StateTensor, tuple[Value, ...]]] = []
@@ -44,7 +47,7 @@ class Call(ABC):
         """Positions that are filled after this call, ``[1]``; asked for once, by graphs that need it."""
 
     @abstractmethod
-    def past(self, layer: int, role: str, heads: Heads, *, both: bool = False) -> tuple[Value, StateTensor]:
+    def past(self, spec: StateSpec, *, both: bool = False) -> tuple[Value, StateTensor]:
         """Declare a state tensor: the input that holds it, and its description.
 
         ``both``: attention makes it twice, as keys and as values. The tensor has an alias if it is to be given the
@@ -64,36 +67,39 @@ class OwnCall(Call):
     """Says which row's logits it wants and how many positions are filled; state tensors are named after their role.
 
     Args:
-        graph, context, state: as for `Call`.
-        tokens: tokens a call takes; None: any number (``T``).
+        graph, specs, context, state: as for `Call`.
+        tokens: tokens a call takes; None: any number.
     """
 
-    def __init__(self, graph: GraphBuilder, *, context: int, state: str, tokens: int | None) -> None:
-        super().__init__(graph, context=context, state=state)
-        self.tokens = graph.input("input_ids", "int64", [1, tokens or "T"])
-        position_ids = graph.input("position_ids", "int64", [1, tokens or "T"])
-        self.last_row = graph.input("logit_index", "int64", [1])
+    def __init__(
+        self, graph: GraphBuilder, specs: Iterable[StateSpec], *, context: int, state: str, tokens: int | None
+    ) -> None:
+        super().__init__(graph, specs, context=context, state=state)
+        self.tokens = graph.input("input_ids", "int64", [1, tokens or "tokens"], "tokens")
+        position_ids = graph.input("position_ids", "int64", [1, tokens or "tokens"], "positions")
+        self.last_row = graph.input("logit_index", "int64", [1], "logit_index")
         self.positions = graph.op("Squeeze", position_ids, graph.constant([0]))
 
     def filled(self) -> Value:
-        return self._graph.input("kv_len", "int64", [1])
+        return self._graph.input("kv_len", "int64", [1], "length")
 
-    def past(self, layer: int, role: str, heads: Heads, *, both: bool = False) -> tuple[Value, StateTensor]:
+    def past(self, spec: StateSpec, *, both: bool = False) -> tuple[Value, StateTensor]:
         tensor = StateTensor(
-            name=f"{role}_{layer}",
-            role=role,
-            layer=layer,
+            name=spec.name,
+            role=spec.role,
+            layer=spec.layer,
             dtype=self.state,
-            shape=(1, heads.kv, self.context, heads.dim),
-            input=f"past_{role}_{layer}",
-            output=f"present_{role}_{layer}",
-            aliases=(f"present_{role}_{layer}_as_values",) if both else (),
+            shape=(1, spec.kv_heads, spec.length, spec.dim),
+            update="in_place",
+            input=f"past_{spec.name}",
+            output=f"present_{spec.name}",
+            aliases=(f"present_{spec.name}_as_values",) if both else (),
         )
-        return self._graph.input(str(tensor.input), tensor.dtype, tensor.shape), tensor
+        return self._graph.input(str(tensor.input), tensor.dtype, tensor.shape, "state"), tensor
 
     def finish(self, logits: Value, vocab_size: int) -> tuple[StateTensor, ...]:
-        self._graph.output(logits, "logits", "fp32", [1, vocab_size])
+        self._graph.output(logits, "logits", "fp32", [1, vocab_size], "logits")
         for tensor, values in self._presents:
             for value, name in zip(values, (str(tensor.output), *tensor.aliases), strict=True):
-                self._graph.output(value, name, tensor.dtype, tensor.shape)
+                self._graph.output(value, name, tensor.dtype, tensor.shape, "state")
         return tuple(tensor for tensor, _ in self._presents)

@@ -6,56 +6,80 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from edgeqkv.backends import Request
+from edgeqkv.backends.ends import input_spec, output_spec
+from edgeqkv.backends.features import check_features
 from edgeqkv.backends.onnx.calls import Call, OwnCall
 from edgeqkv.backends.onnx.genai import GenaiCall
 from edgeqkv.backends.onnx.genai_files import CONFIG, write_files
 from edgeqkv.backends.onnx.graph import GraphBuilder
-from edgeqkv.backends.onnx.ops import OnnxOps
+from edgeqkv.backends.onnx.ops import OnnxOps, StatefulOps
 from edgeqkv.backends.onnx.ort_ops import OrtOps
 from edgeqkv.backends.onnx.standard_ops import StandardOps
 from edgeqkv.backends.onnx.weight_file import WeightFile
-from edgeqkv.bundle.manifest import Artifact, Graph
+from edgeqkv.backends.target import TargetSpec
+from edgeqkv.bundle.manifest import Artifact, Graph, StateTensor
 from edgeqkv.errors import UnsupportedError
 from edgeqkv.extras import installed_version
-from edgeqkv.model.architectures.decoder import decode
 from edgeqkv.model.model import Model
-from edgeqkv.progress import Report
+from edgeqkv.progress import Progress
 
-__all__ = ["WEIGHT_FILE", "export", "weight_details"]
+__all__ = ["WEIGHT_FILE", "export"]
 
 WEIGHT_FILE = "model.onnx.data"
+
+_FEATURES: Final = frozenset(
+    {
+        "rms normalization",
+        "normalization scales with an offset",
+        "the activation gelu_tanh",
+        "the activation silu",
+        "the activation relu",
+        "layers with different heads",
+        "layers that share differently",
+        "a logit softcap",
+    }
+)
+"""What every form has beyond plain layers."""
+
+_UNFUSED_FEATURES: Final = _FEATURES | {
+    "rotary positions",
+    "an attention softcap",
+    "query or key normalization",
+    "normalized or rotated keys of a merged state",
+}
+"""And what the forms have whose attention is made of the standard's own operators."""
 
 _SMALLEST_WINDOW = 256
 
 _HEAD_MULTIPLE: Final = 8
 
 
-def export(model: Model, directory: Path, request: Request, report: Report) -> Artifact:
-    """Write the graphs of the asked form; see `OnnxBackend` for the forms.
+def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progress) -> Artifact:
+    """Write the graphs of the asked form; see `OnnxTarget` for the forms.
 
     Raises:
         UnsupportedError: the form cannot hold the model.
     """
-    if _is_fused(request):
-        _check_heads(model, request)
+    plain = _is_fused(spec) or not model.causal
+    check_features(model.network, "ONNX", _FEATURES if plain else _UNFUSED_FEATURES)
+    if _is_fused(spec):
+        _check_heads(model, spec)
     graphs = []
+    state: tuple[StateTensor, ...] = ()
     with WeightFile(directory / WEIGHT_FILE) as weights:
-        planned = list(_plan(request))
-        for index, (name, tokens, window) in enumerate(planned):
-            report(f"writing {name}.onnx", index / len(planned))
+        for name, tokens, window, done in _plan(model, spec):
+            on_progress(f"writing {name}.onnx", done)
             builder = GraphBuilder(name, weights)
-            call = _call(builder, request, tokens)
-            ops = _ops(builder, call, model, request, window)
-            state = call.finish(decode(ops, model.network, call.tokens), model.config.vocab_size)
+            if model.causal:
+                state = _build_decoder(builder, model, directory, spec, tokens, window)
+            else:
+                _build_encoder(builder, model, spec)
             builder.save(directory / f"{name}.onnx", installed_version("edgeqkv") or "")
-            if isinstance(call, GenaiCall):
-                write_files(directory, model, request, f"{name}.onnx", call.layers)
             graphs.append(
                 Graph(
                     name=name,
                     file=f"{name}.onnx",
-                    tokens=tokens or request.chunk,
+                    tokens=tokens or spec.chunk or 1,
                     fixed=tokens is not None,
                     window=window,
                     inputs=builder.inputs,
@@ -64,71 +88,109 @@ def export(model: Model, directory: Path, request: Request, report: Report) -> A
             )
     return Artifact(
         target="onnx",
-        form=request.form,
-        weights=request.weights,
-        state=request.state,
-        context=request.context,
-        chunk=request.chunk,
+        form=spec.form,
+        weights=spec.weights,
+        state=spec.state,
+        context=spec.context,
+        chunk=spec.chunk,
+        batch=spec.batch,
         vocab_size=model.config.vocab_size,
-        axes=("batch", "kv_heads", "context", "head_dim"),
+        axes=("batch", "kv_heads", "context", "head_dim") if state else (),
         graphs=tuple(graphs),
         state_tensors=state,
         versions={name: installed_version(name) or "" for name in ("onnx-ir", "onnxruntime", "torch")},
-        details={**weight_details(weights), **_form_details(request), **_state_details(model)},
+        details={
+            "weight_file": WEIGHT_FILE,
+            "opset": 24,
+            "code_layouts": weights.layouts,
+            **_form_details(spec),
+            **_state_details(model),
+        },
     )
 
 
-def _is_fused(request: Request) -> bool:
+def _build_decoder(
+    builder: GraphBuilder, model: Model, directory: Path, spec: TargetSpec, tokens: int | None, window: int | None
+) -> tuple[StateTensor, ...]:
+    call = _call(builder, model, spec, tokens)
+    ops = _ops(builder, call, model, spec, window)
+    state = call.finish(model.network.outputs(ops, call.tokens), model.config.vocab_size)
+    if isinstance(call, GenaiCall):
+        write_files(directory, model, spec, "model.onnx", call.layers)
+    return state
+
+
+def _build_encoder(builder: GraphBuilder, model: Model, spec: TargetSpec) -> None:
+    config = model.config
+    input_, output = input_spec(config, spec.batch, "int64"), output_spec(config, spec.batch)
+    ops = OnnxOps(builder, batch=spec.batch, channels=config.hidden_size)
+    given = builder.input(input_.name, input_.dtype, input_.shape, input_.role)
+    if config.input.kind == "features":  # each is a token; ids and pixels are taken apart by what reads them
+        given = builder.op("Reshape", given, builder.constant([-1, config.input.size]))
+    sizes = [int(size) for size in output.shape]
+    logits = builder.op("Reshape", model.network.outputs(ops, given), builder.constant(sizes))
+    builder.output(logits, output.name, output.dtype, sizes, output.role)
+
+
+def _is_fused(spec: TargetSpec) -> bool:
     """Whether attention is ONNX Runtime's own operator, which makes no float copy of an int8 state."""
-    return request.form == "ort" or (request.form == "genai" and request.state == "int8")
+    return spec.form == "ort" or (spec.form == "genai" and spec.state == "int8")
 
 
-def _check_heads(model: Model, request: Request) -> None:
+def _check_heads(model: Model, spec: TargetSpec) -> None:
     size = model.config.head_dim
     if size % _HEAD_MULTIPLE:
-        instead = "--form portable" if request.form == "ort" else "--state fp32"
+        instead = "--form portable" if spec.form == "ort" else "--state fp32"
         raise UnsupportedError(
             f"heads of {size} channels: ONNX Runtime's fused attention takes multiples of {_HEAD_MULTIPLE}. Export it "
             f"with {instead}"
         )
 
 
-def _call(builder: GraphBuilder, request: Request, tokens: int | None) -> Call:
-    if request.form == "genai":
-        return GenaiCall(builder, context=request.context, state=request.state)
-    return OwnCall(builder, context=request.context, state=request.state, tokens=tokens)
+def _call(builder: GraphBuilder, model: Model, spec: TargetSpec, tokens: int | None) -> Call:
+    context, state = int(spec.context or 0), str(spec.state)
+    specs = model.state(context)
+    if spec.form == "genai":
+        return GenaiCall(builder, specs, context=context, state=state)
+    return OwnCall(builder, specs, context=context, state=state, tokens=tokens)
 
 
-def _ops(builder: GraphBuilder, call: Call, model: Model, request: Request, window: int | None) -> OnnxOps:
-    if _is_fused(request):
+def _ops(builder: GraphBuilder, call: Call, model: Model, spec: TargetSpec, window: int | None) -> StatefulOps:
+    if _is_fused(spec):
         return OrtOps(builder, call, scales=model.state_scales)
     return StandardOps(builder, call, window=window, scales=model.state_scales)
 
 
-def weight_details(weights: WeightFile) -> dict[str, Any]:
-    """What an export says of its weights: where they are, and what the runtime's kernels have to know of codes."""
-    return {"weight_file": WEIGHT_FILE, "opset": 24, "code_layouts": weights.layouts}
-
-
-def _form_details(request: Request) -> dict[str, Any]:
-    return {"genai_config": CONFIG} if request.form == "genai" else {}
+def _form_details(spec: TargetSpec) -> dict[str, Any]:
+    return {"genai_config": CONFIG} if spec.form == "genai" else {}
 
 
 def _state_details(model: Model) -> dict[str, Any]:
     return {} if model.state_scales is None else {"state_scales": dict(model.state_scales.of)}
 
 
-def _plan(request: Request) -> Iterator[tuple[str, int | None, int | None]]:
-    """Name, tokens and window of every graph: one that takes any, or a pair of fixed ones for each window."""
-    if request.form != "static":
-        yield "model", None, None
-        return
+def _plan(model: Model, spec: TargetSpec) -> Iterator[tuple[str, int | None, int | None, float | None]]:
+    """Name, tokens and window of every graph, and the part of them that comes before it.
+
+    One graph that takes any number of tokens, or a pair of fixed ones for each window; an encoder's takes whole inputs.
+    """
+    if not model.causal:
+        yield "model", 1, None, None
+    elif spec.form != "static":
+        yield "model", None, None, None
+    else:
+        pairs = list(_pairs(int(spec.context or 0), int(spec.chunk or 1)))
+        for index, (name, tokens, window) in enumerate(pairs):
+            yield name, tokens, window, index / len(pairs)
+
+
+def _pairs(context: int, chunk: int) -> Iterator[tuple[str, int, int]]:
     windows = []
     window = _SMALLEST_WINDOW
-    while window < request.context:
+    while window < context:
         windows.append(window)
         window *= 2
-    for window in (*windows, request.context):
-        if request.chunk > 1 and window >= request.chunk:
-            yield f"prefill_{window}", request.chunk, window
+    for window in (*windows, context):
+        if chunk > 1 and window >= chunk:
+            yield f"prefill_{window}", chunk, window
         yield f"decode_{window}", 1, window

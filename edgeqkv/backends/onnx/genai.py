@@ -10,12 +10,14 @@ It gives the mask of all positions that are filled after the call, and one buffe
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import onnx_ir as ir
 
 from edgeqkv.backends.onnx.calls import Call
 from edgeqkv.backends.onnx.graph import GraphBuilder
 from edgeqkv.bundle.manifest import StateTensor
-from edgeqkv.model.ops import Heads
+from edgeqkv.model.state import StateSpec
 
 __all__ = ["GenaiCall"]
 
@@ -25,17 +27,18 @@ _PAIR = ("key", "value")
 
 
 class GenaiCall(Call):
-    """Any number of tokens with a mask; the state's room is what the caller allocates (``capacity``).
+    """Any number of tokens with a mask; the state's room is what the caller allocates (``context``).
 
     Args:
-        graph, context, state: as for `Call`; the caller allocates no more than the context.
+        graph, specs, context, state: as for `Call`; the caller allocates no more than the context.
     """
 
-    def __init__(self, graph: GraphBuilder, *, context: int, state: str) -> None:
-        super().__init__(graph, context=context, state=state)
-        self.tokens = graph.input("input_ids", "int64", [1, "T"])
-        self._mask = graph.input("attention_mask", "int64", [1, "total"])
-        self.positions = graph.op("Squeeze", graph.input("position_ids", "int64", [1, "T"]), graph.constant([0]))
+    def __init__(self, graph: GraphBuilder, specs: Iterable[StateSpec], *, context: int, state: str) -> None:
+        super().__init__(graph, specs, context=context, state=state)
+        self.tokens = graph.input("input_ids", "int64", [1, "tokens"], "tokens")
+        self._mask = graph.input("attention_mask", "int64", [1, "end"], "mask")
+        position_ids = graph.input("position_ids", "int64", [1, "tokens"], "positions")
+        self.positions = graph.op("Squeeze", position_ids, graph.constant([0]))
         self.last_row = graph.constant([-1])
         self._declared: list[StateTensor] = []
 
@@ -48,18 +51,18 @@ class GenaiCall(Call):
         # Its length alone: of a single sequence the runtime masks nothing.
         return self._graph.op("Shape", self._mask, start=1, end=2)
 
-    def past(self, layer: int, role: str, heads: Heads, *, both: bool = False) -> tuple[Value, StateTensor]:
-        return self._past(f"{role}_{layer}", role, layer, (1, heads.kv, self.context, heads.dim))
+    def past(self, spec: StateSpec, *, both: bool = False) -> tuple[Value, StateTensor]:
+        return self._past(spec.name, spec.role, spec.layer, (1, spec.kv_heads, spec.length, spec.dim))
 
     def finish(self, logits: Value, vocab_size: int) -> tuple[StateTensor, ...]:
         rows = self._graph.op("Unsqueeze", logits, self._graph.constant([0]))
-        self._graph.output(rows, "logits", "fp32", [1, 1, vocab_size])
+        self._graph.output(rows, "logits", "fp32", [1, 1, vocab_size], "logits")
         if len(self._declared) % 2:
             # The last pair lacks its second half, which the runtime holds all the same.
             past, tensor = self._past("unused", "unused", None, self._declared[-1].shape)
             self.present(tensor, self._graph.op("Identity", past))
         for tensor, (value,) in self._presents:
-            self._graph.output(value, str(tensor.output), tensor.dtype, _allocated(tensor))
+            self._graph.output(value, str(tensor.output), tensor.dtype, _allocated(tensor), "state")
         return tuple(self._declared)
 
     def _past(self, name: str, role: str, layer: int | None, shape: tuple[int, ...]) -> tuple[Value, StateTensor]:
@@ -70,14 +73,15 @@ class GenaiCall(Call):
             layer=layer,
             dtype=self.state,
             shape=shape,
+            update="in_place",
             input=f"past_key_values.{pair}.{_PAIR[half]}",
             output=f"present.{pair}.{_PAIR[half]}",
         )
         self._declared.append(tensor)
-        return self._graph.input(str(tensor.input), tensor.dtype, _allocated(tensor)), tensor
+        return self._graph.input(str(tensor.input), tensor.dtype, _allocated(tensor), "state"), tensor
 
 
 def _allocated(tensor: StateTensor) -> list[int | str]:
     """A state tensor's shape in the graph, where the caller decides for how many positions there is room."""
     batch, heads, _, dim = tensor.shape
-    return [batch, heads, "capacity", dim]
+    return [batch, heads, "context", dim]

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from edgeqkv.backends import Request
 from edgeqkv.backends.onnx.genai_tokenizer import tokenizer_config
+from edgeqkv.backends.target import TargetSpec
 from edgeqkv.model.model import Model
 
 __all__ = ["CONFIG", "write_files"]
@@ -16,7 +16,7 @@ CONFIG: Final = "genai_config.json"
 _TOKENIZER_CONFIG: Final = "tokenizer_config.json"
 
 
-def write_files(directory: Path, model: Model, request: Request, graph: str, layers: int) -> None:
+def write_files(directory: Path, model: Model, spec: TargetSpec, graph: str, layers: int) -> None:
     """Write what tells the runtime of a graph file, whose state poses as that of so many ``layers``.
 
     With a tokenizer, its configuration is written too; the tokenizer itself the bundle puts beside it.
@@ -24,31 +24,31 @@ def write_files(directory: Path, model: Model, request: Request, graph: str, lay
     Raises:
         UnsupportedError: the runtime does not read the tokenizer as it is meant.
     """
-    if request.tokenizer is not None:
-        _write(directory / _TOKENIZER_CONFIG, tokenizer_config(request.tokenizer))
-    _write(directory / CONFIG, _config(model, request, graph, layers))
+    if spec.tokenizer is not None:
+        _write(directory / _TOKENIZER_CONFIG, tokenizer_config(spec.tokenizer))
+    _write(directory / CONFIG, _config(model, spec, graph, layers))
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _config(model: Model, request: Request, graph: str, layers: int) -> dict[str, Any]:
+def _config(model: Model, spec: TargetSpec, graph: str, layers: int) -> dict[str, Any]:
     """https://onnxruntime.ai/docs/genai/reference/config.html"""
     config = model.config
     # The runtime insists on a token that ends a text, and on its being in the vocabulary. Without a tokenizer nobody
     # knows it: the last one is, in vocabularies that are padded to a round size, none at all.
-    ends = list(request.eos_ids) or [config.vocab_size - 1]
+    ends = list(spec.eos_token_ids) or [config.vocab_size - 1]
     # The arena never shrinks, and phones' allocators need none; packing copies what can be used where it is mapped.
     options: dict[str, Any] = {"enable_cpu_mem_arena": False, "log_severity_level": 3, "provider_options": []}
-    if request.weights in ("fp32", "fp16"):
+    if spec.weights in ("fp32", "fp16"):
         options["session.disable_prepacking"] = "1"
     return {
         "model": {
             "type": "decoder",
-            "context_length": request.context,
+            "context_length": spec.context,
             "vocab_size": config.vocab_size,
-            **({} if request.bos_id is None else {"bos_token_id": request.bos_id}),
+            **({} if spec.bos_id is None else {"bos_token_id": spec.bos_id}),
             "eos_token_id": ends,
             "pad_token_id": ends[0],
             "decoder": {
@@ -74,10 +74,10 @@ def _config(model: Model, request: Request, graph: str, layers: int) -> dict[str
             },
         },
         "search": {
-            "max_length": request.context,
+            "max_length": spec.context,
             "do_sample": False,
             "num_beams": 1,
             "past_present_share_buffer": True,
-            "chunk_size": request.chunk,
+            "chunk_size": spec.chunk,
         },
     }

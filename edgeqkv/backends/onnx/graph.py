@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnx_ir import tape
 
 from edgeqkv.backends.onnx.weight_file import WeightFile
-from edgeqkv.bundle.manifest import TensorSpec
+from edgeqkv.bundle.manifest import Role, TensorSpec
 from edgeqkv.model.weights import QuantizedWeight, Weight
 
 __all__ = ["DTYPES", "GraphBuilder"]
@@ -24,7 +24,7 @@ DTYPES: Final = {
     "int64": ir.DataType.INT64,
 }
 
-# Opset 24 is the newest that ONNX Runtime 1.31 implements; nothing here needs more than 20 (Gelu).
+# Opset 24 is the newest that ONNX Runtime 1.32 implements; nothing here needs more than 20 (Gelu).
 _OPSETS: Final = {"": 24, "com.microsoft": 1}
 _IR_VERSION = 11
 
@@ -80,18 +80,18 @@ class GraphBuilder:
             self._initializers[name] = self._tape.initializer(refer(), name=name)
         return self._initializers[name]
 
-    def input(self, name: str, dtype: str, shape: Sequence[int | str]) -> ir.Value:
+    def input(self, name: str, dtype: str, shape: Sequence[int | str], role: Role) -> ir.Value:
         """Declare an input; a dimension given by name may vary."""
         value = ir.Value(name=name, type=ir.TensorType(DTYPES[dtype]), shape=ir.Shape(shape))
         self._inputs.append(value)
-        self._specs[name] = TensorSpec(name=name, dtype=dtype, shape=tuple(shape))
+        self._specs[name] = TensorSpec(name=name, dtype=dtype, shape=tuple(shape), role=role)
         return value
 
-    def output(self, value: ir.Value, name: str, dtype: str, shape: Sequence[int | str]) -> None:
+    def output(self, value: ir.Value, name: str, dtype: str, shape: Sequence[int | str], role: Role) -> None:
         """Declare a value to be an output."""
         value.name, value.type, value.shape = name, ir.TensorType(DTYPES[dtype]), ir.Shape(shape)
         self._outputs.append(value)
-        self._specs[name] = TensorSpec(name=name, dtype=dtype, shape=tuple(shape))
+        self._specs[name] = TensorSpec(name=name, dtype=dtype, shape=tuple(shape), role=role)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:

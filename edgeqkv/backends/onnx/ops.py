@@ -1,25 +1,189 @@
-"""The ONNX interpreter of decoders: their operations as ONNX nodes, but for attention, in which the forms differ.
+"""The ONNX interpreter: a model's operations as ONNX nodes.
 
-A state tensor is ``[1, kv_heads, context, head_dim]``, a graph input and output that the caller binds to the same
-memory.
+Activations are ``[batch·S, C]``; only attention, and what puts tokens together, sees that there is a batch. Linear
+layers are ``Gemm(transB=1)``, so that weights keep the layout they were trained in and stream from the checkpoint
+unchanged, byte for byte: pure ``ai.onnx``. Quantized ones are ``MatMulNBits``, and ``GatherBlockQuantized`` for the
+table, two operators of ONNX Runtime that read the same codes; the standard's blocked ``DequantizeLinear`` would be
+unpacked to float32, or repacked in memory, by the runtime.
+
+`OnnxOps` is all that a model without a state needs; `StatefulOps` is what decoders have in common, but for attention,
+in which the forms differ. A state tensor is ``[1, kv_heads, length, head_dim]``, a graph input and output that the
+caller binds to the same memory.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import onnx_ir as ir
 
-from edgeqkv.backends.onnx.calls import Call
 from edgeqkv.backends.onnx.graph import GraphBuilder
-from edgeqkv.backends.onnx.layer_ops import OnnxLayerOps
-from edgeqkv.model.ops import DecoderOps, Heads
-from edgeqkv.model.weights import Weight
+from edgeqkv.model.ops import Ops
+from edgeqkv.model.weights import QuantizedWeight, Weight
 
-__all__ = ["OnnxOps"]
+if TYPE_CHECKING:
+    from edgeqkv.backends.onnx.calls import Call
+    from edgeqkv.model.layers import Activation, Attention, Heads, Linear, Norm
+
+__all__ = ["OnnxOps", "StatefulOps"]
 
 Value = ir.Value
 
+# Quantizes activations to int8 as well, which is what makes int4 products fast on CPUs. It is a permission and not an
+# order: a session that does not prepack the weights computes in float32, which is how exports are proven.
+_ACCURACY_LEVEL = 4
 
-class OnnxOps(OnnxLayerOps, DecoderOps[Value]):
+
+class OnnxOps(Ops[Value]):
+    """Interprets a model into ``graph``, for so many inputs at once and so many ``channels``."""
+
+    def __init__(self, graph: GraphBuilder, *, batch: int = 1, channels: int = 0) -> None:
+        self._graph = graph
+        self._op: Callable[..., Value] = graph.op
+        self._batch = batch
+        self._channels = channels
+
+    def embedding(self, ids: Value, table: Weight) -> Value:
+        return self._rows(table, self._reshape(ids, -1))
+
+    def add_positions(self, x: Value, table: Weight) -> Value:
+        return self._reshape(self._op("Add", self._by_input(x), self._float(table)), -1, self._channels)
+
+    def norm(self, x: Value, norm: Norm) -> Value:
+        assert norm.scale is not None, "`check_features` refuses what has none"
+        scale = self._float(norm.scale)
+        if norm.offset:
+            scale = self._op("Add", scale, self._graph.constant(norm.offset, "fp32"))
+        bias = [] if norm.bias is None else [self._float(norm.bias)]
+        if norm.kind == "layer":
+            return self._op("LayerNormalization", x, scale, *bias, axis=-1, epsilon=norm.eps)
+        normed = self._op("RMSNormalization", x, scale, axis=-1, epsilon=norm.eps)
+        return self._op("Add", normed, *bias) if bias else normed
+
+    def linear(self, x: Value, linear: Linear) -> Value:
+        return self._product(x, linear.weight, self._float(linear.bias) if linear.bias is not None else None)
+
+    def activation(self, x: Value, kind: Activation) -> Value:
+        match kind:
+            case "gelu":
+                return self._op("Gelu", x)
+            case "gelu_tanh":
+                return self._op("Gelu", x, approximate="tanh")
+            case "silu":
+                return self._op("Mul", x, self._op("Sigmoid", x))
+            case "relu":
+                return self._op("Relu", x)
+
+    def add(self, x: Value, y: Value) -> Value:
+        return self._op("Add", x, y)
+
+    def multiply(self, x: Value, y: Value) -> Value:
+        return self._op("Mul", x, y)
+
+    def scale(self, x: Value, factor: float) -> Value:
+        # Next to a product, ONNX Runtime makes it a part of that.
+        return x if factor == 1.0 else self._op("Mul", x, self._graph.constant(factor, "fp32"))
+
+    def softcap(self, x: Value, cap: float) -> Value:
+        return self.scale(self._op("Tanh", self.scale(x, 1 / cap)), cap)
+
+    def attention(self, layer: int, q: Value, k: Value, v: Value, attention: Attention) -> Value:
+        heads, term = attention.heads, attention.term
+        queries = self._split(q, heads, [0, 2, 1, 3])
+        keys = self._split(k, heads, [0, 2, 3, 1])
+        values = self._split(v, heads, [0, 2, 1, 3])
+        scale = attention.scale * (1.0 if term is None else term.scale)
+        scores = self._op("MatMul", self._op("Mul", queries, self._graph.constant(scale, "fp32")), keys)
+        if term is not None:
+            scores = self._op("Add", scores, self._float(term.bias))
+        mixed = self._op("MatMul", self._op("Softmax", scores, axis=-1), values)
+        return self._reshape(self._op("Transpose", mixed, perm=[0, 2, 1, 3]), -1, heads.query * heads.dim)
+
+    def patches(self, pixels: Value, size: int) -> Value:
+        assert pixels.shape is not None, "it is an input"
+        _, channels, height, width = pixels.shape.numpy()
+        right, bottom = -width % size, -height % size
+        if right or bottom:
+            pixels = self._op("Pad", pixels, self._graph.constant([0, 0, 0, 0, 0, 0, bottom, right]))
+        down, across = (height + bottom) // size, (width + right) // size
+        squares = self._reshape(pixels, self._batch, channels, down, size, across, size)
+        by_patch = self._op("Transpose", squares, perm=[0, 2, 4, 1, 3, 5])
+        return self._reshape(by_patch, self._batch * down * across, channels * size * size)
+
+    def prepend(self, x: Value, row: Weight) -> Value:
+        shape = self._graph.constant([self._batch, 1, self._channels])
+        first = self._op("Expand", self._float(row), shape)
+        return self._reshape(self._op("Concat", first, self._by_input(x), axis=1), -1, self._channels)
+
+    def first(self, x: Value) -> Value:
+        return self._op("Gather", self._by_input(x), self._graph.constant(0), axis=1)
+
+    def last(self, x: Value) -> Value:
+        return x
+
+    def logits(self, x: Value, table: Weight) -> Value:
+        return self._product(x, table, None)
+
+    def _by_input(self, x: Value) -> Value:
+        return self._reshape(x, self._batch, -1, self._channels)
+
+    def _split(self, x: Value, heads: Heads, order: list[int]) -> Value:
+        return self._op("Transpose", self._reshape(x, self._batch, -1, heads.query, heads.dim), perm=order)
+
+    def _reshape(self, x: Value, *shape: int) -> Value:
+        return self._op("Reshape", x, self._graph.constant(shape))
+
+    def _product(self, x: Value, weight: Weight, bias: Value | None) -> Value:
+        if isinstance(weight, QuantizedWeight):
+            return self._quantized_product(x, weight, bias)
+        return self._op("Gemm", x, self._float(weight), *filter(None, [bias]), transB=1)
+
+    def _quantized_product(self, x: Value, weight: QuantizedWeight, bias: Value | None) -> Value:
+        rows, columns = weight.shape
+        scheme = weight.scheme
+        codes = self._graph.codes(weight, rows, columns // scheme.block, scheme.block * scheme.bits // 8)
+        return self._op(
+            "MatMulNBits",
+            x,
+            codes,
+            self._graph.scales(weight),
+            None,  # zero points: half the range, which is where `packed` puts zero
+            None,  # group indices
+            bias,
+            domain="com.microsoft",
+            K=columns,
+            N=rows,
+            bits=scheme.bits,
+            block_size=scheme.block,
+            accuracy_level=_ACCURACY_LEVEL,
+        )
+
+    def _rows(self, table: Weight, index: Value) -> Value:
+        if isinstance(table, QuantizedWeight):
+            rows, columns = table.shape
+            return self._op(
+                "GatherBlockQuantized",
+                self._graph.codes(table, rows, columns * table.scheme.bits // 8),
+                index,
+                self._graph.scales(table),
+                domain="com.microsoft",
+                bits=table.scheme.bits,
+                block_size=table.scheme.block,
+                gather_axis=0,
+                quantize_axis=1,
+            )
+        # Cast after looking up, so that a runtime does not expand the whole table.
+        return self._cast(self._op("Gather", self._graph.weight(table), index), table.precision, "fp32")
+
+    def _float(self, weight: Weight) -> Value:
+        return self._cast(self._graph.weight(weight), weight.precision, "fp32")
+
+    def _cast(self, x: Value, from_: str, to: str) -> Value:
+        return x if from_ == to else self._op("Cast", x, to=ir.DataType.FLOAT if to == "fp32" else ir.DataType.FLOAT16)
+
+
+class StatefulOps(OnnxOps):
     """Interprets a decoder into a graph; a subclass says what attention is.
 
     Args:
@@ -31,15 +195,14 @@ class OnnxOps(OnnxLayerOps, DecoderOps[Value]):
         super().__init__(graph)
         self._call = call
 
-    def embed(self, tokens: Value, token_table: Weight, position_table: Weight) -> Value:
-        ids = self._op("Squeeze", tokens, self._graph.constant([0]))
-        return self._op("Add", self._rows(token_table, ids), self._rows(position_table, self._call.positions))
+    def embedding(self, ids: Value, table: Weight) -> Value:
+        return self._rows(table, self._op("Squeeze", ids, self._graph.constant([0])))
+
+    def add_positions(self, x: Value, table: Weight) -> Value:
+        return self._op("Add", x, self._rows(table, self._call.positions))
 
     def last(self, x: Value) -> Value:
         return self._op("Gather", x, self._call.last_row)
 
-    def logits(self, x: Value, table: Weight) -> Value:
-        return self._product(x, table, None)
-
-    def attention(self, layer: int, q: Value, k: Value, v: Value, heads: Heads) -> Value:
+    def attention(self, layer: int, q: Value, k: Value, v: Value, attention: Attention) -> Value:
         raise NotImplementedError

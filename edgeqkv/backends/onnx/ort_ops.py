@@ -19,8 +19,8 @@ import onnx_ir as ir
 
 from edgeqkv.backends.onnx.calls import Call
 from edgeqkv.backends.onnx.graph import DTYPES, GraphBuilder
-from edgeqkv.backends.onnx.ops import OnnxOps
-from edgeqkv.model.ops import Heads
+from edgeqkv.backends.onnx.ops import StatefulOps
+from edgeqkv.model.layers import Attention
 from edgeqkv.model.state import StateScales
 
 __all__ = ["OrtOps"]
@@ -31,11 +31,11 @@ Value = ir.Value
 _UNUSED = [None] * 5
 
 
-class OrtOps(OnnxOps):
+class OrtOps(StatefulOps):
     """Interprets a decoder into a graph whose attention is fused.
 
     Args:
-        graph, call: as for `OnnxOps`.
+        graph, call: as for `StatefulOps`.
         scales: how an int8 state rounds; None for the others.
     """
 
@@ -46,15 +46,16 @@ class OrtOps(OnnxOps):
         self._last_position = self._op("Sub", length, graph.constant([1], "int32"))
         self._length = self._op("Squeeze", length, graph.constant([0]))
 
-    def attention(self, layer: int, q: Value, k: Value, v: Value, heads: Heads) -> Value:
+    def attention(self, layer: int, q: Value, k: Value, v: Value, attention: Attention) -> Value:
+        heads, specs = attention.heads, self._call.specs
         if v is k:
-            keys, tensor = self._call.past(layer, "kv", heads, both=True)
+            keys, tensor = self._call.past(specs[layer, "kv"], both=True)
             values, tensors = keys, (tensor, tensor)
             rows = self._batched(k)
             new = (rows, rows)
         else:
-            keys, key_tensor = self._call.past(layer, "k", heads)
-            values, value_tensor = self._call.past(layer, "v", heads)
+            keys, key_tensor = self._call.past(specs[layer, "k"])
+            values, value_tensor = self._call.past(specs[layer, "v"])
             tensors, new = (key_tensor, value_tensor), (self._batched(k), self._batched(v))
         quantization, scales = self._quantization(*(tensor.name for tensor in tensors))
         mixed, *presents = self._graph.ops(
@@ -70,6 +71,7 @@ class OrtOps(OnnxOps):
             domain="com.microsoft",
             num_heads=heads.query,
             kv_num_heads=heads.kv,
+            scale=attention.scale,
             **quantization,
         )
         if v is not k:

@@ -1,16 +1,22 @@
-"""The GPT-2 style decoder of the paper's language models: learned positions, pre-normalization, exact GELU."""
+"""Decoders: they continue a text from the state that they keep. One shape serves GPT-2 and its descendants."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from edgeqkv.model.layers import Block, Norm, block
-from edgeqkv.model.ops import DecoderOps
-from edgeqkv.model.weights import Weight
+from edgeqkv.model import shapes
+from edgeqkv.model.architectures.blocks import block
+from edgeqkv.model.config import DecoderConfig
+from edgeqkv.model.layers import Block, Norm
+from edgeqkv.model.ops import Ops
+from edgeqkv.model.state import StateSpec, state_of_blocks
+from edgeqkv.model.variants import Variant
 
-__all__ = ["Decoder", "decode"]
+if TYPE_CHECKING:
+    from edgeqkv.model.weights import Weight
+
+__all__ = ["Decoder", "shaped"]
 
 V = TypeVar("V")
 
@@ -19,20 +25,58 @@ V = TypeVar("V")
 class Decoder:
     """A decoder's weights.
 
-    ``token_table [vocabulary, C]``, ``position_table [positions, C]``; ``head`` is the ``token_table`` itself
-    where the model ties them.
+    Attributes:
+        token_table: ``[vocabulary, C]``.
+        position_table: ``[positions, C]``; None where positions are not learned.
+        blocks: its layers.
+        final_norm: before the head.
+        head: ``[vocabulary, C]``, the ``token_table`` itself where the model ties them.
+        embedding_scale: what a token's row is multiplied by.
+        logit_softcap: logits become ``cap · tanh(logit / cap)``.
     """
 
     token_table: Weight
-    position_table: Weight
+    position_table: Weight | None
     blocks: tuple[Block, ...]
-    ln_f: Norm
+    final_norm: Norm
     head: Weight
+    embedding_scale: float = 1.0
+    logit_softcap: float | None = None
+
+    def state(self, context: int) -> tuple[StateSpec, ...]:
+        """What it stores for ``context`` positions."""
+        return state_of_blocks(self.blocks, context)
+
+    def outputs(self, ops: Ops[V], inputs: V) -> V:
+        """Token ids → the logits after the last of them, continuing from the interpreter's state."""
+        x = ops.embedding(inputs, self.token_table)
+        if self.embedding_scale != 1.0:
+            x = ops.scale(x, self.embedding_scale)
+        if self.position_table is not None:
+            x = ops.add_positions(x, self.position_table)
+        for layer, weights in enumerate(self.blocks):
+            x = block(ops, layer, x, weights)
+        logits = ops.logits(ops.norm(ops.last(x), self.final_norm), self.head)
+        return logits if self.logit_softcap is None else ops.softcap(logits, self.logit_softcap)
 
 
-def decode(ops: DecoderOps[V], decoder: Decoder, tokens: V) -> V:
-    """Token ids → the logits after the last of them, continuing from the interpreter's state."""
-    x = ops.embed(tokens, decoder.token_table, decoder.position_table)
-    for layer, weights in enumerate(decoder.blocks):
-        x = block(ops, x, weights, partial(ops.attention, layer, heads=weights.attention.heads))
-    return ops.logits(ops.layer_norm(ops.last(x), decoder.ln_f), decoder.head)
+def shaped(config: DecoderConfig, variant: Variant) -> Decoder:
+    """The paper's decoder of these dimensions, as another variant if need be: shapes, and no numbers."""
+    width = config.hidden_size
+    table = shapes.weight("token_table", config.vocab_size, width)
+    return Decoder(
+        token_table=table,
+        position_table=shapes.weight("position_table", config.positions, width),
+        blocks=shapes.blocks(
+            variant,
+            layers=config.layers,
+            width=width,
+            heads=config.heads,
+            head_dim=config.head_dim,
+            inner=config.intermediate_size,
+            eps=config.norm_eps,
+            causal=True,
+        ),
+        final_norm=shapes.norm("final_norm", width, config.norm_eps),
+        head=table if config.tied_head else shapes.weight("head", config.vocab_size, width),
+    )

@@ -1,36 +1,28 @@
 """The paper's encoders: pre-normalization blocks in which every token looks at every other.
 
 `TokenEncoder` reads token ids (the synthetic sequence tasks), `SetEncoder` feature vectors in no order (set anomaly);
-`edgeqkv.model.architectures.vision` reads images. All three end in a `Trunk` and a head.
+`edgeqkv.model.architectures.vision` reads images. All three end in a `Trunk` and a head, and keep no state.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from edgeqkv.model.layers import Block, Linear, Norm, block
-from edgeqkv.model.ops import EncoderOps
-from edgeqkv.model.weights import Weight
+from edgeqkv.model import shapes
+from edgeqkv.model.architectures.blocks import block
+from edgeqkv.model.config import EncoderConfig
+from edgeqkv.model.layers import Block, Linear, Norm
+from edgeqkv.model.ops import Ops
+from edgeqkv.model.state import StateSpec, state_of_blocks
+from edgeqkv.model.variants import Variant
 
-__all__ = ["EncoderNetwork", "SetEncoder", "TokenEncoder", "Trunk"]
+if TYPE_CHECKING:
+    from edgeqkv.model.weights import Weight
+
+__all__ = ["SetEncoder", "TokenEncoder", "Trunk", "TrunkNetwork", "shaped_head", "shaped_trunk"]
 
 V = TypeVar("V")
-
-
-class EncoderNetwork(Protocol):
-    """What every encoder is: layers, and what they compute.
-
-    ``surroundings`` are the linear layers outside its blocks: the head's, and what makes channels of the input.
-    """
-
-    @property
-    def trunk(self) -> Trunk: ...
-    @property
-    def surroundings(self) -> tuple[Linear, ...]: ...
-    def outputs(self, ops: EncoderOps[V], inputs: V) -> V:
-        """The input → logits ``[S, classes]``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,18 +30,31 @@ class Trunk:
     """The blocks and the normalization after them."""
 
     blocks: tuple[Block, ...]
-    ln_f: Norm
+    final_norm: Norm
 
-    def hidden(self, ops: EncoderOps[V], x: V) -> V:
+    def hidden(self, ops: Ops[V], x: V) -> V:
         """``[S, C]`` → ``[S, C]``, not yet normalized."""
-        for weights in self.blocks:
-            attention = weights.attention
-            x = block(ops, x, weights, partial(ops.attend, heads=attention.heads, term=attention.term))
+        for layer, weights in enumerate(self.blocks):
+            x = block(ops, layer, x, weights)
         return x
 
 
+class TrunkNetwork:
+    """What every network with a `Trunk` says of its blocks."""
+
+    trunk: Trunk
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        return self.trunk.blocks
+
+    def state(self, context: int) -> tuple[StateSpec, ...]:
+        """What it stores: nothing, as none of its blocks is causal."""
+        return state_of_blocks(self.blocks, context)
+
+
 @dataclass(frozen=True, eq=False)
-class TokenEncoder:
+class TokenEncoder(TrunkNetwork):
     """Token ids ``[S]`` → logits ``[S, classes]``. ``token_table [vocabulary, C]``, ``position_table [S, C]``."""
 
     token_table: Weight
@@ -57,27 +62,42 @@ class TokenEncoder:
     trunk: Trunk
     head: Linear
 
-    @property
-    def surroundings(self) -> tuple[Linear, ...]:
-        return (self.head,)
-
-    def outputs(self, ops: EncoderOps[V], inputs: V) -> V:
-        x = ops.add_positions(ops.rows(inputs, self.token_table), self.position_table)
-        return ops.linear(ops.layer_norm(self.trunk.hidden(ops, x), self.trunk.ln_f), self.head)
+    def outputs(self, ops: Ops[V], inputs: V) -> V:
+        """The input → logits."""
+        x = ops.add_positions(ops.embedding(inputs, self.token_table), self.position_table)
+        return ops.linear(ops.norm(self.trunk.hidden(ops, x), self.trunk.final_norm), self.head)
 
 
 @dataclass(frozen=True, eq=False)
-class SetEncoder:
+class SetEncoder(TrunkNetwork):
     """Feature vectors ``[S, features]`` → logits ``[S, 1]``, one for each member of the set."""
 
-    embedding: Linear
+    stem: Linear
     trunk: Trunk
     head: Linear
 
-    @property
-    def surroundings(self) -> tuple[Linear, ...]:
-        return (self.embedding, self.head)
+    def outputs(self, ops: Ops[V], inputs: V) -> V:
+        """The input → logits."""
+        x = self.trunk.hidden(ops, ops.linear(inputs, self.stem))
+        return ops.linear(ops.norm(x, self.trunk.final_norm), self.head)
 
-    def outputs(self, ops: EncoderOps[V], inputs: V) -> V:
-        x = self.trunk.hidden(ops, ops.linear(inputs, self.embedding))
-        return ops.linear(ops.layer_norm(x, self.trunk.ln_f), self.head)
+
+def shaped_trunk(config: EncoderConfig, variant: Variant) -> Trunk:
+    """A trunk of these dimensions: shapes, and no numbers."""
+    blocks = shapes.blocks(
+        variant,
+        layers=config.layers,
+        width=config.hidden_size,
+        heads=config.heads,
+        head_dim=config.head_dim,
+        inner=config.intermediate_size,
+        eps=config.norm_eps,
+        causal=False,
+        tokens=config.tokens,
+    )
+    return Trunk(blocks, shapes.norm("final_norm", config.hidden_size, config.norm_eps))
+
+
+def shaped_head(config: EncoderConfig) -> Linear:
+    """The head that belongs to it."""
+    return shapes.linear("head", config.classes, config.hidden_size)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from edgeqkv.model.architectures.encoder import Trunk
+from edgeqkv.model.architectures.encoder import Trunk, TrunkNetwork
 from edgeqkv.model.layers import Linear
-from edgeqkv.model.ops import EncoderOps
-from edgeqkv.model.weights import Weight
+from edgeqkv.model.ops import Ops
+
+if TYPE_CHECKING:
+    from edgeqkv.model.weights import Weight
 
 __all__ = ["VisionTransformer"]
 
@@ -16,25 +18,22 @@ V = TypeVar("V")
 
 
 @dataclass(frozen=True, eq=False)
-class VisionTransformer:
+class VisionTransformer(TrunkNetwork):
     """Pixels ``[channels, height, width]`` → logits ``[1, classes]`` of the token that is put before the patches.
 
-    ``projection [C, channels·patch²]`` is the convolution of kernel and stride ``patch`` as the matrix that it is;
+    ``stem [C, channels·patch²]`` is the convolution of kernel and stride ``patch`` as the matrix that it is;
     ``cls [1, C]``, ``position_table [1 + patches, C]``.
     """
 
     patch: int
-    projection: Linear
+    stem: Linear
     cls: Weight
     position_table: Weight
     trunk: Trunk
     head: Linear
 
-    @property
-    def surroundings(self) -> tuple[Linear, ...]:
-        return (self.projection, self.head)
-
-    def outputs(self, ops: EncoderOps[V], inputs: V) -> V:
-        x = ops.prepend(ops.linear(ops.patches(inputs, self.patch), self.projection), self.cls)
+    def outputs(self, ops: Ops[V], inputs: V) -> V:
+        """The input → logits."""
+        x = ops.prepend(ops.linear(ops.patches(inputs, self.patch), self.stem), self.cls)
         x = self.trunk.hidden(ops, ops.add_positions(x, self.position_table))
-        return ops.linear(ops.layer_norm(ops.first(x), self.trunk.ln_f), self.head)
+        return ops.linear(ops.norm(ops.first(x), self.trunk.final_norm), self.head)

@@ -23,26 +23,27 @@ from typer.testing import CliRunner
 
 import edgeqkv
 from edgeqkv import InputError, UnsupportedError, quantize
-from edgeqkv.backends import EncoderRequest
-from edgeqkv.backends.coreml import BACKEND, engines
-from edgeqkv.backends.coreml.encoder_ops import fp16_factors
-from edgeqkv.backends.coreml.fp16 import estimate_encoder_fp16
+from edgeqkv.backends.coreml import TARGET, runner
 from edgeqkv.backends.coreml.mil import ct
+from edgeqkv.backends.coreml.ops import fp16_factors
 from edgeqkv.backends.coreml.standalone import examine, read_artifact
+from edgeqkv.backends.target import TargetSpec
 from edgeqkv.bundle.bundle import Bundle, proof_name
-from edgeqkv.bundle.manifest import EncoderArtifact
+from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.checkpoints.synthetic_encoders import random_set_model, random_vit
 from edgeqkv.cli.app import app
 from edgeqkv.mil.evaluator import Evaluator
 from edgeqkv.mil.package import Function, Package
 from edgeqkv.mil.weight_file import Blob
-from edgeqkv.model.model import EncoderModel
+from edgeqkv.model.model import Model
 from edgeqkv.model.variants import Variant
-from edgeqkv.pipeline.encoder_proof import EncoderProof, compare_outputs
-from edgeqkv.pipeline.proof import TOLERANCES
-from edgeqkv.pipeline.verify import make_encoder_proof, verify_package
+from edgeqkv.model.walk import linears as linears_in
+from edgeqkv.pipeline.proof import TOLERANCES, Proof, load_proof, make_proof
+from edgeqkv.pipeline.ranges import estimate_ranges
+from edgeqkv.pipeline.verify import verify_package
 from edgeqkv.progress import silent
-from edgeqkv.reference.encoder import encoder_outputs
+from edgeqkv.reference.outputs import encoder_outputs
+from edgeqkv.run.session import EncoderSession, open_artifact, open_bundle
 
 NAMES = sorted(path.stem for pattern in ("encoder_*.pt", "vit_*.pt") for path in DATA.glob(pattern))
 FORMS = ["linear", "conv"]
@@ -53,16 +54,18 @@ Inputs = npt.NDArray[Any]
 class Exported:
     """A package on disk, and the model as it is stored in it."""
 
-    model: EncoderModel
+    model: Model
     directory: Path
-    artifact: EncoderArtifact
+    artifact: Artifact
 
     def run(self, inputs: Inputs, engine: str = "evaluator") -> npt.NDArray[np.float32]:
-        return BACKEND.open_encoder(self.directory, self.artifact, engine).run(inputs)
+        session = open_artifact(self.directory, self.artifact, engine)
+        assert isinstance(session, EncoderSession)
+        return session.run(inputs)
 
     @property
     def package(self) -> Path:
-        return self.directory / self.artifact.file
+        return self.directory / self.artifact.graphs[0].file
 
     @property
     def function(self) -> Function:
@@ -73,11 +76,11 @@ class Exported:
 def export(source: str | Path, form: str = "linear", weights: str = "fp16", batch: int = 1) -> Exported:
     """The package of a checkpoint in tests/data, or of one at a path; the same one at every call."""
     path = source if isinstance(source, Path) else DATA / f"{source}.pt"
-    model = quantize.apply_to_encoder(edgeqkv.load(path), weights)
+    model = quantize.apply(edgeqkv.load(path), quantize.QuantConfig(weights))
     directory = Path(tempfile.mkdtemp(prefix=f"{path.stem}-{form}-"))
     atexit.register(shutil.rmtree, directory)
     return Exported(
-        model, directory, BACKEND.export_encoder(model, directory, EncoderRequest(form, weights, batch), silent)
+        model, directory, TARGET.export(model, directory, TargetSpec(form=form, weights=weights, batch=batch), silent)
     )
 
 
@@ -128,14 +131,14 @@ def test_a_batch(name: str, form: str) -> None:
     """16 inputs in batches of 3: the last one is filled up."""
     exported = export(name, form, batch=3)
     inputs, _ = golden(name)
-    assert exported.artifact.input.shape == (3, *inputs.shape[1:])
+    assert exported.artifact.whole_input.shape == (3, *inputs.shape[1:])
     assert close(exported.run(inputs), encoder_outputs(exported.model, inputs))
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_set_of_vectors(tmp_path: Path, form: str) -> None:
     exported = export(write_set_model(tmp_path / "set.pt"), form, batch=2)
-    assert exported.artifact.output.shape == (2, 10)
+    assert exported.artifact.graphs[0].logits.shape == (2, 10)
     inputs = np.random.default_rng(0).standard_normal((3, 10, 512)).astype(np.float16).astype(np.float32)
     assert close(exported.run(inputs), encoder_outputs(exported.model, inputs))
     with pytest.raises(InputError, match=r"reaches 7e\+04, beyond fp16's largest number 65504"):
@@ -161,7 +164,7 @@ def test_quantized_weights_compute_what_their_codes_say(name: str, weights: str,
     assert (got.argmax(-1) == reference.argmax(-1)).all()
     kinds = Counter(op.type for op in exported.function.operations)
     # The digits' patches have 9 columns, which no block divides.
-    linears = {linear for block in exported.model.network.trunk.blocks for linear in block.linears}
+    linears = set(linears_in(exported.model.network.blocks))
     assert kinds["constexpr_blockwise_shift_scale"] == len(linears) + 1
 
 
@@ -221,7 +224,7 @@ def test_a_wrong_number_in_any_weight_is_found(tmp_path: Path) -> None:
         original = export(name, form)
         shutil.copytree(original.directory, tmp_path / name)
         copy = Exported(original.model, tmp_path / name, original.artifact)
-        proof = make_encoder_proof(copy.model, copy.artifact)
+        proof = make_proof(copy.model, copy.artifact)
         blobs = {op.name: op.constant for op in copy.function.operations if isinstance(op.constant, Blob)}
         stored = np.memmap(next(copy.package.rglob("weight.bin")), np.uint8, mode="r+")
         assert passes(copy, proof)
@@ -240,9 +243,9 @@ def test_a_wrong_number_in_any_weight_is_found(tmp_path: Path) -> None:
         assert passes(copy, proof)
 
 
-def passes(exported: Exported, proof: EncoderProof) -> bool:
-    session = BACKEND.open_encoder(exported.directory, exported.artifact, "evaluator")
-    return compare_outputs(session, proof, "evaluator").passed
+def passes(exported: Exported, proof: Proof) -> bool:
+    session = open_artifact(exported.directory, exported.artifact, "evaluator")
+    return proof.compare(session, "evaluator").passed
 
 
 # What the digits were normalized with is not in their file.
@@ -250,7 +253,7 @@ TOLD = {"mean": [0.3], "std": [0.4]}
 
 
 @cache
-def image_bundle(color: bool) -> tuple[Bundle, EncoderModel]:
+def image_bundle(color: bool) -> tuple[Bundle, Model]:
     """Exported and verified, and the model as it is stored.
 
     In the linear form for RGB images, in the conv form for grey ones, which have to be padded.
@@ -274,11 +277,11 @@ def edit(exported: Exported, change: Any) -> None:
     file.write_bytes(spec.SerializeToString())
 
 
-def random_pixels(count: int, artifact: EncoderArtifact) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+def random_pixels(count: int, artifact: Artifact) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
     """Pixels, and what training made of them."""
     told = artifact.normalization
     assert told is not None
-    pixels = np.random.default_rng(0).integers(0, 256, (count, *artifact.input.shape[1:]))
+    pixels = np.random.default_rng(0).integers(0, 256, (count, *artifact.whole_input.shape[1:]))
     mean, std = (np.array(values).reshape(1, -1, 1, 1) for values in (told.mean, told.std))
     return pixels.astype(np.uint8), ((pixels / 255 - mean) / std).astype(np.float32)
 
@@ -286,20 +289,20 @@ def random_pixels(count: int, artifact: EncoderArtifact) -> tuple[npt.NDArray[np
 @pytest.mark.parametrize("color", [True, False])
 def test_an_image_as_input(color: bool) -> None:
     bundle, model = image_bundle(color)
-    card = bundle.encoder()
+    card = bundle.target()
     assert card.verification is not None
     assert card.verification.passed
     channels, size = (3, 12) if color else (1, 8)
     given = Package(next(bundle.path.glob("*.mlpackage"))).function().inputs["image"]
     assert (given.image, given.dtype) == ("RGB" if color else "GRAYSCALE", "fp32")
-    assert given.shape == card.artifact.input.shape == (1, channels, size, size)
-    assert card.artifact.input.dtype == "uint8"
+    assert given.shape == card.artifact.whole_input.shape == (1, channels, size, size)
+    assert card.artifact.whole_input.dtype == "uint8"
 
     pixels, inputs = random_pixels(3, card.artifact)
     reference = encoder_outputs(model, inputs)
-    session = bundle.encoder_session()
+    session = open_bundle(bundle)
     assert close(session.run(inputs), reference)
-    evaluator = Evaluator(bundle.path / card.artifact.file)
+    evaluator = Evaluator(bundle.path / card.artifact.graphs[0].file)
     assert close(np.concatenate([evaluator.run({"image": image[None]})["logits"] for image in pixels]), reference)
     with pytest.raises(InputError, match=r"no image that was normalized.*and those of an image are 0 to 255"):
         session.run(inputs + 4)
@@ -308,8 +311,8 @@ def test_an_image_as_input(color: bool) -> None:
 def test_a_wrong_normalization_and_wrong_colors_are_found(tmp_path: Path) -> None:
     original, model = image_bundle(True)
     shutil.copytree(original.path, tmp_path / "copy")
-    copy = Exported(model, tmp_path / "copy", original.encoder().artifact)
-    proof = EncoderProof.load(copy.directory / proof_name("coreml"))
+    copy = Exported(model, tmp_path / "copy", original.target().artifact)
+    proof = load_proof(copy.directory / proof_name("coreml"))
     assert passes(copy, proof)
 
     def change(value: float) -> Any:
@@ -357,10 +360,10 @@ def test_core_ml_is_given_a_picture(monkeypatch: pytest.MonkeyPatch, color: bool
 
     units = SimpleNamespace(ALL="ALL", CPU_AND_GPU="CPU_AND_GPU")
     stand_in = SimpleNamespace(models=SimpleNamespace(MLModel=MLModel), ComputeUnit=units)
-    monkeypatch.setattr(engines, "import_coremltools", lambda _: stand_in)
-    artifact = bundle.encoder().artifact
+    monkeypatch.setattr(runner, "import_coremltools", lambda _: stand_in)
+    artifact = bundle.target().artifact
     _, inputs = random_pixels(2, artifact)
-    session = BACKEND.open_encoder(bundle.path, artifact, "coreml")
+    session = EncoderSession(artifact, TARGET.open(bundle.path, artifact, "coreml"))
     assert session.precision == "fp16"
     reference = encoder_outputs(model, inputs)
     assert np.abs(session.run(inputs) - reference).max() <= TOLERANCES["fp16"] * np.abs(reference).max()
@@ -381,7 +384,7 @@ def test_images_that_no_package_takes(tmp_path: Path) -> None:
         edgeqkv.export(two, "coreml", out=out, image_input=True, mean=[0.5, 0.5], std=[0.5, 0.5])
     for model in (digits, tokens):  # asked of the backend itself
         with pytest.raises(InputError, match="normalized is not known, or it takes none"):
-            BACKEND.export_encoder(model, tmp_path, EncoderRequest("linear", "fp16", 1, image=True), silent)
+            TARGET.export(model, tmp_path, TargetSpec(form="linear", weights="fp16", batch=1, image=True), silent)
 
 
 def test_what_else_is_refused(tmp_path: Path) -> None:
@@ -397,7 +400,7 @@ def test_what_else_is_refused(tmp_path: Path) -> None:
     wide = write_vit(tmp_path / "wide.pt", task="x", classes=16385)
     with pytest.raises(UnsupportedError, match=r"'head\.weight' is 16385.*--form linear"):
         export(wide, "conv")
-    assert export(wide, "linear").artifact.output.shape == (1, 16385)
+    assert export(wide, "linear").artifact.graphs[0].logits.shape == (1, 16385)
 
     loud = torch.load(DATA / "encoder_reverse_q_eq_k_eq_v_2d.pt", weights_only=True)
     loud["model_state_dict"]["blocks.0.attn.pos_w"] += 1e5
@@ -434,8 +437,8 @@ def test_a_score_scale_of_one_fp16_number_needs_no_second(tmp_path: Path) -> Non
 def test_few_tokens_are_warned_of_for_the_neural_engine(tmp_path: Path) -> None:
     told: list[str] = []
     model = edgeqkv.load(DATA / "encoder_reverse_qkv.pt").with_weights("fp16")
-    request = EncoderRequest("conv", "fp16", 1)
-    artifact = BACKEND.export_encoder(model, tmp_path, request, lambda stage, _: told.append(stage))
+    spec = TargetSpec(form="conv", weights="fp16", batch=1)
+    artifact = TARGET.export(model, tmp_path, spec, lambda stage, _: told.append(stage))
     (warning,) = artifact.details["warnings"]
     assert "16 tokens, and the Neural Engine pads them to 32: activations take 2.0 ×" in warning
     assert f"warning: {warning}" in told
@@ -461,25 +464,27 @@ def test_a_package_alone(tmp_path: Path) -> None:
     bundle, model = image_bundle(True)
     moved = tmp_path / "renamed.mlpackage"
     shutil.copytree(bundle.path / "model.mlpackage", moved)
-    described, exported = read_artifact(moved), bundle.encoder().artifact
-    same = {"file": exported.file, "versions": exported.versions, "details": exported.details}
+    described, exported = read_artifact(moved), bundle.target().artifact
+    renamed = tuple(graph.model_copy(update={"file": moved.name}) for graph in exported.graphs)
+    assert described.graphs == renamed
+    same = {"graphs": exported.graphs, "versions": exported.versions, "details": exported.details}
     assert described.model_copy(update=same) == exported
     (found,) = examine(moved).values()
     assert found["finite"]
     assert found["inputs"] == {"image": "RGB image[1, 3, 12, 12]"}
 
     original = edgeqkv.load(model.source.path)
-    assert verify_package(moved, original).passed
+    assert verify_package(moved, "coreml", original).passed
     with pytest.raises(InputError, match=r"qkv\.pt is qkv"):
-        verify_package(moved, edgeqkv.load(DATA / "vit_digits_qkv.pt"))
+        verify_package(moved, "coreml", edgeqkv.load(DATA / "vit_digits_qkv.pt"))
     with pytest.raises(InputError, match="is a language model"):
-        verify_package(moved, edgeqkv.load(DATA / "k_eq_v.pt"))
+        verify_package(moved, "coreml", edgeqkv.load(DATA / "k_eq_v.pt"))
 
 
 def test_what_fp16_arithmetic_costs() -> None:
     bundle, _ = image_bundle(True)
-    proof = EncoderProof.load(bundle.path / proof_name("coreml"))
-    estimate = estimate_encoder_fp16(bundle.path, bundle.encoder().artifact, proof)
+    proof = load_proof(bundle.path / proof_name("coreml"))
+    estimate = estimate_ranges(bundle.path, bundle.target().artifact, proof)
     assert 1e-4 < estimate["max_abs_error"] <= TOLERANCES["fp16"] * estimate["scale"]
     assert estimate["argmax_equal"] == estimate["steps"] == 4
     assert estimate["overflowed"] == []

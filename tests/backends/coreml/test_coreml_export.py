@@ -10,7 +10,8 @@ import pytest
 from conftest import VARIANTS
 from coreml_packages import CHUNK, CONTEXT, DATA, Exported, export
 
-from edgeqkv.backends.coreml import BACKEND
+from edgeqkv.backends.coreml import TARGET
+from edgeqkv.backends.target import forms_of
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
 from edgeqkv.errors import ContextFull
 from edgeqkv.mil.evaluator import Evaluator
@@ -135,7 +136,7 @@ def test_contexts_and_chunks_of_any_size(context: int, chunk: int, functions: li
 
 def assert_matches(exported: Exported, tokens: list[int]) -> None:
     """The whole of the tokens fed at once, and one by one, gives the reference's last logits."""
-    from edgeqkv.reference.decoder import sequence_logits
+    from edgeqkv.reference.outputs import sequence_logits
 
     reference = sequence_logits(exported.model, tokens)
     allowed = 1e-4 * max(1.0, float(np.abs(reference).max()))
@@ -185,7 +186,7 @@ def test_the_package_says_what_it_is() -> None:
     assert all(facts[key] for key in ("author", "license", "description", "version", "edgeqkv.version"))
 
 
-@pytest.mark.parametrize("form", list(BACKEND.forms))
+@pytest.mark.parametrize("form", list(forms_of(TARGET, causal=True)))
 def test_every_feature_is_described(form: str) -> None:
     from edgeqkv.backends.coreml.mil import ct
 

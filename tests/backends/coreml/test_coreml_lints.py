@@ -8,22 +8,23 @@ import pytest
 import torch
 
 import edgeqkv
-from edgeqkv.backends import Request
-from edgeqkv.backends.coreml import BACKEND
+from edgeqkv.backends.coreml import TARGET
+from edgeqkv.backends.target import TargetSpec
 from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.checkpoints.synthetic import random_checkpoint, write_random_checkpoint
 from edgeqkv.errors import UnsupportedError
 from edgeqkv.model.variants import Variant
-from edgeqkv.progress import Report, silent
+from edgeqkv.progress import Progress, silent
 
 TINY = {"n_layer": 1, "n_embd": 32, "n_head": 4, "n_positions": 16, "vocab_size": 61}
 
 
-def export(path: Path, out: Path, form: str, report: Report = silent) -> Artifact:
+def export(path: Path, out: Path, form: str, on_progress: Progress = silent) -> Artifact:
     out.mkdir()
     model = edgeqkv.load(path).with_weights("fp16")
     context = model.config.positions
-    return BACKEND.export(model, out, Request(form, "fp16", "fp16", context, 8), report)
+    spec = TargetSpec(form=form, weights="fp16", state="fp16", context=context, chunk=8)
+    return TARGET.export(model, out, spec, on_progress)
 
 
 def test_a_weight_beyond_fp16_is_named(tmp_path: Path) -> None:

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from coreml_packages import CHUNK, CONTEXT, Exported, export
+from coreml_packages import CHUNK, Exported, export
 
-from edgeqkv.backends.coreml.engines import EvaluatorEngine
 from edgeqkv.backends.coreml.lints import check_saved_names, check_saved_states
-from edgeqkv.backends.coreml.session import CoreMLSession
+from edgeqkv.backends.coreml.runner import EvaluatorRunner
+from edgeqkv.bundle.manifest import Graph
 from edgeqkv.errors import BundleError, EdgeQKVError
 from edgeqkv.mil.package import Package
 from edgeqkv.mil.weight_file import Blob
-from edgeqkv.pipeline.proof import Proof, compare
-from edgeqkv.pipeline.verify import make_proof
+from edgeqkv.pipeline.proof import Proof, make_proof
+from edgeqkv.run.session import Session
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def original() -> Exported:
 
 @pytest.fixture(scope="module")
 def proof(original: Exported) -> Proof:
-    return make_proof(original.model, CONTEXT, CHUNK)
+    return make_proof(original.model, original.artifact)
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def copy(original: Exported, tmp_path: Path) -> Exported:
 def passes(exported: Exported, proof: Proof) -> bool:
     """Whether a package is found to be right; an error on the way is a no."""
     try:
-        return compare(exported.session(), proof, "evaluator").passed
+        return proof.compare(exported.session(), "evaluator").passed
     except EdgeQKVError:
         return False
 
@@ -79,22 +79,22 @@ def test_a_single_wrong_number_in_any_weight(copy: Exported, proof: Proof) -> No
     assert passes(copy, proof)
 
 
-class _Shifted(EvaluatorEngine):
+class _Shifted(EvaluatorRunner):
     """Tells one function that its tokens stand one position earlier."""
 
     mistaken = ""
 
-    def predict(self, function: str, inputs: Any) -> Any:
-        if function == self.mistaken and inputs["position"][0] > 0:
+    def call(self, graph: Graph, inputs: Any) -> Any:
+        if graph.name == self.mistaken and inputs["position"][0] > 0:
             inputs = {**inputs, "position": inputs["position"] - 1}
-        return super().predict(function, inputs)
+        return super().call(graph, inputs)
 
 
 @pytest.mark.parametrize("function", ["prefill", "decode"])
 def test_a_position_that_is_off_by_one(original: Exported, proof: Proof, function: str) -> None:
-    engine = _Shifted(original.package, ["prefill", "decode"])
-    engine.mistaken = function
-    result = compare(CoreMLSession(original.directory, original.artifact, engine), proof, "evaluator")
+    runner = _Shifted(original.directory, original.artifact)
+    runner.mistaken = function
+    result = proof.compare(Session(original.artifact, runner), "evaluator")
     assert not result.passed
     assert "differ" in result.failure
 

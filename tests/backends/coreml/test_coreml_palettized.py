@@ -12,8 +12,8 @@ from conftest import TINY, read_golden
 
 import edgeqkv
 from edgeqkv import UnsupportedError, quantize
-from edgeqkv.backends import Request
-from edgeqkv.backends.coreml import BACKEND
+from edgeqkv.backends.coreml import TARGET
+from edgeqkv.backends.target import TargetSpec
 from edgeqkv.bundle.bundle import Bundle
 from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
@@ -21,21 +21,22 @@ from edgeqkv.mil.constants import ConstantPool
 from edgeqkv.mil.package import Operand, Package
 from edgeqkv.model.model import Model
 from edgeqkv.model.weights import PalettizedWeight
-from edgeqkv.pipeline.proof import compare
-from edgeqkv.pipeline.verify import make_proof, verify
+from edgeqkv.pipeline.proof import make_proof
+from edgeqkv.pipeline.verify import verify
 from edgeqkv.progress import silent
-from edgeqkv.reference.decoder import sequence_logits
+from edgeqkv.reference.outputs import sequence_logits
+from edgeqkv.run.session import open_artifact
 
 FORMS = ["linear", "conv"]
 
 
 def palettized(path: Path, context: int = 64) -> Model:
-    return quantize.apply(edgeqkv.load(path).with_context(context), quantize.Recipe("lut4"))
+    return quantize.apply(edgeqkv.load(path).with_context(context), quantize.QuantConfig("lut4"))
 
 
 def export(model: Model, directory: Path, form: str) -> Artifact:
-    request = Request(form, "lut4", "fp16", model.config.positions, 16)
-    return BACKEND.export(model, directory, request, silent)
+    spec = TargetSpec(form=form, weights="lut4", state="fp16", context=model.config.positions, chunk=16)
+    return TARGET.export(model, directory, spec, silent)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -44,7 +45,7 @@ def test_it_computes_with_what_the_tables_say(form: str, tmp_path: Path) -> None
     model = palettized(golden.path)
     artifact = export(model, tmp_path, form)
     expected = sequence_logits(model, golden.ids)
-    session = BACKEND.open(tmp_path, artifact, "evaluator")
+    session = open_artifact(tmp_path, artifact, "evaluator")
     got = np.stack([session.feed(golden.ids[:40]), *(session.feed([token]) for token in golden.ids[40:])])
     # float32 in another order of summation.
     assert np.abs(got - expected[39:]).max() < 1e-4 * np.abs(expected).max()
@@ -73,7 +74,7 @@ def test_a_vocabulary_in_parts_shares_its_tables_out(tmp_path: Path) -> None:
     sizes = {**TINY, "n_layer": 1, "vocab_size": 16384 + 32}
     model = palettized(write_random_checkpoint(tmp_path / "wide.pt", "q-k=v+gqa2", std=0.2, **sizes), 32)
     artifact = export(model, tmp_path, "conv")
-    session = BACKEND.open(tmp_path, artifact, "evaluator")
+    session = open_artifact(tmp_path, artifact, "evaluator")
     ids = np.array([3, 16383, 16384, 16400, 16415, 0])
     got = np.stack([session.feed([token]) for token in ids])
     assert np.abs(got - sequence_logits(model, ids)).max() < 1e-4 * np.abs(got).max()
@@ -87,9 +88,9 @@ def test_one_wrong_entry_is_found(tmp_path: Path) -> None:
     tables[0, 15] = -tables[0, 15]
     wrong = model.with_changed_weights(lambda each: replace(each, tables=tables) if each is spoiled else each)  # type: ignore[call-arg]
     artifact = export(wrong, tmp_path, "linear")
-    session = BACKEND.open(tmp_path, artifact, "evaluator")
-    assert compare(session, make_proof(wrong, 64, 16), "evaluator").passed
-    assert not compare(session, make_proof(model, 64, 16), "evaluator").passed
+    session = open_artifact(tmp_path, artifact, "evaluator")
+    assert make_proof(wrong, artifact).compare(session, "evaluator").passed
+    assert not make_proof(model, artifact).compare(session, "evaluator").passed
 
 
 def test_an_export_is_proven_and_proven_again(tmp_path: Path) -> None:

@@ -15,14 +15,14 @@ import torch
 from coreml_packages import CHUNK, CONTEXT, DATA, export
 
 import edgeqkv
-from edgeqkv.backends.coreml import BACKEND, engines
-from edgeqkv.backends.coreml.fp16 import estimate_fp16
+from edgeqkv.backends.coreml import TARGET, runner
 from edgeqkv.checkpoints.synthetic import random_checkpoint
 from edgeqkv.errors import UnsupportedError
 from edgeqkv.mil.evaluator import Evaluator
 from edgeqkv.model.variants import Variant
-from edgeqkv.pipeline.proof import TOLERANCES
-from edgeqkv.pipeline.verify import make_proof
+from edgeqkv.pipeline.proof import TOLERANCES, make_proof
+from edgeqkv.pipeline.ranges import estimate_ranges
+from edgeqkv.run.session import Session, open_artifact
 
 # What coremltools says while it is imported and converts, none of which concerns a user of edgeqkv.
 NOISE = ("Torch version", "scikit-learn", "libcoremlpython", "Running MIL", "torchao", "Warning")
@@ -75,29 +75,29 @@ def test_core_ml_is_called_as_the_evaluator_is(monkeypatch: pytest.MonkeyPatch) 
 
     units = SimpleNamespace(ALL="ALL", CPU_AND_GPU="CPU_AND_GPU")
     stand_in = SimpleNamespace(models=SimpleNamespace(MLModel=MLModel), ComputeUnit=units)
-    monkeypatch.setattr(engines, "import_coremltools", lambda _: stand_in)
-    opened = BACKEND.open(exported.directory, exported.artifact, "coreml")
+    monkeypatch.setattr(runner, "import_coremltools", lambda _: stand_in)
+    opened = Session(exported.artifact, TARGET.open(exported.directory, exported.artifact, "coreml"))
     assert opened.precision == "fp16"
     got = np.stack([opened.feed(exported.tokens[:20]), opened.feed(exported.tokens[20:21])])
     reference = exported.reference[[19, 20]]
     assert np.abs(got - reference).max() <= TOLERANCES["fp16"] * np.abs(reference).max()
 
     one_function = export("k_eq_v_gqa", "swift-transformers")
-    opened = BACKEND.open(one_function.directory, one_function.artifact, "coreml")
+    opened = Session(one_function.artifact, TARGET.open(one_function.directory, one_function.artifact, "coreml"))
     assert np.abs(opened.feed(exported.tokens[:20]) - reference[0]).max() <= TOLERANCES["fp16"] * 10
 
 
 def test_an_engine_that_does_not_exist() -> None:
     exported = export("k_eq_v_gqa")
     with pytest.raises(UnsupportedError, match="no engine 'ane'"):
-        BACKEND.open(exported.directory, exported.artifact, "ane")
+        open_artifact(exported.directory, exported.artifact, "ane")
 
 
 @pytest.mark.parametrize("form", ["linear", "conv"])
 @pytest.mark.parametrize("name", ["qkv", "k_eq_v_gqa"])
 def test_what_fp16_arithmetic_costs(name: str, form: str) -> None:
     exported = export(name, form)
-    estimate = estimate_fp16(exported.directory, exported.artifact, make_proof(exported.model, CONTEXT, CHUNK))
+    estimate = estimate_ranges(exported.directory, exported.artifact, make_proof(exported.model, exported.artifact))
     # fp16 keeps 11 bits, and some twenty roundings lie behind a logit. Zero would mean that nothing was rounded.
     assert 1e-4 < estimate["max_abs_error"] <= TOLERANCES["fp16"] * estimate["scale"]
     assert estimate["argmax_equal"] >= estimate["steps"] - 1
@@ -117,7 +117,7 @@ def test_an_activation_beyond_fp16_is_named(tmp_path: Path) -> None:
     checkpoint["model_state_dict"]["h.0.mlp.c_proj.weight"][:, 0] = 2.0
     torch.save(checkpoint, tmp_path / "loud.pt")
     exported = export(tmp_path / "loud.pt", "linear", chunk=8, context=32)
-    estimate = estimate_fp16(exported.directory, exported.artifact, make_proof(exported.model, 32, 8))
+    estimate = estimate_ranges(exported.directory, exported.artifact, make_proof(exported.model, exported.artifact))
     assert any("prefill/" in place for place in estimate["overflowed"])
     assert estimate["narrowest"][0]["type"] == "linear"
     assert estimate["narrowest"][0]["headroom"] < 1
@@ -125,10 +125,10 @@ def test_an_activation_beyond_fp16_is_named(tmp_path: Path) -> None:
 
 def test_the_backend_offers_core_ml_on_a_mac_alone() -> None:
     own = ("evaluator", "evaluator-fp16")
-    assert BACKEND.engines == (("coreml", *own) if sys.platform == "darwin" else own)
+    assert TARGET.engines == (("coreml", *own) if sys.platform == "darwin" else own)
     listed = (
         "import sys, edgeqkv.backends; sys.platform = 'darwin'; "
-        "from edgeqkv.backends.coreml import BACKEND; print(*BACKEND.engines)"
+        "from edgeqkv.backends.coreml import TARGET; print(*TARGET.engines)"
     )
     done = subprocess.run([sys.executable, "-c", listed], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["coreml", *own]

@@ -20,8 +20,9 @@ from edgeqkv.backends.coreml.standalone import examine, read_artifact
 from edgeqkv.bundle.bundle import Bundle
 from edgeqkv.model.model import Model
 from edgeqkv.pipeline.verify import verify, verify_package
-from edgeqkv.quantize import Recipe, apply
-from edgeqkv.reference.decoder import sequence_logits
+from edgeqkv.quantize import QuantConfig, apply
+from edgeqkv.reference.outputs import sequence_logits
+from edgeqkv.run.session import open_bundle
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +39,14 @@ def bundle(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def test_a_package_alone_is_proven_against_the_original(bundle: Bundle, model: Model, tmp_path: Path) -> None:
     moved = tmp_path / "renamed.mlpackage"
     shutil.copytree(bundle.path / "model.mlpackage", moved)
-    result = verify_package(moved, model)
+    result = verify_package(moved, "coreml", model)
     assert result.passed
     assert result.positions == 64
     described, exported = read_artifact(moved), bundle.target().artifact
     assert described.state_tensors == exported.state_tensors
     assert [graph.inputs for graph in described.graphs] == [graph.inputs for graph in exported.graphs]
     with pytest.raises(InputError, match=r"qkv\.pt is qkv, and .* a model that is q-k=v\+gqa4"):
-        verify_package(moved, edgeqkv.load(read_golden("qkv").path))
+        verify_package(moved, "coreml", edgeqkv.load(read_golden("qkv").path))
 
 
 def test_any_package_is_run_on_its_own(bundle: Bundle) -> None:
@@ -65,7 +66,7 @@ def test_what_edgeqkv_did_not_export_cannot_be_compared(bundle: Bundle, model: M
     file = next(foreign.rglob("*.mlmodel"))
     file.write_bytes(file.read_bytes().replace(b"edgeqkv.form", b"somebody.els"))
     with pytest.raises(UnsupportedError, match="was not exported by edgeqkv"):
-        verify_package(foreign, model)
+        verify_package(foreign, "coreml", model)
 
 
 def test_on_the_command_line(bundle: Bundle, model: Model) -> None:
@@ -97,9 +98,9 @@ def test_the_estimate_of_half_precision_is_an_engine(bundle: Bundle) -> None:
 def test_quantized_weights_compute_what_their_codes_say(model: Model, tmp_path: Path, form: str, weights: str) -> None:
     golden = read_golden("k_eq_v_gqa")
     bundle = edgeqkv.export(model, "coreml", out=tmp_path / "b", chunk=16, weights=weights, form=form, verify=False)
-    session = bundle.session()
+    session = open_bundle(bundle)
     rows = [session.feed(golden.ids[:20]), *(session.feed([token]) for token in golden.ids[20:])]
-    stored = apply(model, Recipe(weights))
+    stored = apply(model, QuantConfig(weights))
     reference = sequence_logits(stored, golden.ids)[19:]
     # The same numbers in float32: codes times scales are exact in float16. Measured: 3e-6.
     assert np.abs(np.stack(rows) - reference).max() < 1e-4

@@ -12,15 +12,15 @@ from conftest import TINY, VARIANTS, read_golden
 
 import edgeqkv
 from edgeqkv import BundleError, ContextFull
-from edgeqkv.backends import Request
-from edgeqkv.backends.executorch import BACKEND
+from edgeqkv.backends.executorch import TARGET
 from edgeqkv.backends.executorch.program import ProgramFile
+from edgeqkv.backends.target import TargetSpec, forms_of
 from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
 from edgeqkv.model.model import Model
 from edgeqkv.progress import silent
-from edgeqkv.reference.decoder import sequence_logits
-from edgeqkv.run.session import Session
+from edgeqkv.reference.outputs import sequence_logits
+from edgeqkv.run.session import Session, open_artifact
 
 # float32 in another order of summation than the original's. Measured: 3.2e-6 with logits up to 4.5.
 TOLERANCE = 1e-4
@@ -43,7 +43,7 @@ class Export:
         return ProgramFile(self.directory / "model.pte")
 
     def open(self) -> Session:
-        return BACKEND.open(self.directory, self.artifact, "executorch")
+        return open_artifact(self.directory, self.artifact, "executorch")
 
 
 Exported = Callable[..., Export]
@@ -57,16 +57,16 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     def export(name: str, form: str = "stock", weights: str = "fp32", state: str = "fp32") -> Export:
         key = (name, form, weights, state)
         if key not in done:
-            request = Request(form, weights, state, context=64, chunk=16, bos_id=7, eos_ids=(3, 5))
-            done[key] = write(edgeqkv.load(read_golden(name).path), tmp_path_factory.mktemp("pte"), request)
+            spec = TargetSpec(form, weights, state, context=64, chunk=16, bos_id=7, eos_token_ids=(3, 5))
+            done[key] = write(edgeqkv.load(read_golden(name).path), tmp_path_factory.mktemp("pte"), spec)
         return done[key]
 
     return export
 
 
-def write(model: Model, directory: Path, request: Request) -> Export:
-    stored = model.with_context(request.context).with_weights(request.weights)
-    return Export(stored, directory, BACKEND.export(stored, directory, request, silent))
+def write(model: Model, directory: Path, spec: TargetSpec) -> Export:
+    stored = model.with_context(spec.context).with_weights(spec.weights)
+    return Export(stored, directory, TARGET.export(stored, directory, spec, silent))
 
 
 def every_position(session: Session, ids: np.ndarray, prompt: int) -> np.ndarray:
@@ -90,7 +90,7 @@ def test_it_computes_what_the_original_class_did(exported: Exported, name: str, 
     assert session.position == session.capacity == 64
 
 
-@pytest.mark.parametrize("form", BACKEND.forms)
+@pytest.mark.parametrize("form", forms_of(TARGET, causal=True))
 def test_a_full_context_is_refused_and_leaves_the_state_as_it_was(exported: Exported, form: str) -> None:
     golden, session = read_golden("k_eq_v_gqa"), exported("k_eq_v_gqa", form).open()
     session.feed(golden.ids[:60])
@@ -136,7 +136,7 @@ def test_separate_keys_and_values_plan_exactly_one_state_more(tmp_path: Path) ->
     for variant in ("q-k=v+gqa2", "qkv+gqa2"):
         model = edgeqkv.load(write_random_checkpoint(tmp_path / f"{variant}.pt", variant, **sizes))
         (tmp_path / variant).mkdir()
-        exports[variant] = write(model, tmp_path / variant, Request("stock", "fp32", "fp32", 48, 8))
+        exports[variant] = write(model, tmp_path / variant, TargetSpec("stock", "fp32", "fp32", 48, 8))
     merged, separate = exports.values()
     state = merged.model.state_bytes(48, 4)
     assert separate.model.state_bytes(48, 4) == 2 * state
@@ -171,7 +171,7 @@ def test_only_the_portable_form_does_without_custom_operators(exported: Exported
     assert custom("portable") == set()
 
 
-@pytest.mark.parametrize("form", BACKEND.forms)
+@pytest.mark.parametrize("form", forms_of(TARGET, causal=True))
 def test_a_tied_table_is_stored_once(exported: Exported, form: str) -> None:
     export = exported("k_eq_v_gqa", form)
     table = export.model.network.head.stored_bytes
@@ -185,11 +185,11 @@ def test_an_untied_model_has_nothing_to_share_and_progress_reaches_the_end(tmp_p
     sizes = {**TINY, "n_layer": 1, "tie_word_embeddings": False}
     model = edgeqkv.load(write_random_checkpoint(tmp_path / "untied.pt", "q-k=v+gqa2", **sizes))
     reports: list[tuple[str, float | None]] = []
-    request = Request("stock", "fp32", "fp32", 48, 16)
-    artifact = BACKEND.export(model, tmp_path, request, lambda *report: reports.append(report))
+    spec = TargetSpec("stock", "fp32", "fp32", 48, 16)
+    artifact = TARGET.export(model, tmp_path, spec, lambda *report: reports.append(report))
     assert artifact.details["shared_bytes"] == 0
     ids = np.arange(48)
-    logits = every_position(BACKEND.open(tmp_path, artifact, "executorch"), ids, 20)
+    logits = every_position(open_artifact(tmp_path, artifact, "executorch"), ids, 20)
     assert np.abs(logits - sequence_logits(model, ids)[19:]).max() < TOLERANCE
 
     assert list(dict(reports)) == ["trace forward", "lower to XNNPACK", "write the program"]
@@ -203,7 +203,7 @@ def test_an_untied_model_has_nothing_to_share_and_progress_reaches_the_end(tmp_p
 @pytest.mark.parametrize(("context", "chunk"), [(1, 1), (2, 2)])
 def test_contexts_as_short_as_can_be(tmp_path: Path, context: int, chunk: int) -> None:
     checkpoint = write_random_checkpoint(tmp_path / "short.pt", "q-k=v+gqa2", std=0.2, **{**TINY, "n_layer": 1})
-    export = write(edgeqkv.load(checkpoint), tmp_path, Request("stock", "fp32", "fp32", context, chunk))
+    export = write(edgeqkv.load(checkpoint), tmp_path, TargetSpec("stock", "fp32", "fp32", context, chunk))
     ids = np.arange(40, 40 + context)
     expected = sequence_logits(export.model, ids)
     for prompt in range(1, context + 1):
@@ -211,7 +211,7 @@ def test_contexts_as_short_as_can_be(tmp_path: Path, context: int, chunk: int) -
         assert np.abs(logits - expected[prompt - 1 :]).max() < TOLERANCE
 
 
-@pytest.mark.parametrize("form", BACKEND.forms)
+@pytest.mark.parametrize("form", forms_of(TARGET, causal=True))
 def test_metadata_is_what_the_runners_ask_for(exported: Exported, form: str) -> None:
     file = exported("k_eq_v_gqa", form).directory / "model.pte"
     from executorch.runtime import Runtime  # quiet once the export has imported it
@@ -248,16 +248,16 @@ def test_a_truncated_file_is_an_error_and_no_crash(exported: Exported, tmp_path:
     export = exported("k_eq_v_gqa")
     (tmp_path / "model.pte").write_bytes((export.directory / "model.pte").read_bytes()[:keep])
     with pytest.raises(BundleError, match=r"model\.pte"):
-        BACKEND.open(tmp_path, export.artifact, "executorch")
+        open_artifact(tmp_path, export.artifact, "executorch")
 
 
 def test_a_missing_file_or_method_is_an_error(exported: Exported, tmp_path: Path) -> None:
     export = exported("k_eq_v_gqa")
     with pytest.raises(BundleError, match="No such file"):
-        BACKEND.open(tmp_path, export.artifact, "executorch")
+        open_artifact(tmp_path, export.artifact, "executorch")
     static = exported("k_eq_v_gqa", "static").artifact
     with pytest.raises(BundleError, match="no method 'decode'"):
-        BACKEND.open(export.directory, static, "executorch")
+        open_artifact(export.directory, static, "executorch")
 
 
 def test_a_program_that_the_runtime_refuses_is_an_error(
@@ -268,7 +268,7 @@ def test_a_program_that_the_runtime_refuses_is_an_error(
     damaged = (export.directory / "model.pte").read_bytes().replace(b"XH00", b"XXXX")
     (tmp_path / "model.pte").write_bytes(damaged)
     with pytest.raises(BundleError, match="ExecuTorch cannot load"):
-        BACKEND.open(tmp_path, export.artifact, "executorch")
+        open_artifact(tmp_path, export.artifact, "executorch")
     assert capfd.readouterr().err == ""
 
 
@@ -276,12 +276,13 @@ def test_nothing_is_said_on_the_terminal(tmp_path: Path) -> None:
     checkpoint = write_random_checkpoint(tmp_path / "tiny.pt", "q-k=v+gqa2", **{**TINY, "n_layer": 1})
     script = f"""
 import logging, pathlib, edgeqkv
-from edgeqkv.backends import Request
-from edgeqkv.backends.executorch import BACKEND
+from edgeqkv.backends.target import TargetSpec
+from edgeqkv.backends.executorch import TARGET
+from edgeqkv.run.session import open_artifact
 directory = pathlib.Path({str(tmp_path)!r})
 model = edgeqkv.load({str(checkpoint)!r})
-artifact = BACKEND.export(model, directory, Request("stock", "fp32", "fp32", 48, 16), lambda stage, part: None)
-BACKEND.open(directory, artifact, "executorch").feed([1, 2, 3])
+artifact = TARGET.export(model, directory, TargetSpec("stock", "fp32", "fp32", 48, 16), lambda stage, part: None)
+open_artifact(directory, artifact, "executorch").feed([1, 2, 3])
 assert not logging.getLogger().handlers, "the root logger belongs to the application"
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

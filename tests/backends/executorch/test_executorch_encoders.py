@@ -12,8 +12,9 @@ import edgeqkv
 from edgeqkv.bundle.bundle import Bundle
 from edgeqkv.checkpoints.synthetic_encoders import write_random_vit
 from edgeqkv.errors import BundleError, UnsupportedError
-from edgeqkv.model.model import EncoderModel
-from edgeqkv.reference.encoder import encoder_outputs
+from edgeqkv.model.model import Model
+from edgeqkv.reference.outputs import encoder_outputs
+from edgeqkv.run.session import open_bundle
 
 # float32 in another order of summation; measured: 1.4e-5 (a softmax that is nearly one-hot).
 TOLERANCE = 1e-4
@@ -26,10 +27,10 @@ def exported(path: Path, folder: Path, **options: object) -> Bundle:
 
 def test_the_original_classes_logits(encoder_golden: EncoderGolden, tmp_path: Path) -> None:
     bundle = exported(encoder_golden.path, tmp_path, weights="fp32", batch=3, verify=False)
-    outputs = bundle.encoder_session().run(encoder_golden.inputs)  # 16 of them: no multiple of 3
+    outputs = open_bundle(bundle).run(encoder_golden.inputs)  # 16 of them: no multiple of 3
     assert np.abs(outputs - encoder_golden.logits).max() < TOLERANCE
     # Every product of matrices is XNNPACK's.
-    rows = bundle.encoder().artifact.details["delegation"]
+    rows = bundle.target().artifact.details["delegation"]
     kept = {row["operator"] for row in rows if row["kept"]}
     assert kept <= {"aten.native_layer_norm", "aten.embedding", "aten.constant_pad_nd", "aten.expand_copy"}
     assert sum(row["delegated"] for row in rows if row["operator"] == "aten.bmm") == 2 * 2
@@ -39,7 +40,7 @@ def test_the_original_classes_logits(encoder_golden: EncoderGolden, tmp_path: Pa
 @pytest.mark.parametrize("name", ["encoder_reverse_q_eq_k_eq_v_2d", "vit_digits_qvv3"])
 def test_smaller_weights(name: str, weights: str, tmp_path: Path) -> None:
     golden = read_encoder_golden(name)
-    outputs = exported(golden.path, tmp_path, weights=weights, verify=False).encoder_session().run(golden.inputs)
+    outputs = open_bundle(exported(golden.path, tmp_path, weights=weights, verify=False)).run(golden.inputs)
     # fp16 keeps 11 bits; XNNPACK also rounds what goes into an int8 product. Measured: 1e-2 and 1.1e-1, of 8.
     assert np.abs(outputs - golden.logits).max() < (0.05 if weights == "fp16" else 0.4)
     assert (outputs.argmax(-1) == golden.logits.argmax(-1)).all()
@@ -53,17 +54,13 @@ def test_int4(tmp_path: Path) -> None:
     path = write_random_vit(tmp_path / "vit.pt", "q-k=v", std=0.1, **sizes)
     bundle = exported(path, tmp_path, weights="int4")
     model = edgeqkv.load(path)
-    assert isinstance(model, EncoderModel)
+    assert isinstance(model, Model)
     images = np.random.default_rng(0).normal(size=(2, 2, 12, 12)).astype(np.float32)
-    assert (
-        np.corrcoef(bundle.encoder_session().run(images).ravel(), encoder_outputs(model, images).ravel())[0, 1] > 0.95
-    )
+    assert np.corrcoef(open_bundle(bundle).run(images).ravel(), encoder_outputs(model, images).ravel())[0, 1] > 0.95
 
 
 def test_an_export_is_proven(tmp_path: Path) -> None:
-    verification = (
-        exported(read_encoder_golden("vit_digits_qvv3").path, tmp_path, weights="fp32").encoder().verification
-    )
+    verification = exported(read_encoder_golden("vit_digits_qvv3").path, tmp_path, weights="fp32").target().verification
     assert verification is not None
     assert verification.passed
     assert verification.max_abs_error < TOLERANCE
@@ -73,4 +70,4 @@ def test_a_damaged_file(tmp_path: Path) -> None:
     bundle = exported(read_encoder_golden("vit_digits_qkv").path, tmp_path, verify=False)
     (bundle.path / "model.pte").write_bytes(b"nothing")
     with pytest.raises(BundleError, match=r"model\.pte"):
-        bundle.encoder_session()
+        open_bundle(bundle)

@@ -11,9 +11,9 @@ import pytest
 from conftest import read_golden
 
 import edgeqkv
-from edgeqkv.backends import Request
-from edgeqkv.backends.executorch import BACKEND
+from edgeqkv.backends.executorch import TARGET
 from edgeqkv.backends.executorch.program import ProgramFile
+from edgeqkv.backends.target import TargetSpec
 from edgeqkv.bundle.bundle import Bundle
 from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.model.model import Model
@@ -21,7 +21,8 @@ from edgeqkv.pipeline.proof import TOLERANCES
 from edgeqkv.pipeline.verify import verify
 from edgeqkv.progress import silent
 from edgeqkv.quantize.state import with_state
-from edgeqkv.reference.decoder import sequence_logits
+from edgeqkv.reference.outputs import sequence_logits
+from edgeqkv.run.session import open_artifact
 
 Exported = Callable[[str, str], tuple[Model, Path, Artifact]]
 
@@ -36,8 +37,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
         if (name, form) not in done:
             model = with_state(edgeqkv.load(read_golden(name).path), "int8", None)
             directory = tmp_path_factory.mktemp("pte")
-            request = Request(form, "fp32", "int8", context=64, chunk=16)
-            done[name, form] = model, directory, BACKEND.export(model, directory, request, silent)
+            spec = TargetSpec(form, "fp32", "int8", context=64, chunk=16)
+            done[name, form] = model, directory, TARGET.export(model, directory, spec, silent)
         return done[name, form]
 
     return export
@@ -49,7 +50,7 @@ def test_it_rounds_as_the_reference_does(exported: Exported, name: str, form: st
     ids = read_golden(name).ids
     rounded = sequence_logits(model, ids)
     exact = sequence_logits(dataclasses.replace(model, state_scales=None), ids)
-    session = BACKEND.open(directory, artifact, "executorch")
+    session = open_artifact(directory, artifact, "executorch")
     session.feed(ids[::-1].copy())  # so that the state is full of other tokens' rows
     session.reset()
     got = np.stack([session.feed(ids[:20]), *(session.feed([token]) for token in ids[20:])])

@@ -13,22 +13,22 @@ from conftest import read_golden
 
 import edgeqkv
 from edgeqkv import UnsupportedError, quantize
-from edgeqkv.backends import Request
-from edgeqkv.backends.executorch import BACKEND
+from edgeqkv.backends.executorch import TARGET
 from edgeqkv.backends.executorch.program import ProgramFile
 from edgeqkv.backends.executorch.quiet import third_party_notices_silenced
+from edgeqkv.backends.target import TargetSpec
 from edgeqkv.bundle.bundle import Bundle
 from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
 from edgeqkv.demo import checkpoint_path, heldout_path, tokenizer_path
 from edgeqkv.model.model import Model
 from edgeqkv.model.weights import QuantizedWeight
-from edgeqkv.pipeline.proof import TOLERANCES, Proof
+from edgeqkv.pipeline.proof import TOLERANCES, load_proof
 from edgeqkv.pipeline.verify import verify
 from edgeqkv.progress import silent
-from edgeqkv.reference.decoder import sequence_logits
+from edgeqkv.reference.outputs import sequence_logits
 from edgeqkv.run.perplexity import original_perplexity, session_perplexity
-from edgeqkv.run.session import Session
+from edgeqkv.run.session import Session, open_artifact
 from edgeqkv.run.tokenizer import Tokenizer
 
 CONTEXT, CHUNK = 64, 16
@@ -46,7 +46,7 @@ class Export:
     artifact: Artifact
 
     def open(self) -> Session:
-        return BACKEND.open(self.directory, self.artifact, "executorch")
+        return open_artifact(self.directory, self.artifact, "executorch")
 
 
 Exported = Callable[..., Export]
@@ -61,8 +61,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
         key = (name, weights, form, state, head)
         if key not in done:
             directory = tmp_path_factory.mktemp("pte")
-            model = BACKEND.stores(quantized(path_of(name), weights, head))
-            artifact = BACKEND.export(model, directory, request_for(weights, form, state), silent)
+            model = quantized(path_of(name), weights, head)
+            artifact = TARGET.export(model, directory, request_for(weights, form, state), silent)
             done[key] = Export(model, directory, artifact)
         return done[key]
 
@@ -74,11 +74,12 @@ def path_of(name: str) -> Path:
 
 
 def quantized(path: Path, weights: str, head: str | None = None) -> Model:
-    return quantize.apply(edgeqkv.load(path).with_context(CONTEXT), quantize.Recipe(weights, head))
+    config = quantize.QuantConfig(weights, head, schemes=TARGET.schemes)
+    return quantize.apply(edgeqkv.load(path).with_context(CONTEXT), config)
 
 
-def request_for(weights: str, form: str = "stock", state: str = "fp32") -> Request:
-    return Request(form, weights, state, CONTEXT, CHUNK)
+def request_for(weights: str, form: str = "stock", state: str = "fp32") -> TargetSpec:
+    return TargetSpec(form, weights, state, CONTEXT, CHUNK)
 
 
 def every_position(session: Session, ids: np.ndarray, prompt: int) -> np.ndarray:
@@ -123,7 +124,7 @@ def logits_of(program: torch.export.ExportedProgram, ids: np.ndarray, prompt: in
 @pytest.mark.parametrize(("weights", "form"), [("int4", "stock"), ("int8", "stock"), ("int4", "portable")])
 def test_but_for_rounded_activations_the_graph_is_exact(weights: str, form: str) -> None:
     golden = read_golden("k_eq_v_gqa")
-    model = BACKEND.stores(quantized(golden.path, weights))
+    model = quantized(golden.path, weights)
     program = traced(model, form)
     assert leave_activations_alone(program) == 2 * 5 + 1  # per layer q, kv, out, up and down; and the head
     expected = sequence_logits(model, golden.ids)
@@ -182,40 +183,70 @@ def test_the_runtime_is_off_by_the_rounding_of_activations_alone(
     assert np.abs(got - expected[39:]).max() < TOLERANCES["int8-activations"] * scale
 
 
-def test_int8_has_a_scale_a_row_and_what_has_one_already_keeps_its_codes() -> None:
-    given = quantized(path_of("k_eq_v_gqa"), "int8")
-    for before, after in zip(matrices_of(given), matrices_of(BACKEND.stores(given)), strict=True):
-        assert after.scheme.block == after.shape[1]
-        assert (before is after) == (before.scheme.block == before.shape[1])
+def test_int8_has_a_scale_a_row_from_the_start() -> None:
+    for matrix in matrices_of(quantized(path_of("k_eq_v_gqa"), "int8")):
+        assert matrix.scheme.block == matrix.shape[1]
         # Half a step: the scale is rounded up, so that the largest number is not clamped.
-        assert bool(((after.values() - after.tensor).abs() <= after.scales / 2 * (1 + 1e-6)).all())
+        assert bool(((matrix.values() - matrix.tensor).abs() <= matrix.scales / 2 * (1 + 1e-6)).all())
+
+
+@pytest.mark.parametrize(("weights", "head"), [("int8", None), ("int4", "int8")])
+def test_what_calibration_found_is_what_is_stored(tmp_path: Path, weights: str, head: str | None) -> None:
+    """Codes once were rounded again to fit XNNPACK, and the manifest still said gptq."""
+    model = edgeqkv.load(checkpoint_path())
+    text = tmp_path / "text.txt"
+    text.write_text(heldout_path().read_text(encoding="utf-8")[:6000])
+    bundle = edgeqkv.export(
+        model,
+        "executorch",
+        out=tmp_path / "b",
+        weights=weights,
+        head=head,
+        context=CONTEXT,
+        chunk=CHUNK,
+        tokenizer=tokenizer_path(),
+        calibrate=text,
+        tune=0,
+    )
+    card = bundle.target()
+    assert card.quantization is not None
+    assert card.quantization.method == "gptq"
+    data = (bundle.path / "model.pte").read_bytes()
+    ids = np.array(Tokenizer(tokenizer_path()).encode(text.read_text()))
+    starts = np.linspace(0, len(ids) - CONTEXT, len(ids) // CONTEXT).astype(int)
+    calibration = np.stack([ids[start : start + CONTEXT] for start in starts])
+    config = quantize.QuantConfig(weights, head, calibration, schemes=TARGET.schemes)
+    calibrated = quantize.apply(model.with_context(CONTEXT), config)
+    nearest = quantize.apply(model.with_context(CONTEXT), quantize.QuantConfig(weights, head, schemes=TARGET.schemes))
+    table, rounded = calibrated.network.head, nearest.network.head
+    assert isinstance(table, QuantizedWeight)
+    assert isinstance(rounded, QuantizedWeight)
+    assert table.scheme.bits == 8
+    assert not torch.equal(table.codes, rounded.codes)
+    assert table.codes.numpy().tobytes() in data
+    assert rounded.codes.numpy().tobytes() not in data
 
 
 def test_an_export_is_proven_against_what_the_runtime_stores(tmp_path: Path) -> None:
     model = edgeqkv.load(path_of("qkv"))
     edgeqkv.export(model, "executorch", out=tmp_path / "b", weights="int8", chunk=CHUNK)
-    proof = Proof.load(tmp_path / "b" / "executorch.proof.npz")
-    in_blocks = quantize.apply(model, quantize.Recipe("int8"))
+    proof = load_proof(tmp_path / "b" / "executorch.proof.npz")
+    in_blocks = quantize.apply(model, quantize.QuantConfig("int8"))
     rows = (proof.lengths.cumsum() - 1).tolist()
 
     def distance(stored: Model) -> float:
         return float(np.abs(sequence_logits(stored, proof.tokens, rows)[:, proof.columns] - proof.logits).max())
 
-    assert distance(BACKEND.stores(in_blocks)) == 0
+    assert distance(quantize.apply(model, quantize.QuantConfig("int8", schemes=TARGET.schemes))) == 0
     assert distance(in_blocks) > 0
     assert verify(Bundle(tmp_path / "b"), against=model).passed
-
-
-def test_a_model_that_the_runtime_takes_as_it_is_stays_the_same() -> None:
-    model = quantized(path_of("k_eq_v_gqa"), "int4")
-    assert BACKEND.stores(model) is model
 
 
 def test_blocks_that_xnnpack_does_not_take_are_refused(tmp_path: Path) -> None:
     sizes = {"n_layer": 1, "n_embd": 48, "n_head": 4, "n_positions": CONTEXT, "vocab_size": 97}
     checkpoint = write_random_checkpoint(tmp_path / "narrow.pt", "q-k=v+gqa2", **sizes)
     with pytest.raises(UnsupportedError, match="blocks of 32"):
-        BACKEND.stores(quantized(checkpoint, "int4"))
+        quantized(checkpoint, "int4")
 
 
 def test_the_demo_model_keeps_its_perplexity_and_its_words(exported: Exported) -> None:

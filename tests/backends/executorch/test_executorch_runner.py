@@ -9,11 +9,12 @@ from types import ModuleType
 import pytest
 
 import edgeqkv
-from edgeqkv.backends import Request
-from edgeqkv.backends.executorch import BACKEND
+from edgeqkv.backends.executorch import TARGET
+from edgeqkv.backends.target import TargetSpec
 from edgeqkv.demo import checkpoint_path, heldout_path, tokenizer_path
 from edgeqkv.progress import silent
 from edgeqkv.run.generate import generate
+from edgeqkv.run.session import open_artifact
 from edgeqkv.run.tokenizer import Tokenizer
 
 CONTEXT, CHUNK, NEW_TOKENS = 160, 16, 48
@@ -40,12 +41,12 @@ def test_the_stock_runner_writes_what_our_session_does(
 ) -> None:
     tokenizer = Tokenizer(tokenizer_path())
     model = edgeqkv.load(checkpoint_path()).with_context(CONTEXT).with_weights("fp32")
-    request = Request("stock", "fp32", "fp32", CONTEXT, CHUNK, tokenizer.bos_id, tokenizer.eos_ids)
-    artifact = BACKEND.export(model, tmp_path, request, silent)
+    spec = TargetSpec("stock", "fp32", "fp32", CONTEXT, CHUNK, tokenizer.bos_id, tokenizer.eos_token_ids)
+    artifact = TARGET.export(model, tmp_path, spec, silent)
 
     prompt = heldout_path().read_text(encoding="utf-8")[:200]
     assert len(tokenizer.encode(prompt)) > 2 * CHUNK
-    session = BACKEND.open(tmp_path, artifact, "executorch")
+    session = open_artifact(tmp_path, artifact, "executorch")
     ours = list(generate(session, tokenizer, prompt, max_tokens=NEW_TOKENS))
     assert len(ours) == NEW_TOKENS
 
@@ -71,8 +72,8 @@ def test_what_its_limit_counts_where_a_chunk_is_shorter_than_the_context(
     context, prompt = 64, heldout_path().read_text(encoding="utf-8")[:100]
     tokenizer = Tokenizer(tokenizer_path())
     model = edgeqkv.load(checkpoint_path()).with_context(context).with_weights("fp32")
-    request = Request("stock", "fp32", "fp32", context, CHUNK, tokenizer.bos_id, tokenizer.eos_ids)
-    BACKEND.export(model, tmp_path, request, silent)
+    spec = TargetSpec("stock", "fp32", "fp32", context, CHUNK, tokenizer.bos_id, tokenizer.eos_token_ids)
+    TARGET.export(model, tmp_path, spec, silent)
     # The last token that is generated is not fed any more, and so needs no position.
     room = context - len(tokenizer.encode(prompt)) + 1
 

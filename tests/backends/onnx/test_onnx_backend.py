@@ -11,25 +11,26 @@ from conftest import TINY, Golden
 
 import edgeqkv
 from edgeqkv import BundleError, ContextFull
-from edgeqkv.backends import Request, backend
-from edgeqkv.backends.onnx.session import OnnxSession
+from edgeqkv.backends import backend
+from edgeqkv.backends.target import TargetSpec
 from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
 from edgeqkv.model.model import Model
 from edgeqkv.model.weights import Weight
 from edgeqkv.progress import silent
-from edgeqkv.quantize import Recipe, apply
-from edgeqkv.reference.decoder import sequence_logits
+from edgeqkv.quantize import QuantConfig, apply
+from edgeqkv.reference.outputs import sequence_logits
+from edgeqkv.run.session import Session, open_artifact
 
 # float32 in another order of summation than the original's. Measured: 3.1e-6 with logits up to 4.5.
 TOLERANCE = 1e-4
 
-Write = Callable[..., tuple[Artifact, OnnxSession]]
+Write = Callable[..., tuple[Artifact, Session]]
 
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    def export(model: Model, **choices: Any) -> tuple[Artifact, OnnxSession]:
+    def export(model: Model, **choices: Any) -> tuple[Artifact, Session]:
         chosen = {
             "form": "portable",
             "weights": "fp32",
@@ -37,17 +38,17 @@ def write(tmp_path: Path) -> Write:
             "context": model.config.positions,
             "chunk": 16,
         }
-        request = Request(**{**chosen, **choices})
-        stored = apply(model.with_context(request.context), Recipe(request.weights))
-        artifact = backend("onnx").export(stored, tmp_path, request, silent)
-        session = backend("onnx").open(tmp_path, artifact, "onnxruntime")
-        assert isinstance(session, OnnxSession)
+        spec = TargetSpec(**{**chosen, **choices})
+        stored = apply(model.with_context(spec.context), QuantConfig(spec.weights))
+        artifact = backend("onnx").export(stored, tmp_path, spec, silent)
+        session = open_artifact(tmp_path, artifact, "onnxruntime")
+        assert isinstance(session, Session)
         return artifact, session
 
     return export
 
 
-def every_position(session: OnnxSession, ids: np.ndarray, prompt: int) -> np.ndarray:
+def every_position(session: Session, ids: np.ndarray, prompt: int) -> np.ndarray:
     """Logits after a prompt and after every further token."""
     return np.stack([session.feed(ids[:prompt]), *(session.feed([token]) for token in ids[prompt:])])
 
@@ -99,15 +100,15 @@ def test_the_state_stays_where_it_is(tmp_path: Path, write: Write) -> None:
     model = edgeqkv.load(write_random_checkpoint(tmp_path / "long.pt", "q-k=v+mqa", std=0.2, **sizes))
     for form in ("portable", "static"):
         _, session = write(model, form=form, chunk=32)
-        addresses = session.state_addresses
+        addresses = session.runner.state_addresses
         tokens = np.random.default_rng(0).integers(0, 97, 1100)
         session.feed(tokens[:100])
         for token in tokens[100:]:
             logits = session.feed([token])
-        assert session.state_addresses == addresses
+        assert session.runner.state_addresses == addresses
         assert np.abs(logits - sequence_logits(model, tokens, rows=[1099])[0]).max() < TOLERANCE
         # What lies at that address is the state: the last row of a full one is not zero any more.
-        held = session._state["kv_0"].numpy()
+        held = session.runner._state["kv_0"].numpy()
         assert held.ctypes.data == addresses["kv_0"]
         assert np.abs(held[0, :, -1]).max() > 0
 
@@ -137,12 +138,12 @@ def test_static_windows_hand_over_to_each_other(tmp_path: Path, write: Write) ->
         fed += length
         assert np.abs(logits - truth[fed - 1]).max() < TOLERANCE
         # Windows that were full before the last call are closed.
-        assert min(int(name.split("_")[1]) for name in session._runners) >= fed - 1
+        assert min(int(name.split("_")[1]) for name in session.runner._opened) >= fed - 1
     assert fed == 600
-    assert session._runners.keys() == {"prefill_600", "decode_600"}
+    assert session.runner._opened.keys() == {"prefill_600", "decode_600"}
     session.reset()
     assert np.abs(session.feed(tokens[:70]) - truth[69]).max() < TOLERANCE
-    assert "prefill_256" in session._runners
+    assert "prefill_256" in session.runner._opened
 
 
 @pytest.mark.parametrize("name", ["k_eq_v_gqa", "qkv"])
@@ -205,7 +206,7 @@ def test_a_shorter_context_leaves_out_positions(gqa_golden: Golden, write: Write
 def test_a_damaged_graph_is_a_damaged_bundle(gqa_golden: Golden, write: Write, tmp_path: Path) -> None:
     artifact, _ = write(edgeqkv.load(gqa_golden.path))
     (tmp_path / "model.onnx").write_bytes(b"nonsense")
-    session = backend("onnx").open(tmp_path, artifact, "onnxruntime")
+    session = open_artifact(tmp_path, artifact, "onnxruntime")
     with pytest.raises(BundleError, match=r"cannot load model\.onnx"):
         session.feed([1])
 

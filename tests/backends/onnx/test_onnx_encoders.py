@@ -15,9 +15,10 @@ import edgeqkv
 from edgeqkv.bundle.bundle import Bundle
 from edgeqkv.checkpoints.synthetic_encoders import random_set_model, write_random_vit
 from edgeqkv.errors import InputError, UnsupportedError
-from edgeqkv.model.model import EncoderModel
+from edgeqkv.model.model import Model
 from edgeqkv.model.variants import Variant
-from edgeqkv.reference.encoder import encoder_outputs
+from edgeqkv.reference.outputs import encoder_outputs
+from edgeqkv.run.session import open_bundle
 
 # float32 in another order of summation; measured: 1.4e-5 (a softmax that is nearly one-hot).
 TOLERANCE = 1e-4
@@ -26,13 +27,13 @@ REVERSE = [name for name in ENCODERS if name.startswith("encoder")]
 DIGITS = [name for name in ENCODERS if name.startswith("vit")]
 
 
-def load(path: Path) -> EncoderModel:
+def load(path: Path) -> Model:
     model = edgeqkv.load(path)
-    assert isinstance(model, EncoderModel)
+    assert isinstance(model, Model)
     return model
 
 
-def exported(model: EncoderModel, folder: Path, **options: object) -> Bundle:
+def exported(model: Model, folder: Path, **options: object) -> Bundle:
     return edgeqkv.export(model, "onnx", out=folder / "out", overwrite=True, **options)
 
 
@@ -40,7 +41,7 @@ def exported(model: EncoderModel, folder: Path, **options: object) -> Bundle:
 def test_the_original_classes_logits(encoder_golden: EncoderGolden, tmp_path: Path, batch: int) -> None:
     bundle = exported(load(encoder_golden.path), tmp_path, weights="fp32", batch=batch, verify=False)
     onnx.checker.check_model(tmp_path / "out" / "model.onnx", full_check=True)
-    outputs = bundle.encoder_session().run(encoder_golden.inputs)  # 16 of them: no multiple of 3
+    outputs = open_bundle(bundle).run(encoder_golden.inputs)  # 16 of them: no multiple of 3
     assert np.abs(outputs - encoder_golden.logits).max() < TOLERANCE
 
 
@@ -49,12 +50,12 @@ def test_the_original_classes_logits(encoder_golden: EncoderGolden, tmp_path: Pa
 def test_stored_numbers_are_what_is_computed_with(name: str, weights: str, tmp_path: Path) -> None:
     golden = read_encoder_golden(name)
     bundle = exported(load(golden.path), tmp_path, weights=weights, batch=2)
-    verification = bundle.encoder().verification
+    verification = bundle.target().verification
     assert verification is not None
     assert verification.engine == "exact"
     assert verification.max_abs_error < TOLERANCE  # against the de-quantized weights
     # The fast kernels round activations to int8 too; the answers are the same.
-    outputs = bundle.encoder_session().run(golden.inputs)
+    outputs = open_bundle(bundle).run(golden.inputs)
     assert (outputs.argmax(-1) == golden.logits.argmax(-1)).all()
 
 
@@ -65,7 +66,7 @@ def test_fresh_sequences_are_reversed(name: str, tmp_path: Path) -> None:
     original = (encoder_outputs(model, sequences).argmax(-1) == sequences[:, ::-1]).mean()
     assert original > 0.999
     for weights, allowed in (("fp32", 0.0), ("int8", 0.005)):
-        session = exported(model, tmp_path, weights=weights, batch=50, verify=False).encoder_session()
+        session = open_bundle(exported(model, tmp_path, weights=weights, batch=50, verify=False))
         assert abs((session.run(sequences).argmax(-1) == sequences[:, ::-1]).mean() - original) <= allowed
 
 
@@ -77,7 +78,7 @@ def test_handwritten_digits(name: str, tmp_path: Path) -> None:
     original = (encoder_outputs(model, images).argmax(-1) == digits.target).mean()
     assert original > 0.95
     for weights, allowed in (("fp32", 0.0), ("int8", 0.005)):
-        session = exported(model, tmp_path, weights=weights, batch=100, verify=False).encoder_session()
+        session = open_bundle(exported(model, tmp_path, weights=weights, batch=100, verify=False))
         assert abs((session.run(images).argmax(-1) == digits.target).mean() - original) <= allowed
 
 
@@ -86,7 +87,7 @@ def test_a_set_model(tmp_path: Path) -> None:
     model = load(tmp_path / "set.pt")
     inputs = np.random.default_rng(0).normal(size=(5, 10, 512)).astype(np.float32)
     for batch in (1, 2):
-        outputs = exported(model, tmp_path, weights="fp32", batch=batch, verify=False).encoder_session().run(inputs)
+        outputs = open_bundle(exported(model, tmp_path, weights="fp32", batch=batch, verify=False)).run(inputs)
         assert np.abs(outputs - encoder_outputs(model, inputs)).max() < TOLERANCE
 
 
@@ -97,7 +98,7 @@ def test_images_are_padded_to_whole_patches(tmp_path: Path, size: int) -> None:
     bundle = exported(model, tmp_path, weights="fp32", verify=False)
     assert any(node.op_type == "Pad" for node in _graph(bundle).node) == (size % 4 != 0)
     images = np.random.default_rng(0).normal(size=(2, 3, size, size)).astype(np.float32)
-    assert np.abs(bundle.encoder_session().run(images) - encoder_outputs(model, images)).max() < TOLERANCE
+    assert np.abs(open_bundle(bundle).run(images) - encoder_outputs(model, images)).max() < TOLERANCE
 
 
 def test_a_shared_projection_is_computed_once(encoder_golden: EncoderGolden, tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_a_shared_projection_is_computed_once(encoder_golden: EncoderGolden, tmp
         node for node in _graph(exported(model, tmp_path, weights="fp32", verify=False)).node if node.op_type == "Gemm"
     ]
     projections = {"qkv": 3, "q=k-v": 2, "q-k=v": 2, "qvv3": 2, "q=k=v": 1}[str(model.variant.sharing)]
-    layers, outside = model.config.layers, len(model.network.surroundings)
+    layers, outside = model.config.layers, 2 if model.config.input.kind == "image" else 1
     assert len(products) == layers * (projections + 3) + outside
 
 
@@ -123,13 +124,13 @@ def test_a_shared_projection_is_computed_once(encoder_golden: EncoderGolden, tmp
 def test_inputs_that_the_model_does_not_take(inputs: np.ndarray, message: str, tmp_path: Path) -> None:
     bundle = exported(load(read_encoder_golden("encoder_reverse_qkv").path), tmp_path, verify=False)
     with pytest.raises(InputError, match=message):
-        bundle.encoder_session().run(inputs)
+        open_bundle(bundle).run(inputs)
 
 
 def test_pixels_that_are_no_numbers(tmp_path: Path) -> None:
     bundle = exported(load(read_encoder_golden("vit_digits_qkv").path), tmp_path, verify=False)
     with pytest.raises(InputError, match="NaN or infinity"):
-        bundle.encoder_session().run(np.full((1, 1, 8, 8), np.nan, np.float32))
+        open_bundle(bundle).run(np.full((1, 1, 8, 8), np.nan, np.float32))
 
 
 def test_what_onnx_cannot_do(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from onnx_sessions import every_position, names_of
 
 import edgeqkv
 from edgeqkv import ContextFull, UnsupportedError, demo
-from edgeqkv.backends import Request, backend
+from edgeqkv.backends import backend
 from edgeqkv.backends.onnx.genai_tokenizer import CL100K, tokenizer_config
-from edgeqkv.backends.onnx.session import OnnxSession
+from edgeqkv.backends.target import TargetSpec
 from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
 from edgeqkv.model.model import Model
@@ -25,22 +25,23 @@ from edgeqkv.pipeline.proof import TOLERANCES
 from edgeqkv.pipeline.verify import verify
 from edgeqkv.progress import silent
 from edgeqkv.quantize.state import with_state
-from edgeqkv.reference.decoder import sequence_logits
+from edgeqkv.reference.outputs import sequence_logits
+from edgeqkv.run.session import Session, open_artifact
 
 # float32 in another order of summation than the original's. Measured: 3.5e-6 with logits up to 4.5.
 TOLERANCE = 1e-4
 
-Write = Callable[..., tuple[Artifact, OnnxSession]]
+Write = Callable[..., tuple[Artifact, Session]]
 
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    def export(model: Model, **choices: Any) -> tuple[Artifact, OnnxSession]:
+    def export(model: Model, **choices: Any) -> tuple[Artifact, Session]:
         chosen = {"weights": "fp32", "state": "fp32", "context": model.config.positions, "chunk": 16}
-        request = Request(form="genai", **{**chosen, **choices})
-        artifact = backend("onnx").export(model.with_context(request.context), tmp_path, request, silent)
-        session = backend("onnx").open(tmp_path, artifact, "onnxruntime")
-        assert isinstance(session, OnnxSession)
+        spec = TargetSpec(form="genai", **{**chosen, **choices})
+        artifact = backend("onnx").export(model.with_context(spec.context), tmp_path, spec, silent)
+        session = open_artifact(tmp_path, artifact, "onnxruntime")
+        assert isinstance(session, Session)
         return artifact, session
 
     return export
@@ -78,7 +79,7 @@ def test_neighbouring_tensors_pose_as_key_and_value(golden: Golden, write: Write
     ]
     outputs = {o.name: [d.dim_param or d.dim_value for d in o.type.tensor_type.shape.dim] for o in graph.output}
     kv_heads, dim = artifact.state_tensors[0].shape[1], artifact.state_tensors[0].shape[3]
-    room = [1, kv_heads, "capacity", dim]
+    room = [1, kv_heads, "context", dim]
     assert outputs == {"logits": [1, 1, 257]} | {f"present.{half}": room for half in halves}
     assert config_in(tmp_path)["model"]["decoder"]["num_hidden_layers"] == len(held) // 2
 
@@ -115,21 +116,21 @@ def test_an_odd_number_of_merged_layers_leaves_one_tensor_unused(tmp_path: Path,
     errors = np.abs(every_position(session, tokens, 20) - sequence_logits(model, tokens)[19:]).max(1)
     # With int8, a number in the middle between two codes may fall to the other side; that touches few positions.
     assert np.quantile(errors, 0.9) < TOLERANCE
-    assert not session._state["unused"].numpy().any()
+    assert not session.runner._state["unused"].numpy().any()
 
 
 @pytest.mark.parametrize("variant", ["q-k=v+mqa", "qkv+gqa2"])
 def test_the_state_stays_where_it_is(tmp_path: Path, write: Write, variant: str) -> None:
     checkpoint = write_random_checkpoint(tmp_path / "m.pt", variant, std=0.2, **{**TINY, "n_positions": 300})
     artifact, session = write(edgeqkv.load(checkpoint))
-    addresses = session.state_addresses
-    held = {tensor.name: session._state[tensor.name].numpy() for tensor in artifact.state_tensors}
+    addresses = session.runner.state_addresses
+    held = {tensor.name: session.runner._state[tensor.name].numpy() for tensor in artifact.state_tensors}
     tokens = np.random.default_rng(0).integers(0, 97, 300)
     session.feed(tokens[:100])
     assert all(view[0, :, :100].any(-1).all() and not view[0, :, 100:].any() for view in held.values())
     for token in tokens[100:]:
         session.feed([token])
-    assert session.state_addresses == addresses
+    assert session.runner.state_addresses == addresses
     assert all(view[0].any(-1).all() for view in held.values())
 
 

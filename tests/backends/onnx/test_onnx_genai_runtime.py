@@ -19,6 +19,7 @@ from edgeqkv.budget import measure
 from edgeqkv.bundle.bundle import Bundle
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
 from edgeqkv.run.generate import Generation
+from edgeqkv.run.session import open_bundle
 from edgeqkv.run.tokenizer import Tokenizer
 
 og = pytest.importorskip("onnxruntime_genai")
@@ -45,7 +46,7 @@ def continued(model: Any, prompt: Sequence[int], count: int) -> list[int]:
 
 def expected(bundle: Bundle, prompt: Sequence[int], count: int, end: int) -> list[int]:
     """The tokens that edgeqkv's own session generates; where it meets the end, with it, as the runtime hands it out."""
-    tokens = list(Generation(bundle.session(), list(prompt), max_tokens=count, eos_ids=(end,)))
+    tokens = list(Generation(open_bundle(bundle), list(prompt), max_tokens=count, eos_token_ids=(end,)))
     return tokens if len(tokens) == count else [*tokens, end]
 
 
@@ -139,7 +140,7 @@ def test_its_tokenizer_makes_the_same_tokens(tmp_path: Path, pattern: str) -> No
         assert theirs.decode(np.array(ids, np.int32)) == ours.decode(ids)
     stream, ids = theirs.create_stream(), ours.encode(heldout[:2000])
     assert "".join(stream.decode(token) for token in ids) == ours.decode(ids)
-    assert theirs.eos_token_ids.tolist() == list(ours.eos_ids)
+    assert theirs.eos_token_ids.tolist() == list(ours.eos_token_ids)
 
 
 WATCHED = """

@@ -12,11 +12,12 @@ import pytest
 import torch
 from conftest import TINY, Golden
 from onnx_sessions import every_position, names_of
+from reference_session import TorchSession
 
 import edgeqkv
 from edgeqkv import ContextFull, UnsupportedError
-from edgeqkv.backends import Request, backend
-from edgeqkv.backends.onnx.session import OnnxSession
+from edgeqkv.backends import backend
+from edgeqkv.backends.target import TargetSpec
 from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
 from edgeqkv.model.model import Model
@@ -25,22 +26,23 @@ from edgeqkv.pipeline.proof import TOLERANCES
 from edgeqkv.pipeline.verify import make_proof, verify, verify_artifact
 from edgeqkv.progress import silent
 from edgeqkv.quantize.state import with_state
-from edgeqkv.reference.decoder import TorchSession, sequence_logits
+from edgeqkv.reference.outputs import sequence_logits
+from edgeqkv.run.session import Session, open_artifact
 
 # float32 in another order of summation than the original's. Measured: 3.5e-6 with logits up to 4.5.
 TOLERANCE = 1e-4
 
-Write = Callable[..., tuple[Artifact, OnnxSession]]
+Write = Callable[..., tuple[Artifact, Session]]
 
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    def export(model: Model, **choices: Any) -> tuple[Artifact, OnnxSession]:
+    def export(model: Model, **choices: Any) -> tuple[Artifact, Session]:
         chosen = {"weights": "fp32", "state": "fp32", "context": model.config.positions, "chunk": 16}
-        request = Request(form="ort", **{**chosen, **choices})
-        artifact = backend("onnx").export(model.with_context(request.context), tmp_path, request, silent)
-        session = backend("onnx").open(tmp_path, artifact, "onnxruntime")
-        assert isinstance(session, OnnxSession)
+        spec = TargetSpec(form="ort", **{**chosen, **choices})
+        artifact = backend("onnx").export(model.with_context(spec.context), tmp_path, spec, silent)
+        session = open_artifact(tmp_path, artifact, "onnxruntime")
+        assert isinstance(session, Session)
         return artifact, session
 
     return export
@@ -82,11 +84,11 @@ def test_the_state_stays_where_it_is_and_is_written_there(
     checkpoint = write_random_checkpoint(tmp_path / "m.pt", variant, std=0.2, **{**TINY, "n_positions": 300})
     model = with_state(edgeqkv.load(checkpoint), state, None)
     artifact, session = write(model, state=state)
-    addresses = session.state_addresses
+    addresses = session.runner.state_addresses
     tokens = np.random.default_rng(0).integers(0, 97, 300)
     session.feed(tokens[:100])
     # A NumPy view of the memory itself, made before it is filled: what appears in it was written there.
-    held = {tensor.name: session._state[tensor.name].numpy() for tensor in artifact.state_tensors}
+    held = {tensor.name: session.runner._state[tensor.name].numpy() for tensor in artifact.state_tensors}
     for tensor in artifact.state_tensors:
         view = held[tensor.name]
         assert view.ctypes.data == addresses[tensor.name]
@@ -98,15 +100,15 @@ def test_the_state_stays_where_it_is_and_is_written_there(
         for name, view in held.items():
             assert np.array_equal(view[0, :, :position], before[name])
             assert view[0, :, position].any()
-    assert session.state_addresses == addresses
-    assert not verify_artifact(tmp_path, artifact, make_proof(model, 300, 16)).failure
+    assert session.runner.state_addresses == addresses
+    assert not verify_artifact(tmp_path, artifact, make_proof(model, artifact)).failure
 
 
 def test_a_present_that_is_bound_elsewhere_would_go_unnoticed(gqa_golden: Golden, write: Write) -> None:
     """Why a session must bind the aliases: without it the operator copies the whole state and says nothing."""
     artifact, session = write(edgeqkv.load(gqa_golden.path))
     session.feed(gqa_golden.ids[:8])
-    runner = next(iter(session._runners.values()))
+    runner = next(iter(session.runner._opened.values()))
     binding = runner._binding
     for tensor in artifact.state_tensors:
         for alias in tensor.aliases:
@@ -114,7 +116,7 @@ def test_a_present_that_is_bound_elsewhere_would_go_unnoticed(gqa_golden: Golden
     logits = session.feed(gqa_golden.ids[8:9])
     copies = dict(zip([o.name for o in artifact.graphs[0].outputs], binding.get_outputs(), strict=True))
     for tensor in artifact.state_tensors:
-        assert copies[tensor.aliases[0]].data_ptr() != session.state_addresses[tensor.name]
+        assert copies[tensor.aliases[0]].data_ptr() != session.runner.state_addresses[tensor.name]
     assert np.abs(logits - gqa_golden.logits[8]).max() < TOLERANCE
 
 

@@ -13,39 +13,41 @@ from onnx_sessions import every_position
 
 import edgeqkv
 from edgeqkv import BundleError
-from edgeqkv.backends import Request, backend
-from edgeqkv.backends.onnx.session import opened, settings
+from edgeqkv.backends import backend
+from edgeqkv.backends.onnx.runner import opened, settings
+from edgeqkv.backends.target import TargetSpec
 from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.model.model import Model
 from edgeqkv.progress import silent
-from edgeqkv.quantize import Recipe, apply
-from edgeqkv.reference.decoder import sequence_logits
+from edgeqkv.quantize import QuantConfig, apply
+from edgeqkv.reference.outputs import sequence_logits
+from edgeqkv.run.session import open_artifact
 
 IN_FLOAT32, UNPACKED = {"mlas.qnbit.force_fp32": "1"}, {"session.disable_prepacking": "1"}
 
-Write = Callable[[Recipe], tuple[Model, Artifact]]
+Write = Callable[[QuantConfig], tuple[Model, Artifact]]
 
 
 @pytest.fixture
 def write(gqa_golden: Golden, tmp_path: Path) -> Write:
-    def export(recipe: Recipe) -> tuple[Model, Artifact]:
+    def export(recipe: QuantConfig) -> tuple[Model, Artifact]:
         stored = apply(edgeqkv.load(gqa_golden.path), recipe)
-        request = Request("portable", recipe.weights, "fp32", 64, 16)
-        return stored, backend("onnx").export(stored, tmp_path, request, silent)
+        spec = TargetSpec("portable", recipe.weights, "fp32", 64, 16)
+        return stored, backend("onnx").export(stored, tmp_path, spec, silent)
 
     return export
 
 
-@pytest.mark.parametrize("recipe", [Recipe("int4"), Recipe("int8"), Recipe("int4", "int8")], ids=str)
+@pytest.mark.parametrize("recipe", [QuantConfig("int4"), QuantConfig("int8"), QuantConfig("int4", "int8")], ids=str)
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 def test_exact_multiplies_the_stored_codes_in_float32(
-    gqa_golden: Golden, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: Recipe, machine: str
+    gqa_golden: Golden, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: QuantConfig, machine: str
 ) -> None:
     monkeypatch.setattr(platform, "machine", lambda: machine)
     model, artifact = write(recipe)
     expected = sequence_logits(model, gqa_golden.ids)[19:]
     exact, fast = (
-        every_position(backend("onnx").open(tmp_path, artifact, engine), gqa_golden.ids, 20)
+        every_position(open_artifact(tmp_path, artifact, engine), gqa_golden.ids, 20)
         for engine in ("exact", "onnxruntime")
     )
     # float32 in another order of summation. Measured: 3e-6, and 1e-2 where activations are rounded to int8.
@@ -54,9 +56,9 @@ def test_exact_multiplies_the_stored_codes_in_float32(
 
 
 def test_there_are_float32_kernels_for_4_bits_on_x86_64(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, four = write(Recipe("int4"))
-    _, mixed = write(Recipe("int4", "int8"))
-    _, plain = write(Recipe("fp16"))
+    _, four = write(QuantConfig("int4"))
+    _, mixed = write(QuantConfig("int4", "int8"))
+    _, plain = write(QuantConfig("fp16"))
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     assert settings("exact", four) == IN_FLOAT32
     assert settings("exact", mixed) == settings("exact", plain) == settings("onnxruntime", plain) == UNPACKED

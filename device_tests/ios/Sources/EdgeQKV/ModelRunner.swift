@@ -42,7 +42,7 @@ public actor ModelRunner {
             tokenizer.encode(prompt),
             maxTokens: maxTokens,
             sampling: Sampling(temperature: temperature),
-            eosIDs: bundle.eosIDs,
+            eosTokenIDs: bundle.eosTokenIDs,
             goOn: { !stopping.value }
         ) { onText(stream.add($0)) }
         onText(stream.end())
@@ -84,11 +84,11 @@ public actor ModelRunner {
     }
 
     private var units: String {
-        CoreMLModel.units(of: artifact) == .cpuAndNeuralEngine ? "CPU and Neural Engine" : "CPU and GPU"
+        CoreMLRunner.units(of: artifact) == .cpuAndNeuralEngine ? "CPU and Neural Engine" : "CPU and GPU"
     }
 
     private func open() throws -> Session {
-        Session(try CoreMLModel(compiled: compiled, artifact: artifact), artifact)
+        Session(try CoreMLRunner(compiled: compiled, artifact: artifact), artifact)
     }
 }
 

@@ -36,7 +36,7 @@ extension Session {
         _ prompt: [Int],
         maxTokens: Int? = nil,
         sampling: Sampling = .greedy,
-        eosIDs: Set<Int> = [],
+        eosTokenIDs: Set<Int> = [],
         random: () -> Double = { .random(in: 0..<1) },
         goOn: () -> Bool = { true },
         onToken: (Int) throws -> Void
@@ -64,7 +64,7 @@ extension Session {
                 decoded += 1
             }
             let token = sampling.pick(logits, uniform: random())
-            if eosIDs.contains(token) { return ended(.endOfText) }
+            if eosTokenIDs.contains(token) { return ended(.endOfText) }
             try onToken(token)
             generated += 1
             last = token

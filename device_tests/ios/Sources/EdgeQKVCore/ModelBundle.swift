@@ -10,61 +10,16 @@ public struct EdgeQKVError: LocalizedError, Equatable {
     }
 }
 
-/// One thing that can be called: a function of the package that takes `tokens` tokens, exactly so many if `fixed`.
-public struct Graph: Decodable, Equatable, Sendable {
-    public let name: String
-    public let file: String
-    public let tokens: Int
-    public let fixed: Bool
-}
-
-/// One tensor of the KV state.
-public struct StateTensor: Decodable, Equatable, Sendable {
-    public let name: String
-    public let dtype: String
-    public let shape: [Int]
-}
-
-/// One target's export; see `edgeqkv/artifact.py`.
-public struct Artifact: Decodable, Equatable, Sendable {
-    public let target: String
-    public let form: String
-    public let weights: String
-    public let state: String
-    public let context: Int
-    public let chunk: Int
-    public let vocabulary: Int
-    public let graphs: [Graph]
-    public let stateTensors: [StateTensor]
-
-    enum CodingKeys: String, CodingKey {
-        case target, form, weights, state, context, chunk, graphs
-        case vocabulary = "vocab_size"
-        case stateTensors = "state_tensors"
-    }
-
-    /// Memory that the KV state takes, in bytes.
-    public var stateBytes: Int {
-        let sizes = ["fp32": 4, "fp16": 2, "int8": 1]
-        return stateTensors.reduce(0) { $0 + $1.shape.reduce(sizes[$1.dtype] ?? 0, *) }
-    }
-}
-
-/// What a file must be to be the one that was written.
-public struct FileCard: Decodable, Equatable, Sendable {
-    public let bytes: Int
-    public let sha256: String
-}
-
 /// The folder that `edgeqkv export` wrote, read through its `manifest.json`.
 public struct ModelBundle: Sendable {
-    public static let format = 1
+    /// Of the manifest; 1 had no roles.
+    public static let format = 2
 
     public let folder: URL
     public let variant: String
     public let targets: [String: Artifact]
     public let tokenizer: URL?
-    public let eosIDs: Set<Int>
+    public let eosTokenIDs: Set<Int>
     /// The SHA-256 of the manifest: what a device report calls this bundle.
     public let sha256: String
     private let files: [String: FileCard]
@@ -79,16 +34,21 @@ public struct ModelBundle: Sendable {
         let told = try? JSONDecoder().decode(Format.self, from: data).format
         guard told == Self.format else {
             let format = told.map(String.init) ?? "unknown"
+            let help = told == 1 ? "Export the model again" : "Update this app, or export the model again"
             throw EdgeQKVError(
-                "\(file.path) is of format \(format), and this app reads format \(Self.format): update one of them"
+                "\(file.path) is of format \(format), and this app reads format \(Self.format). \(help)"
             )
+        }
+        let kind = (try? JSONDecoder().decode(Kind.self, from: data))?.model.kind
+        if let kind, kind != "decoder" {
+            throw EdgeQKVError("\(folder.path) holds an \(kind), which continues no text")
         }
         do {
             let manifest = try JSONDecoder().decode(Manifest.self, from: data)
             variant = manifest.model.variant
             targets = manifest.targets.mapValues(\.artifact)
             tokenizer = manifest.tokenizer.map { folder.appending(path: $0.file) }
-            eosIDs = Set(manifest.tokenizer?.eosIDs ?? [])
+            eosTokenIDs = Set(manifest.tokenizer?.eosTokenIDs ?? [])
             files = manifest.files
         } catch let error as DecodingError {
             throw EdgeQKVError("\(file.path) is damaged: \(error). Export the model again")
@@ -129,6 +89,15 @@ public struct ModelBundle: Sendable {
         let format: Int
     }
 
+    /// Read before the rest, which has other fields for another kind of model.
+    private struct Kind: Decodable {
+        struct Model: Decodable {
+            let kind: String
+        }
+
+        let model: Model
+    }
+
     private struct Manifest: Decodable {
         struct Model: Decodable {
             let variant: String
@@ -136,11 +105,11 @@ public struct ModelBundle: Sendable {
 
         struct Tokenizer: Decodable {
             let file: String
-            let eosIDs: [Int]
+            let eosTokenIDs: [Int]
 
             enum CodingKeys: String, CodingKey {
                 case file
-                case eosIDs = "eos_ids"
+                case eosTokenIDs = "eos_token_ids"
             }
         }
 

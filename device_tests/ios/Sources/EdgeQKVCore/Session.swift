@@ -1,62 +1,42 @@
-/// What runs a model: one call's tokens in, the logits after the last of them out. It keeps the KV state.
-public protocol LanguageModel: AnyObject {
-    /// Run `ids`, which stand at `position` and after it; the logits of the last one, one a token of the vocabulary.
-    func step(_ ids: [Int], at position: Int) throws -> [Float]
+/// What calls an export's graphs. It keeps the KV state, or its runtime does.
+public protocol Runner: AnyObject {
+    /// The logits of a call: of the token that the graph was asked for, or of every token, one after another.
+    func run(_ call: Call) throws -> [Float]
+
+    /// Give back what a graph takes; it is opened anew if it is called again.
+    func close(_ graph: Graph)
 }
 
-/// The sizes of the calls that feed so many tokens.
-///
-/// A graph that takes any number gets chunks and what is left. A `fixed` one takes exactly a chunk, so that what is
-/// left goes token by token, to the graph that takes one.
-public func plan(tokens: Int, chunk: Int, fixed: Bool) -> [Int] {
-    let (full, rest) = tokens.quotientAndRemainder(dividingBy: chunk)
-    return Array(repeating: chunk, count: full) + (fixed ? Array(repeating: 1, count: rest) : rest > 0 ? [rest] : [])
+extension Runner {
+    public func close(_ graph: Graph) {}
 }
 
-/// A model with its place in the context: checks what is fed, and feeds it in chunks.
+/// A model with its place in the context: checks what is fed, and feeds it in chunks to the graphs that take them.
 public final class Session {
-    public let context: Int
+    public var context: Int { artifact.context }
     /// Tokens fed since the start or the last `reset`.
     public private(set) var position = 0
 
-    private let model: any LanguageModel
-    private let chunk: Int
-    private let vocabulary: Int
-    private let fixed: Bool
+    private let runner: any Runner
+    private let artifact: Artifact
 
-    public init(_ model: any LanguageModel, context: Int, chunk: Int, vocabulary: Int, fixed: Bool) {
-        self.model = model
-        self.context = context
-        self.chunk = chunk
-        self.vocabulary = vocabulary
-        self.fixed = fixed
-    }
-
-    public convenience init(_ model: any LanguageModel, _ artifact: Artifact) {
-        self.init(
-            model,
-            context: artifact.context,
-            chunk: artifact.chunk,
-            vocabulary: artifact.vocabulary,
-            fixed: artifact.graphs.contains(where: \.fixed)
-        )
+    public init(_ runner: any Runner, _ artifact: Artifact) {
+        self.runner = runner
+        self.artifact = artifact
     }
 
     /// Append tokens; the logits after the last one.
     public func feed(_ ids: [Int]) throws -> [Float] {
         guard !ids.isEmpty else { throw EdgeQKVError("there is nothing to feed; give one or more tokens") }
-        if let wrong = ids.first(where: { !(0..<vocabulary).contains($0) }) {
-            throw EdgeQKVError("token \(wrong) is not in this model's vocabulary, 0 to \(vocabulary - 1)")
+        if let wrong = ids.first(where: { !(0..<artifact.vocabulary).contains($0) }) {
+            throw EdgeQKVError("token \(wrong) is not in this model's vocabulary, 0 to \(artifact.vocabulary - 1)")
         }
         guard position + ids.count <= context else {
             throw EdgeQKVError("\(ids.count) more tokens do not fit: \(position) of \(context) positions are taken")
         }
         var logits: [Float] = []
-        var start = 0
-        for size in plan(tokens: ids.count, chunk: chunk, fixed: fixed) {
-            logits = try model.step(Array(ids[start..<start + size]), at: position)
-            start += size
-            position += size
+        for start in stride(from: 0, to: ids.count, by: artifact.chunk) {
+            logits = try step(Array(ids[start..<min(start + artifact.chunk, ids.count)]))
         }
         return logits
     }
@@ -64,5 +44,22 @@ public final class Session {
     /// Forget everything that was fed. Rows of the state are overwritten before they are read again.
     public func reset() {
         position = 0
+    }
+
+    private func step(_ ids: [Int]) throws -> [Float] {
+        // Graphs of windows that are full cannot be called again before a reset, and may hold weights of their own.
+        for graph in artifact.graphs where graph.window.map({ $0 <= position }) ?? false {
+            runner.close(graph)
+        }
+        guard let graph = artifact.graph(for: ids.count, at: position) else {
+            guard ids.count > 1 else {
+                throw EdgeQKVError("no graph of this export takes a token at position \(position). Export it again")
+            }
+            return try ids.map { try step([$0]) }.last!
+        }
+        let logits = try runner.run(Call(graph: graph, ids: ids, position: position))
+        position += ids.count
+        if logits.count == artifact.vocabulary { return logits }
+        return Array(logits[(ids.count - 1) * artifact.vocabulary..<ids.count * artifact.vocabulary])
     }
 }

@@ -25,17 +25,31 @@ final class BundleTests: XCTestCase {
         let artifact = try bundle.target("coreml")
         XCTAssertEqual(bundle.sha256, Golden.cases.bundle.sha256)
         XCTAssertEqual(bundle.variant, "q-k=v+gqa2")
-        XCTAssertEqual(bundle.eosIDs, [0, 3])
+        XCTAssertEqual(bundle.eosTokenIDs, [0, 3])
         XCTAssertEqual(artifact.graphs.filter(\.fixed).map(\.name), ["prefill", "decode"])
-        XCTAssertEqual(artifact.stateBytes, 2 * Golden.cases.model.context * 8 * 2)
+        XCTAssertEqual(artifact.stateBytes, 2 * Golden.cases.model.context * 4 * 2)
+        XCTAssertEqual(artifact.stateTensors.map(\.update), [.runtime])
+        let ids = TensorSpec(name: "input_ids", dtype: .int32, shape: [.fixed(1), .fixed(5)], role: .tokens)
+        XCTAssertEqual(artifact.graphs[0].inputs[0], ids)
+        XCTAssertEqual(artifact.graphs[0].window, Golden.cases.model.context)
         XCTAssertFalse(try bundle.target("onnx").graphs.contains(where: \.fixed))
         XCTAssertNil(try bundle.budget("onnx"))
         assertThrows("holds [\"coreml\", \"onnx\"], not 'executorch'") { _ = try bundle.target("executorch") }
     }
 
     func testAnotherFormatIsNamed() {
-        assertThrows("of format 2, and this app reads format 1") {
-            _ = try bundle { $0.replacingOccurrences(of: "\"format\": 1", with: "\"format\": 2") }
+        for (format, help) in [(1, "Export the model again"), (3, "Update this app")] {
+            assertThrows("of format \(format), and this app reads format 2. \(help)") {
+                _ = try bundle { $0.replacingOccurrences(of: "\"format\": 2", with: "\"format\": \(format)") }
+            }
+        }
+    }
+
+    func testAnEncoderIsNotOpened() {
+        assertThrows("holds an encoder, which continues no text") {
+            _ = try bundle {
+                $0.replacingOccurrences(of: "\"kind\": \"decoder\"", with: "\"kind\": \"encoder\"")
+            }
         }
     }
 

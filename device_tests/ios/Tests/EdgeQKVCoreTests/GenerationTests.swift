@@ -21,16 +21,16 @@ final class GenerationTests: XCTestCase {
 
     func testTextIsGeneratedAndEndsAsInPython() throws {
         for each in Golden.cases.generation {
-            let model = FakeModel()
+            let runner = FakeRunner()
             var tokens: [Int] = []
-            let outcome = try session(model).generate(
+            let outcome = try session(runner).generate(
                 each.prompt,
                 maxTokens: each.max_tokens,
-                eosIDs: Set(each.eos_ids)
+                eosTokenIDs: Set(each.eos_token_ids)
             ) { tokens.append($0) }
             XCTAssertEqual(tokens, each.tokens)
             XCTAssertEqual(outcome.stopped.rawValue, each.stopped)
-            XCTAssertEqual(model.calls, each.calls)
+            XCTAssertEqual(runner.places, each.calls)
             XCTAssertEqual(outcome.prefill.tokens, each.prompt.count)
             XCTAssertEqual(outcome.decode.tokens, each.calls.filter { $0[1] >= each.prompt.count }.count)
         }
@@ -39,7 +39,7 @@ final class GenerationTests: XCTestCase {
     func testAGenerationIsStopped() throws {
         var left = 3
         var tokens: [Int] = []
-        let outcome = try session(FakeModel()).generate(
+        let outcome = try session(FakeRunner()).generate(
             [1],
             goOn: {
                 left -= 1
@@ -50,18 +50,8 @@ final class GenerationTests: XCTestCase {
         XCTAssertEqual(tokens.count, 4)
     }
 
-    func testPromptsAreFedInChunks() throws {
-        for each in Golden.cases.plans {
-            XCTAssertEqual(plan(tokens: each.tokens, chunk: each.chunk, fixed: false), each.any)
-            XCTAssertEqual(plan(tokens: each.tokens, chunk: each.chunk, fixed: true), each.fixed)
-            let model = FakeModel()
-            _ = try session(model, chunk: each.chunk, fixed: true).feed(Array(repeating: 0, count: each.tokens))
-            XCTAssertEqual(model.calls.map { $0[0] }, each.fixed)
-        }
-    }
-
     func testWhatDoesNotFitIsNotFed() throws {
-        let session = session(FakeModel())
+        let session = session(FakeRunner())
         _ = try session.feed(Array(repeating: 0, count: 20))
         assertThrows("20 of 24 positions") { _ = try session.feed(Array(repeating: 0, count: 5)) }
         XCTAssertEqual(session.position, 20)

@@ -32,17 +32,26 @@ struct Golden: Decodable {
     struct Generation: Decodable {
         let prompt: [Int]
         let max_tokens: Int?
-        let eos_ids: [Int]
+        let eos_token_ids: [Int]
         let tokens: [Int]
         let stopped: String
         let calls: [[Int]]
     }
 
-    struct Plan: Decodable {
-        let tokens: Int
-        let chunk: Int
-        let any: [Int]
-        let fixed: [Int]
+    struct Feeds: Decodable {
+        struct Call: Decodable {
+            struct Input: Decodable {
+                let shape: [Int]
+                let values: [Double]
+            }
+
+            let graph: String
+            let inputs: [String: Input]
+        }
+
+        let artifact: String
+        let feeds: [[Int]]
+        let calls: [Call]
     }
 
     struct Bundle: Decodable {
@@ -55,7 +64,9 @@ struct Golden: Decodable {
     let sampling: [Pick]
     let model: Model
     let generation: [Generation]
-    let plans: [Plan]
+    /// Exports of every target, by name.
+    let artifacts: [String: Artifact]
+    let feeds: [Feeds]
     let bundle: Bundle
 
     /// device_tests/, or what the variable of that name says.
@@ -82,26 +93,37 @@ struct Golden: Decodable {
     }
 }
 
-/// `fake_logits` of device_tests/golden.py, and the calls that were made: tokens, position.
-final class FakeModel: LanguageModel {
-    var calls: [[Int]] = []
+/// `fake_logits` of device_tests/golden.py.
+func fakeLogits(_ token: Int, _ position: Int) -> [Float] {
+    (0..<Golden.cases.model.vocabulary).map { Float((token * 7 + $0 * (13 + position) + position * 3) % 23) }
+}
 
-    func step(_ ids: [Int], at position: Int) -> [Float] {
-        calls.append([ids.count, position])
-        let last = position + ids.count - 1
-        return (0..<Golden.cases.model.vocabulary).map { Float((ids.last! * 7 + $0 * (13 + last) + last * 3) % 23) }
+/// That model as what runs an artifact, and the calls that were made.
+final class FakeRunner: Runner {
+    var calls: [Call] = []
+    var closed: Set<String> = []
+
+    /// Tokens, position.
+    var places: [[Int]] { calls.map { [$0.ids.count, $0.position] } }
+
+    func run(_ call: Call) -> [Float] {
+        calls.append(call)
+        let every = call.graph.outputs[0].shape.contains(.named("tokens"))
+        let rows = every ? Array(call.ids.indices) : [call.ids.count - 1]
+        return rows.flatMap { fakeLogits(call.ids[$0], call.position + $0) }
+    }
+
+    func close(_ graph: Graph) {
+        closed.insert(graph.name)
     }
 }
 
-func session(_ model: any LanguageModel, chunk: Int? = nil, fixed: Bool = false) -> Session {
-    let sizes = Golden.cases.model
-    return Session(
-        model,
-        context: sizes.context,
-        chunk: chunk ?? sizes.chunk,
-        vocabulary: sizes.vocabulary,
-        fixed: fixed
-    )
+func artifact(_ name: String) -> Artifact {
+    Golden.cases.artifacts[name]!
+}
+
+func session(_ runner: any Runner, _ name: String = "onnx") -> Session {
+    Session(runner, artifact(name))
 }
 
 func assertThrows(_ part: String, line: UInt = #line, _ block: () throws -> Void) {

@@ -6,7 +6,7 @@ import XCTest
 #endif
 
 /// Its last token is always the most likely next one; its memory is what its phase says.
-private final class Echo: LanguageModel {
+private final class Echo: Runner {
     let memory: Memory
 
     init(_ memory: Memory) {
@@ -14,10 +14,10 @@ private final class Echo: LanguageModel {
         memory.bytes = 300
     }
 
-    func step(_ ids: [Int], at position: Int) -> [Float] {
-        memory.bytes = ids.count > 1 ? 900 : 500
+    func run(_ call: Call) -> [Float] {
+        memory.bytes = call.ids.count > 1 ? 900 : 500
         var logits = [Float](repeating: 0, count: 1024)
-        logits[ids.last!] = 1
+        logits[call.ids.last!] = 1
         return logits
     }
 }
@@ -35,8 +35,11 @@ final class MeasurementTests: XCTestCase {
     func measured() throws -> DeviceRun {
         let memory = Memory()
         let tokenizer = try Tokenizer(file: Golden.tokenizer)
+        var artifact = artifact("onnx")
+        (artifact.context, artifact.chunk, artifact.vocabulary) = (512, 128, 1024)
+        artifact.graphs[0].tokens = 128
         return try DeviceRun.measure(context: 512, tokenizer: tokenizer, probe: { memory.bytes }) {
-            Session(Echo(memory), context: 512, chunk: 128, vocabulary: 1024, fixed: false)
+            Session(Echo(memory), artifact)
         }
     }
 

@@ -3,14 +3,8 @@
 package ai.onnxruntime;
 
 import java.nio.ByteBuffer;
-import java.nio.FloatBuffer;
-import java.nio.LongBuffer;
 
 public class OnnxTensor extends OnnxTensorLike {
-  public static native OnnxTensor createTensor(OrtEnvironment env, FloatBuffer data, long[] shape) throws OrtException;
-
-  public static native OnnxTensor createTensor(OrtEnvironment env, LongBuffer data, long[] shape) throws OrtException;
-
   public static native OnnxTensor createTensor(
       OrtEnvironment env, ByteBuffer data, long[] shape, OnnxJavaType type) throws OrtException;
 

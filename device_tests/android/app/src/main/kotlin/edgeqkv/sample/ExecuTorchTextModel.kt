@@ -4,6 +4,7 @@ import edgeqkv.core.Artifact
 import edgeqkv.core.Bundle
 import edgeqkv.core.EdgeQkvException
 import edgeqkv.core.Outcome
+import edgeqkv.core.Role
 import edgeqkv.core.StopReason
 import edgeqkv.core.TextModel
 import edgeqkv.core.Tokenizer
@@ -14,7 +15,7 @@ import org.pytorch.executorch.extension.llm.LlmCallback
 import org.pytorch.executorch.extension.llm.LlmGenerationConfig
 import org.pytorch.executorch.extension.llm.LlmModule
 
-/** A `.pte` (forms `stock` and `portable`) in ExecuTorch's own runner, which tokenizes and samples by itself. */
+/** A `.pte` in ExecuTorch's own runner, which tokenizes and samples by itself, if it has the method that that calls. */
 class ExecuTorchTextModel(
     bundle: Bundle,
     private val artifact: Artifact,
@@ -27,10 +28,11 @@ class ExecuTorchTextModel(
     private var stopping = false
 
     init {
-        val graph = artifact.graphs.find { it.name == "forward" }
-            ?: throw EdgeQkvException(
-                "ExecuTorch's runner calls 'forward', which the form ${artifact.form} lacks: export with --form stock",
-            )
+        val graph = artifact.graphs.find { graph ->
+            graph.name == METHOD && graph.inputs.map { it.role } == INPUTS
+        } ?: throw EdgeQkvException(
+            "ExecuTorch's runner calls '$METHOD', which the form ${artifact.form} lacks: export with --form stock",
+        )
         module = LlmModule(File(bundle.folder, graph.file).path, tokenizerFile.path, 0.0f)
         module.load()
     }
@@ -63,4 +65,10 @@ class ExecuTorchTextModel(
     }
 
     override fun close() = module.close()
+
+    private companion object {
+        // The runner's own convention: it reads no manifest.
+        const val METHOD = "forward"
+        val INPUTS = listOf(Role.TOKENS, Role.START)
+    }
 }

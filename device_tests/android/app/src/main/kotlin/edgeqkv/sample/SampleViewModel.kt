@@ -13,6 +13,7 @@ import edgeqkv.core.Outcome
 import edgeqkv.core.Session
 import edgeqkv.core.SessionTextModel
 import edgeqkv.core.Software
+import edgeqkv.core.StateUpdate
 import edgeqkv.core.TextModel
 import edgeqkv.core.Thermal
 import edgeqkv.core.Tokenizer
@@ -60,7 +61,7 @@ class SampleViewModel(application: Application) : AndroidViewModel(application) 
 
     fun generate(prompt: String, temperature: Double) = onWorker {
         text = prompt
-        val model = model ?: open(bundle.eosIds).also { model = it }
+        val model = model ?: open(bundle.eosTokenIds).also { model = it }
         val outcome = model.generate(prompt, MAX_TOKENS, temperature) { text += it }
         facts = "${describe()}\n${describe(outcome)}"
     }
@@ -78,7 +79,7 @@ class SampleViewModel(application: Application) : AndroidViewModel(application) 
         model?.close()
         val before = phone.thermalStatus()
         val measured = try {
-            measure(artifact.context, tokenizer, phone::pssBytes) { open(eosIds = emptySet()).also { model = it } }
+            measure(artifact.context, tokenizer, phone::pssBytes) { open(eosTokenIds = emptySet()).also { model = it } }
         } finally {
             model = null
         }
@@ -92,7 +93,7 @@ class SampleViewModel(application: Application) : AndroidViewModel(application) 
             target = artifact.target,
             measurement = measured,
             memoryFigure = Phone.MEMORY_FIGURE,
-            stateBytes = artifact.stateBytes.takeIf { artifact.target == "onnx" },
+            stateBytes = artifact.stateBytes.takeIf { artifact.stateTensors.none { it.update == StateUpdate.RUNTIME } },
             thermal = Thermal(before, phone.thermalStatus()),
         ).toJson()
         File(folder.parentFile, "device-report.json").writeText(written)
@@ -107,8 +108,8 @@ class SampleViewModel(application: Application) : AndroidViewModel(application) 
         worker.shutdown()
     }
 
-    private fun open(eosIds: Set<Int>): TextModel = when (artifact.target) {
-        "onnx" -> SessionTextModel(Session(OnnxDecoder(bundle, artifact), artifact), tokenizer, eosIds)
+    private fun open(eosTokenIds: Set<Int>): TextModel = when (artifact.target) {
+        "onnx" -> SessionTextModel(Session(OnnxRunner(bundle, artifact), artifact), tokenizer, eosTokenIds)
         else -> ExecuTorchTextModel(bundle, artifact, tokenizer, tokenizerFile)
     }
 

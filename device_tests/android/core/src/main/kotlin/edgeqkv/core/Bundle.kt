@@ -4,10 +4,8 @@ import java.io.File
 import java.security.MessageDigest
 import kotlinx.serialization.SerializationException
 import kotlinx.serialization.json.Json
-import kotlinx.serialization.json.JsonArray
 import kotlinx.serialization.json.JsonNull
 import kotlinx.serialization.json.JsonObject
-import kotlinx.serialization.json.boolean
 import kotlinx.serialization.json.int
 import kotlinx.serialization.json.jsonArray
 import kotlinx.serialization.json.jsonObject
@@ -17,42 +15,6 @@ import kotlinx.serialization.json.long
 /** A bundle, a prompt or a setting that cannot be used: what is wrong, with which value, and what to do about it. */
 class EdgeQkvException(message: String) : Exception(message)
 
-/** One thing that can be called: a file, or a method in one, that takes up to [tokens] tokens (exactly, if [fixed]). */
-data class Graph(val name: String, val file: String, val tokens: Int, val fixed: Boolean)
-
-/** One tensor of the KV state, bound to the graph's [input] and to all of its [outputs]. */
-data class StateTensor(
-    val name: String,
-    val dtype: String,
-    val shape: List<Long>,
-    val input: String?,
-    val outputs: List<String>,
-)
-
-/** One target's export; see `edgeqkv/artifact.py`. */
-data class Artifact(
-    val target: String,
-    val form: String,
-    val weights: String,
-    val state: String,
-    val context: Int,
-    val chunk: Int,
-    val vocabulary: Int,
-    val graphs: List<Graph>,
-    val stateTensors: List<StateTensor>,
-) {
-    /** Memory that the KV state takes, in bytes. */
-    val stateBytes: Long
-        get() = stateTensors.sumOf { it.shape.reduce(Long::times) * ELEMENT_BYTES.getValue(it.dtype) }
-
-    companion object {
-        val ELEMENT_BYTES = mapOf("fp32" to 4, "fp16" to 2, "int8" to 1)
-    }
-}
-
-/** What a file must be to be the one that was written. */
-data class FileCard(val bytes: Long, val sha256: String)
-
 /** The folder that `edgeqkv export` wrote, read through its `manifest.json`. */
 class Bundle(val folder: File) {
     /** The SHA-256 of the manifest: what a device report calls this bundle. */
@@ -60,7 +22,7 @@ class Bundle(val folder: File) {
     val variant: String
     val targets: Map<String, Artifact>
     val tokenizer: File?
-    val eosIds: Set<Int>
+    val eosTokenIds: Set<Int>
     private val files: Map<String, FileCard>
 
     init {
@@ -70,14 +32,19 @@ class Bundle(val folder: File) {
         val manifest = parse(file)
         val format = manifest["format"]?.toString()
         if (format != "$FORMAT") {
-            throw EdgeQkvException("$file is of format $format, and this app reads format $FORMAT: update one of them")
+            val help = if (format == "1") "Export the model again" else "Update this app, or export the model again"
+            throw EdgeQkvException("$file is of format $format, and this app reads format $FORMAT. $help")
         }
         try {
-            variant = manifest["model"].fields.text("variant")
-            targets = manifest["targets"].fields.mapValues { (_, card) -> artifact(card.fields["artifact"].fields) }
+            val model = manifest["model"].fields
+            val kind = model.text("kind")
+            if (kind != "decoder") throw EdgeQkvException("$folder holds an $kind, which continues no text")
+            variant = model.text("variant")
+            targets = manifest["targets"].fields.mapValues { (_, card) -> Artifact.of(card.fields["artifact"].fields) }
             val card = manifest["tokenizer"].takeUnless { it is JsonNull }?.fields
             tokenizer = card?.let { File(folder, it.text("file")) }
-            eosIds = card?.get("eos_ids")?.jsonArray?.map { it.jsonPrimitive.int }?.toSet() ?: emptySet()
+            val ends = card?.getValue("eos_token_ids")?.jsonArray.orEmpty()
+            eosTokenIds = ends.map { it.jsonPrimitive.int }.toSet()
             files = manifest["files"].fields.mapValues { (_, card) ->
                 FileCard(card.fields.number("bytes"), card.fields.text("sha256"))
             }
@@ -110,36 +77,8 @@ class Bundle(val folder: File) {
     }
 
     companion object {
-        const val FORMAT = 1
-
-        private fun artifact(card: JsonObject) = Artifact(
-            target = card.text("target"),
-            form = card.text("form"),
-            weights = card.text("weights"),
-            state = card.text("state"),
-            context = card.number("context").toInt(),
-            chunk = card.number("chunk").toInt(),
-            vocabulary = card.number("vocab_size").toInt(),
-            graphs = card.getValue("graphs").jsonArray.map { it.jsonObject }.map {
-                Graph(
-                    it.text("name"),
-                    it.text("file"),
-                    it.number("tokens").toInt(),
-                    it.getValue("fixed").jsonPrimitive.boolean,
-                )
-            },
-            stateTensors = card.getValue("state_tensors").jsonArray.map { it.jsonObject }.map {
-                StateTensor(
-                    name = it.text("name"),
-                    dtype = it.text("dtype"),
-                    shape = it.getValue("shape").jsonArray.map { size -> size.jsonPrimitive.long },
-                    input = it["input"].takeUnless { name -> name is JsonNull }?.jsonPrimitive?.content,
-                    outputs = (listOf(it.getValue("output")) + (it.getValue("aliases") as JsonArray))
-                        .filterNot { name -> name is JsonNull }
-                        .map { name -> name.jsonPrimitive.content },
-                )
-            },
-        )
+        /** Of the manifest; 1 had no roles. */
+        const val FORMAT = 2
 
         private fun parse(file: File): JsonObject =
             try {

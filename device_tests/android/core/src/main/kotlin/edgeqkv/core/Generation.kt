@@ -24,7 +24,7 @@ fun Session.generate(
     prompt: IntArray,
     maxTokens: Int? = null,
     sampling: Sampling = Sampling(),
-    eosIds: Set<Int> = emptySet(),
+    eosTokenIds: Set<Int> = emptySet(),
     random: Random = Random.Default,
     goOn: () -> Boolean = { true },
     onToken: (Int) -> Unit,
@@ -47,7 +47,7 @@ fun Session.generate(
             decoded++
         }
         val token = sampling.pick(logits, random.nextDouble())
-        if (token in eosIds) return ended(StopReason.END_OF_TEXT)
+        if (token in eosTokenIds) return ended(StopReason.END_OF_TEXT)
         onToken(token)
         generated++
         last = token

@@ -1,41 +1,20 @@
 package edgeqkv.core
 
-/** What runs a model: one call's tokens in, the logits after the last of them out. It keeps the KV state. */
-interface Decoder : AutoCloseable {
-    /** Run [ids], which stand at [position] and after it; the logits of the last one, one a token of the vocabulary. */
-    fun step(ids: IntArray, position: Int): FloatArray
+/** What calls an export's graphs. It keeps the KV state, whoever of graph, runtime and itself writes to it. */
+interface Runner : AutoCloseable {
+    /** The logits of a call: of the token that the graph was asked for, or of every token, one after another. */
+    fun run(call: Call): FloatArray
+
+    /** Give back what a graph takes; it is opened anew if it is called again. */
+    fun close(graph: Graph) = Unit
 }
 
 /** The context is full; nothing was fed. */
 class ContextFull(message: String) : Exception(message)
 
-/**
- * The sizes of the calls that feed [tokens] tokens.
- *
- * A graph that takes any number gets chunks and what is left. A [fixed] one takes exactly a chunk, so that what is
- * left goes token by token, to the graph that takes one.
- */
-fun plan(tokens: Int, chunk: Int, fixed: Boolean): List<Int> {
-    val full = List(tokens / chunk) { chunk }
-    val rest = tokens % chunk
-    return full + if (fixed) List(rest) { 1 } else listOfNotNull(rest.takeIf { it > 0 })
-}
-
-/** A decoder with its place in the context: checks what is fed, and feeds it in chunks. */
-class Session(
-    private val decoder: Decoder,
-    val context: Int,
-    private val chunk: Int,
-    private val vocabulary: Int,
-    private val fixed: Boolean = false,
-) : AutoCloseable by decoder {
-    constructor(decoder: Decoder, artifact: Artifact) : this(
-        decoder,
-        artifact.context,
-        artifact.chunk,
-        artifact.vocabulary,
-        artifact.graphs.any { it.fixed },
-    )
+/** A decoder with its place in the context: checks what is fed, and feeds it in chunks to the graphs that take them. */
+class Session(private val runner: Runner, private val artifact: Artifact) : AutoCloseable by runner {
+    val context = artifact.context
 
     /** Tokens fed since the start or the last [reset]. */
     var position = 0
@@ -44,24 +23,33 @@ class Session(
     /** Append tokens; the logits after the last one. */
     fun feed(ids: IntArray): FloatArray {
         if (ids.isEmpty()) throw EdgeQkvException("there is nothing to feed; give one or more tokens")
-        ids.find { it !in 0 until vocabulary }?.let {
-            throw EdgeQkvException("token $it is not in this model's vocabulary, 0 to ${vocabulary - 1}")
+        ids.find { it !in 0 until artifact.vocabulary }?.let {
+            throw EdgeQkvException("token $it is not in this model's vocabulary, 0 to ${artifact.vocabulary - 1}")
         }
         if (position + ids.size > context) {
             throw ContextFull("${ids.size} more tokens do not fit: $position of $context positions are taken")
         }
-        var logits = FloatArray(0)
-        var start = 0
-        for (size in plan(ids.size, chunk, fixed)) {
-            logits = decoder.step(ids.copyOfRange(start, start + size), position)
-            start += size
-            position += size
-        }
-        return logits
+        return ids.toList().chunked(artifact.chunk).map { step(it.toIntArray()) }.last()
     }
 
     /** Forget everything that was fed. Rows of the state are overwritten before they are read again. */
     fun reset() {
         position = 0
+    }
+
+    private fun step(ids: IntArray): FloatArray {
+        // Graphs of windows that are full cannot be called again before a reset, and may hold weights of their own.
+        artifact.graphs.filter { it.window != null && it.window <= position }.forEach(runner::close)
+        val graph = artifact.graphFor(ids.size, position)
+            ?: if (ids.size > 1) {
+                return ids.map { step(intArrayOf(it)) }.last()
+            } else {
+                throw EdgeQkvException("no graph of this export takes a token at position $position. Export it again")
+            }
+        val logits = runner.run(Call(graph, ids, position))
+        position += ids.size
+        val rows = logits.size / artifact.vocabulary
+        if (rows == 1) return logits
+        return logits.copyOfRange((ids.size - 1) * artifact.vocabulary, ids.size * artifact.vocabulary)
     }
 }

@@ -15,7 +15,7 @@ interface TextModel : AutoCloseable {
 class SessionTextModel(
     private val session: Session,
     private val tokenizer: Tokenizer,
-    private val eosIds: Set<Int>,
+    private val eosTokenIds: Set<Int>,
 ) : TextModel, AutoCloseable by session {
     @Volatile
     private var stopping = false
@@ -28,7 +28,7 @@ class SessionTextModel(
             tokenizer.encode(prompt),
             maxTokens,
             Sampling(temperature),
-            eosIds,
+            eosTokenIds,
             Random.Default,
             goOn = { !stopping },
         ) { onText(stream.add(it)) }

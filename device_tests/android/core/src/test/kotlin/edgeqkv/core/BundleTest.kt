@@ -15,11 +15,18 @@ class BundleTest {
         val artifact = bundle.target("onnx")
         assertEquals(Golden.bundle.text("sha256"), bundle.sha256)
         assertEquals("q-k=v+gqa2", bundle.variant)
-        assertEquals(setOf(0, 3), bundle.eosIds)
-        assertEquals(listOf("past_kv"), artifact.stateTensors.map { it.input })
-        assertEquals(listOf("present_kv", "present_kv_as_values"), artifact.stateTensors[0].outputs)
-        assertEquals(Graph("model", "model.bin", Golden.chunk, fixed = false), artifact.graphs.single())
-        assertEquals(2L * Golden.context * 8 * 4, artifact.stateBytes)
+        assertEquals(setOf(0, 3), bundle.eosTokenIds)
+        val shape = listOf(1, 2, Golden.context, 4)
+        val state = StateTensor(
+            "kv", Dtype.FP32, shape, StateUpdate.IN_PLACE, "past_kv", "present_kv", listOf("present_kv_as_values"),
+        )
+        assertEquals(listOf(state), artifact.stateTensors)
+        assertEquals(2L * Golden.context * 4 * 4, artifact.stateBytes)
+        val graph = artifact.graphs.single()
+        assertEquals(Graph("model", "model.bin", Golden.chunk, false, null, graph.inputs, graph.outputs), graph)
+        val ids = TensorSpec("input_ids", Dtype.INT64, listOf(Size.Fixed(1), Size.Named("tokens")), Role.TOKENS)
+        assertEquals(ids, graph.inputs.first())
+        assertEquals(listOf(Role.LOGITS, Role.STATE, Role.STATE), graph.outputs.map { it.role })
         assertNull(bundle.budget("onnx"))
     }
 
@@ -28,15 +35,24 @@ class BundleTest {
         val artifact = Bundle(Golden.bundle()).target("coreml")
         assertEquals(listOf("prefill", "decode"), artifact.graphs.filter { it.fixed }.map { it.name })
         assertNull(artifact.stateTensors.single().input)
-        assertEquals(emptyList(), artifact.stateTensors.single().outputs)
-        assertEquals(2L * Golden.context * 8 * 2, artifact.stateBytes)
+        assertEquals(StateUpdate.RUNTIME, artifact.stateTensors.single().update)
+        assertEquals(2L * Golden.context * 4 * 2, artifact.stateBytes)
     }
 
     @Test
     fun anotherFormatIsNamed() {
-        val folder = Golden.bundle { it.replace("\"format\": 1", "\"format\": 2") }
+        for ((format, help) in mapOf(1 to "Export the model again", 3 to "Update this app")) {
+            val folder = Golden.bundle { it.replace("\"format\": 2", "\"format\": $format") }
+            val error = assertFailsWith<EdgeQkvException> { Bundle(folder) }
+            assertContains(error.message!!, "of format $format, and this app reads format 2. $help")
+        }
+    }
+
+    @Test
+    fun anEncoderIsNotOpened() {
+        val folder = Golden.bundle { it.replace("\"kind\": \"decoder\"", "\"kind\": \"encoder\"") }
         val error = assertFailsWith<EdgeQkvException> { Bundle(folder) }
-        assertContains(error.message!!, "of format 2, and this app reads format 1")
+        assertContains(error.message!!, "holds an encoder, which continues no text")
     }
 
     @Test

@@ -12,7 +12,7 @@ class ExecuTorchTest {
         """"SCALING_FACTOR_UNITS_PER_SECOND":1000}"""
 
     private fun artifact(context: Int, chunk: Int) =
-        Artifact("executorch", "stock", "int4", "fp32", context, chunk, 1024, emptyList(), emptyList())
+        Golden.artifact("executorch").copy(context = context, chunk = chunk)
 
     @Test
     fun itsStatisticsAreRead() =

@@ -36,19 +36,19 @@ class GenerationTest {
     @Test
     fun textIsGeneratedAndEndsAsInPython() {
         for (case in Golden.cases("generation")) {
-            val decoder = FakeDecoder()
+            val runner = FakeRunner()
             val tokens = mutableListOf<Int>()
-            val outcome = session(decoder).generate(
+            val outcome = session(runner).generate(
                 case.ints("prompt").toIntArray(),
                 case.getValue("max_tokens").jsonPrimitive.intOrNull,
-                eosIds = case.ints("eos_ids").toSet(),
+                eosTokenIds = case.ints("eos_token_ids").toSet(),
                 onToken = tokens::add,
             )
             assertEquals(case.ints("tokens"), tokens)
             assertEquals(case.text("stopped"), outcome.stopped!!.name.lowercase())
-            assertEquals(case.getValue("calls").pairs(), decoder.calls)
+            assertEquals(case.getValue("calls").pairs(), runner.places)
             assertEquals(case.ints("prompt").size, outcome.prefill.tokens)
-            val decoded = decoder.calls.count { (_, position) -> position >= outcome.prefill.tokens }
+            val decoded = runner.places.count { (_, position) -> position >= outcome.prefill.tokens }
             assertEquals(decoded, outcome.decode.tokens)
         }
     }
@@ -57,27 +57,15 @@ class GenerationTest {
     fun aGenerationIsStopped() {
         var left = 3
         val tokens = mutableListOf<Int>()
-        val outcome = session(FakeDecoder()).generate(intArrayOf(1), goOn = { left-- > 0 }, onToken = tokens::add)
+        val outcome = session(FakeRunner()).generate(intArrayOf(1), goOn = { left-- > 0 }, onToken = tokens::add)
         assertEquals(StopReason.STOPPED, outcome.stopped)
         assertEquals(4, tokens.size)
     }
 
     @Test
-    fun promptsAreFedInChunks() {
-        for (case in Golden.cases("plans")) {
-            val (tokens, chunk) = listOf("tokens", "chunk").map { case.getValue(it).jsonPrimitive.int }
-            assertEquals(case.ints("any"), plan(tokens, chunk, fixed = false))
-            assertEquals(case.ints("fixed"), plan(tokens, chunk, fixed = true))
-            val decoder = FakeDecoder()
-            session(decoder, chunk, fixed = true).feed(IntArray(tokens))
-            assertEquals(case.ints("fixed"), decoder.calls.map { it[0] })
-        }
-    }
-
-    @Test
     fun whatDoesNotFitIsNotFed() {
-        val decoder = FakeDecoder()
-        val session = session(decoder)
+        val runner = FakeRunner()
+        val session = session(runner)
         session.feed(IntArray(20))
         assertFailsWith<ContextFull> { session.feed(IntArray(5)) }
         assertEquals(20, session.position)

@@ -5,6 +5,7 @@ import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonArray
 import kotlinx.serialization.json.JsonElement
 import kotlinx.serialization.json.JsonObject
+import kotlinx.serialization.json.double
 import kotlinx.serialization.json.int
 import kotlinx.serialization.json.jsonArray
 import kotlinx.serialization.json.jsonObject
@@ -23,6 +24,9 @@ object Golden {
     val context = all.number("model", "context")
     val chunk = all.number("model", "chunk")
 
+    /** Exports of every target, by name. */
+    fun artifact(name: String) = Artifact.of(all.getValue("artifacts").jsonObject.getValue(name).jsonObject)
+
     fun cases(name: String): List<JsonObject> = all.getValue(name).jsonArray.map { it.jsonObject }
 
     /** A new folder with the bundle in it, its manifest changed. */
@@ -40,20 +44,32 @@ object Golden {
 
 fun JsonObject.ints(name: String) = (getValue(name) as JsonArray).map { it.jsonPrimitive.int }
 
+fun JsonObject.lists(name: String) = getValue(name).pairs()
+
 fun JsonElement.pairs() = jsonArray.map { pair -> pair.jsonArray.map { it.jsonPrimitive.int } }
 
-/** `fake_logits` of device_tests/golden.py, and the calls that were made: tokens, position. */
-class FakeDecoder : Decoder {
-    val calls = mutableListOf<List<Int>>()
+fun JsonObject.numbers(name: String) = (getValue(name) as JsonArray).map { it.jsonPrimitive.double }
 
-    override fun step(ids: IntArray, position: Int): FloatArray {
-        calls += listOf(ids.size, position)
-        val last = position + ids.size - 1
-        return FloatArray(Golden.vocabulary) { ((ids.last() * 7 + it * (13 + last) + last * 3) % 23).toFloat() }
+/** `fake_logits` of device_tests/golden.py. */
+fun fakeLogits(token: Int, position: Int) =
+    FloatArray(Golden.vocabulary) { ((token * 7 + it * (13 + position) + position * 3) % 23).toFloat() }
+
+/** That model as what runs an artifact, and the calls that were made. */
+class FakeRunner : Runner {
+    val calls = mutableListOf<Call>()
+
+    /** Tokens, position. */
+    val places
+        get() = calls.map { listOf(it.ids.size, it.position) }
+
+    override fun run(call: Call): FloatArray {
+        calls += call
+        val every = call.graph.logits.shape.contains(Size.Named("tokens"))
+        val rows = if (every) call.ids.indices else call.ids.indices.last..call.ids.indices.last
+        return rows.map { fakeLogits(call.ids[it], call.position + it).toList() }.flatten().toFloatArray()
     }
 
     override fun close() = Unit
 }
 
-fun session(decoder: Decoder, chunk: Int = Golden.chunk, fixed: Boolean = false) =
-    Session(decoder, Golden.context, chunk, Golden.vocabulary, fixed)
+fun session(runner: Runner, artifact: String = "onnx") = Session(runner, Golden.artifact(artifact))

@@ -32,6 +32,7 @@ private class WordModel(private val tokenizer: Tokenizer, private val memory: (L
 
 class MeasurementTest {
     private val tokenizer = Tokenizer(Golden.tokenizer)
+    private val artifact = Golden.artifact("onnx").copy(context = 64, vocabulary = 1024)
 
     @Test
     fun aRunFillsTheContextAndIsWatchedByPhase() {
@@ -47,27 +48,27 @@ class MeasurementTest {
 
     @Test
     fun aSessionIsMeasuredToo() {
-        val words = object : Decoder {
-            override fun step(ids: IntArray, position: Int) = FloatArray(1024).also { it[ids.last()] = 1f }
+        val words = object : Runner {
+            override fun run(call: Call) = FloatArray(1024).also { it[call.ids.last()] = 1f }
 
             override fun close() = Unit
         }
         val measured = measure(context = 64, tokenizer, probe = { 1 }) {
-            SessionTextModel(Session(words, 64, 16, 1024), tokenizer, eosIds = emptySet())
+            SessionTextModel(Session(words, artifact), tokenizer, eosTokenIds = emptySet())
         }
         assertEquals(listOf(32, 32), listOf(measured.outcome.prefill.tokens, measured.outcome.decode.tokens))
     }
 
     @Test
     fun aRunThatDecodesNothingIsNoMeasurement() {
-        val ends = object : Decoder {
-            override fun step(ids: IntArray, position: Int) = FloatArray(1024)
+        val ends = object : Runner {
+            override fun run(call: Call) = FloatArray(1024)
 
             override fun close() = Unit
         }
         assertFailsWith<EdgeQkvException> {
             measure(context = 64, tokenizer, probe = { 1 }) {
-                SessionTextModel(Session(ends, 64, 16, 1024), tokenizer, eosIds = setOf(0))
+                SessionTextModel(Session(ends, artifact), tokenizer, eosTokenIds = setOf(0))
             }
         }
     }

@@ -1,0 +1,89 @@
+"""All that is used of ExecuTorch and torch without their promise that it stays as it is.
+
+Tried with executorch 1.5.1 and torch 2.13:
+
+``torch._check``
+    For: telling torch.export what it cannot know of a position. When it is gone: nothing is told, and torch.export
+    says of which shapes it cannot know enough.
+``XnnpackBackend.preprocess``, replaced while a program is lowered
+    For: the lowering's progress, and giving back what it has read; it tells nobody how far it is, and one call of it
+    serializes the whole model. When it is gone: the progress goes from nothing to all, and the weights' pages stay.
+``EdgeCompileConfig(_check_ir_validity, _skip_dim_order)``
+    For: the checks know neither the custom operators nor plain dim orders. When one is gone: it is left out, and the
+    checks say what they do not know.
+``torch.ops.quantized_decomposed.embedding_4bit`` and ``embedding_byte``
+    For: rows of quantized tables. A module behind ``executorch.exir.passes`` defines them, which is why that is
+    imported. When they are gone: quantized weights are refused, others are exported as ever.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+from edgeqkv.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+__all__ = ["each_delegate", "edge_config", "promise", "require_gathering_operators"]
+
+_EDGE_OPTIONS: Final = {"_check_ir_validity": False, "_skip_dim_order": True}
+_GATHERING: Final = ("embedding_4bit", "embedding_byte")
+
+
+def promise(condition: bool) -> None:
+    """Tell torch.export what it cannot know of a position; without it, shapes that depend on one cannot be traced."""
+    if (check := getattr(torch, "_check", None)) is not None:
+        check(condition)
+
+
+@contextmanager
+def each_delegate(serialized: Callable[[list[str]], None]) -> Iterator[None]:
+    """Call ``serialized`` with the parameters of every subgraph that XNNPACK has serialized in the block."""
+    from executorch.backends.xnnpack import xnnpack_preprocess
+
+    backend = getattr(xnnpack_preprocess, "XnnpackBackend", None)
+    preprocess = getattr(backend, "preprocess", None)
+    if backend is None or preprocess is None:
+        yield
+        return
+
+    def observed(program: ExportedProgram, specs: list[Any]) -> Any:
+        result = preprocess(program, specs)
+        serialized([name for name, value in program.state_dict.items() if isinstance(value, torch.Tensor)])
+        return result
+
+    backend.preprocess = staticmethod(observed)
+    try:
+        yield
+    finally:
+        backend.preprocess = staticmethod(preprocess)
+
+
+def edge_config() -> Any:
+    """How programs are made ready for XNNPACK: without the checks that know too little."""
+    from executorch import exir
+
+    known = inspect.signature(exir.EdgeCompileConfig).parameters
+    return exir.EdgeCompileConfig(**{name: value for name, value in _EDGE_OPTIONS.items() if name in known})
+
+
+def require_gathering_operators() -> None:
+    """See that rows of quantized tables can be gathered.
+
+    Raises:
+        UnsupportedError: this version of ExecuTorch has no operators for it.
+    """
+    import executorch.exir.passes  # noqa: F401  defines them
+
+    missing = [name for name in _GATHERING if not hasattr(torch.ops.quantized_decomposed, name)]
+    if missing:
+        raise UnsupportedError(
+            f"this version of ExecuTorch has no operator quantized_decomposed::{missing[0]}, which quantized weights "
+            f"need: export with --weights fp32 or fp16, or install executorch 1.5.1"
+        )

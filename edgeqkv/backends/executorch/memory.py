@@ -1,0 +1,177 @@
+"""What ExecuTorch takes for an export, and what of it.
+
+Found by looking at a process's memory maps: it holds the program's constants in mapped memory, and XNNPACK packs every
+delegate's data into memory of its own; while it does so, that data is mapped too, a delegate at a time. What passes
+between delegates and operators lies in the program's memory plan, which is as large as the largest call needs.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from edgeqkv.backends.executorch.program import ProgramFile
+from edgeqkv.backends.footprint import ALL, MIB, Term, count
+from edgeqkv.backends.memory import PlannedMemory, Process, Storage, calls, copied, mapped, rest, steps_of
+from edgeqkv.backends.target import TargetSpec
+from edgeqkv.bundle.manifest import Artifact
+from edgeqkv.model.dtypes import Dtype
+from edgeqkv.model.layers import Activation, Attention
+from edgeqkv.reference.cost import CostOps, Costs, Result, ScoresOps
+from edgeqkv.reference.liveness import peak
+
+if TYPE_CHECKING:
+    from edgeqkv.model.model import Network
+
+__all__ = ["ExecuTorchMemory"]
+
+_RUNTIME: Final = Term(
+    "runtime",
+    10 * MIB,
+    "anonymous",
+    ALL,
+    "ExecuTorch with XNNPACK: 4 MiB of its library in use, 6 MiB for the program's own tables and threads",
+    "the library measured on Linux x86-64 with ExecuTorch 1.4; the rest assumed",
+    assumed=True,
+)
+
+
+class ExecuTorchMemory(PlannedMemory):
+    """What a process holds that runs a program in ExecuTorch with XNNPACK."""
+
+    # 3 MiB of library that importing it does not touch, 3 MiB of objects; measured with the built-in model.
+    process = Process("edgeqkv.backends.executorch.runner", 6 * MIB)
+    state_phases = ALL  # it is cleared at load
+
+    def runtime(self, form: str) -> Term:
+        return _RUNTIME
+
+    def scale_bytes(self, weights: str) -> int:
+        return 2 if weights == "int4" else 4  # bfloat16 a block, or float32 a row
+
+    def weights(self, found: Costs, storage: Storage, spec: TargetSpec) -> tuple[Term, ...]:
+        origin = f"{storage.name} storage of {count(found.parameters)} parameters"
+        multiplied, tied = found.multiplied, found.tied
+        largest = max(multiplied, key=lambda shape: storage.bytes(*shape))
+        numbers = count(sum(prod(shape) for shape in multiplied))
+        tables = sum(storage.bytes(*shape) for shape in found.looked_up) + rest(found, storage, spec)
+        head = Term(
+            "weights",
+            storage.bytes(*largest),
+            "mapped again" if largest in tied else "mapped",
+            ("load",),
+            f"the largest matrix's {count(prod(largest))} numbers, mapped while they are repacked",
+            origin,
+        )
+        return (
+            copied(
+                sum(storage.bytes(*shape) for shape in multiplied), f"{numbers} numbers, repacked by XNNPACK", origin
+            ),
+            mapped(tables, "token and position tables, held in memory", origin, streamed=False),
+            head,
+        )
+
+    def ops(self, spec: TargetSpec, context: int) -> CostOps:
+        return _PortableOps(context) if spec.form == "portable" else _StockOps(context, Dtype(str(spec.state)))
+
+    def activations(self, network: Network, spec: TargetSpec) -> tuple[Term, ...]:
+        ops = self.ops(spec, int(spec.context or 0))
+        assert isinstance(ops, _DelegatedOps)
+        steps = steps_of(network, ops, spec.chunk or 1)
+        planned = peak(steps, frozenset(ops.inside | ops.logits_names)).bytes
+        return _with_workspace(planned, network, spec.chunk, "the model, by liveness")
+
+    def exported(self, directory: Path, artifact: Artifact, network: Network | None = None) -> tuple[Term, ...]:
+        weights = _weights(directory / artifact.graphs[0].file, methods=len(artifact.graphs))
+        planned = int(artifact.details["planned_memory_bytes"]) - artifact.state_bytes
+        origin = "the program's memory plan"
+        if network is None or not artifact.causal:
+            formula = f"{count(planned)} bytes planned; what XNNPACK keeps between its own operators is not counted"
+            activations = [Term("activations", planned, "anonymous", ALL, formula, origin, assumed=True)]
+        else:
+            activations = [*_with_workspace(planned, network, artifact.chunk, origin)]
+        return (*weights, *activations, *super().exported(directory, artifact, network))
+
+
+class _DelegatedOps(CostOps):
+    """Knows what stays inside a delegate: what goes into an activation, and comes out."""
+
+    def __init__(self, context: int) -> None:
+        super().__init__(context)
+        self.inside: set[str] = set()
+
+    def activation(self, x: Result, kind: Activation) -> Result:
+        result = super().activation(x, kind)
+        self.inside |= {x.name, result.name}
+        return result
+
+    def multiply(self, x: Result, y: Result) -> Result:
+        result = super().multiply(x, y)
+        self.inside |= {x.name, y.name, result.name}
+        return result
+
+
+class _StockOps(_DelegatedOps):
+    """Attention as one operator, which reads the state where it lies; an int8 one is cut to size and widened."""
+
+    def __init__(self, context: int, state: Dtype) -> None:
+        super().__init__(context)
+        self._state = state
+
+    def attend(self, q: Result, k: Result, v: Result, attention: Attention, seen: int) -> Result:
+        if not attention.causal:
+            return super().attend(q, k, v, attention, seen)
+        return self.made("attention", q.shape, q, *(self._read(x, attention, seen) for x in dict.fromkeys((k, v))))
+
+    def _read(self, rows: Result, attention: Attention, seen: int) -> Result:
+        shape = (attention.heads.kv, seen, attention.heads.dim)
+        if self._state != Dtype.INT8:
+            return self.made("state", shape, rows, element=0)
+        return self.made("widened state", shape, self.made("filled state", shape, rows, element=self._state.bytes))
+
+
+class _PortableOps(_DelegatedOps, ScoresOps):
+    """Attention of core operators."""
+
+
+def _with_workspace(planned: int, network: Network, chunk: int | None, origin: str) -> tuple[Term, ...]:
+    """Activations of both calls: the program's plan, and what XNNPACK keeps between its own operators."""
+    terms = []
+    for phase, tokens in calls(chunk):
+        ops = _DelegatedOps(1)
+        steps = steps_of(network, ops, tokens)
+        crossing = {name for step in steps for name in step.outputs} - ops.inside
+        workspace = peak(steps, frozenset(crossing)).bytes
+        formula = f"{count(planned)} bytes planned, and {count(workspace)} in XNNPACK for {tokens} tokens"
+        own = f"{origin}; XNNPACK's by the values that live together in it"
+        terms.append(Term("activations", planned + workspace, "anonymous", (phase,), formula, own))
+    return tuple(terms)
+
+
+def _weights(path: Path, methods: int) -> tuple[Term, ...]:
+    """What becomes of a program's weights, of which so many methods are loaded."""
+    file = ProgramFile(path)
+    segments = {segment.index: segment for segment in file.segments()}
+    constants = segments.get(file.constants()[0])
+    packed = [segments[index] for index in sorted(file.delegate_data())]
+    largest = max(packed, key=lambda segment: segment.size, default=None)
+    shared = constants and largest and largest.offset < constants.stop and constants.offset < largest.stop
+    held = file.header.program_size + (constants.size if constants else 0)
+    name = file.path.name
+    terms = [
+        Term(
+            "weights", held, "mapped", ALL, f"the program and its constants in {name}, held in memory",
+            f"segments of {name}",
+        ),
+        Term(
+            "weights", methods * sum(segment.size for segment in packed), "anonymous", ALL,
+            f"{len(packed)} delegates' data, repacked by XNNPACK for each of {methods} methods",
+            f"segments of {name}", streamed=True,
+        ),
+        Term(
+            "weights", largest.size if largest else 0, "mapped again" if shared else "mapped", ("load",),
+            "the largest delegate's data, mapped while it is repacked", f"segments of {name}",
+        ),
+    ]  # fmt: skip
+    return tuple(term for term in terms if term.bytes)

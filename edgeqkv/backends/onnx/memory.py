@@ -1,0 +1,251 @@
+"""What ONNX Runtime takes for an export, and what of it.
+
+Found by looking at a process's memory maps: it maps the weight file and uses float32 matrices where they lie
+(prepacking is off). A matrix that a ``Cast`` expands is computed once at load and kept. ``MatMulNBits`` packs its
+codes, scales and a sum a block into memory of its own, and gives the mapping of the codes back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from edgeqkv.backends.footprint import ALL, MIB, Term, count
+from edgeqkv.backends.memory import (
+    PlannedMemory,
+    Process,
+    Storage,
+    calls,
+    copied,
+    largest_graph,
+    live,
+    mapped,
+    rest,
+    stored,
+)
+from edgeqkv.backends.onnx.liveness import onnx_steps
+from edgeqkv.backends.target import TargetSpec
+from edgeqkv.bundle.manifest import Artifact
+from edgeqkv.errors import BundleError
+from edgeqkv.extras import needed_for
+from edgeqkv.model.dtypes import Dtype
+from edgeqkv.model.layers import Attention
+from edgeqkv.reference.cost import CostOps, Costs, Result
+from edgeqkv.reference.liveness import peak
+
+if TYPE_CHECKING:
+    from edgeqkv.model.model import Network
+
+__all__ = ["OnnxMemory"]
+
+_FLOAT: Final = 4  # bytes of what a Cast expands to
+
+_RUNTIME: Final = Term(
+    "runtime",
+    25 * MIB,
+    "anonymous",
+    ALL,
+    "ONNX Runtime: 19.5 MiB of its library in use, 5.5 MiB of a session's own objects",
+    "measured on Linux x86-64 with ONNX Runtime 1.31 and a model of 0.9 M parameters; not on the device",
+)
+_RUNTIME_GENAI: Final = Term(
+    "runtime",
+    50 * MIB,
+    "anonymous",
+    ALL,
+    "ONNX Runtime, 25 MiB, and onnxruntime-genai, 25 MiB: 16 of its library in use, 9 of its objects",
+    "measured on Linux x86-64 with onnxruntime-genai 0.18 and a model of 0.9 M parameters; not on the device",
+)
+
+
+class OnnxMemory(PlannedMemory):
+    """What a process holds that runs an export in ONNX Runtime."""
+
+    # 10.5 MiB of library that importing it does not touch, 5.5 MiB of objects; measured with the built-in model.
+    # edgeqkv's own runner leaves the arena on: on glibc it holds half of what the C library would keep, and a page that
+    # was touched once costs nothing again.
+    process = Process("edgeqkv.backends.onnx.runner", 16 * MIB, regions=True)
+
+    def runtime(self, form: str) -> Term:
+        return _RUNTIME_GENAI if form == "genai" else _RUNTIME
+
+    def weights(self, found: Costs, storage: Storage, spec: TargetSpec) -> tuple[Term, ...]:
+        origin = f"{storage.name} storage of {count(found.parameters)} parameters"
+        if spec.weights == Dtype.FP32:
+            size = stored(found, storage, spec)
+            return (mapped(size, f"{count(found.parameters)} parameters × 4, mapped as they are", origin),)
+        numbers = sum(prod(shape) for shape in found.multiplied)
+        if storage.quantized:
+            each = sum(storage.codes(*shape) + 2 * storage.scales(*shape) for shape in found.multiplied)
+            how = "packed for the kernels: codes, scales and sums a block"
+        else:
+            each, how = numbers * _FLOAT, "expanded to fp32"
+        # Of fixed shapes, a session has prefill and decode of one window open at once.
+        graphs = 2 if spec.form == "static" and (spec.chunk or 1) > 1 else 1
+        many = f", in each of {graphs} graphs" if graphs > 1 else ""
+        tables = sum(storage.bytes(*shape) for shape in found.looked_up) + rest(found, storage, spec)
+        scales = sum(storage.scales(*shape) for shape in found.layers)
+        return (
+            copied(graphs * each, f"{count(numbers)} numbers of matrices and head, {how}{many}", origin),
+            mapped(tables + scales, "token and position tables, scales", origin, streamed=False),
+        )
+
+    def ops(self, spec: TargetSpec, context: int) -> CostOps:
+        if spec.form == "ort" or (spec.form == "genai" and spec.state == Dtype.INT8):
+            return _FusedOps(context, Dtype(str(spec.state)), keeps_present=spec.form == "genai")
+        return _StandardOps(context, Dtype(str(spec.state)), reads_all=spec.form == "static")
+
+    def unused(self, spec: TargetSpec, tensors: int) -> int:
+        return tensors % 2 if spec.form == "genai" else 0  # onnxruntime-genai holds tensors in pairs
+
+    def exported(self, directory: Path, artifact: Artifact, network: Network | None = None) -> tuple[Term, ...]:
+        data = artifact.details.get("weight_file", "the weight file")
+        # A session closes the graphs of windows that are full, so that those of the last one are open at its peak.
+        last = max(graph.window or 0 for graph in artifact.graphs)
+        files = [graph.file for graph in artifact.graphs if (graph.window or 0) == last]
+        return (
+            *_weights(directory, files, data),
+            *_activations(directory, artifact),
+            *super().exported(directory, artifact, network),
+        )
+
+
+class _FusedOps(CostOps):
+    """Attention as one operator, which reads the state where it lies.
+
+    A caller with no place for a second present of a merged tensor has it made, for one layer at a time.
+    """
+
+    def __init__(self, context: int, state: Dtype, *, keeps_present: bool) -> None:
+        super().__init__(context)
+        self._state = state
+        self._keeps_present = keeps_present
+
+    def attend(self, q: Result, k: Result, v: Result, attention: Attention, seen: int) -> Result:
+        mixed = self.made("attention", q.shape, q, k, v)
+        if self._keeps_present and attention.causal and v is k:
+            shape = (attention.heads.kv, seen, attention.heads.dim)
+            self.made("present", shape, mixed, element=self._state.bytes)
+        return mixed
+
+
+class _StandardOps(CostOps):
+    """Attention in the standard's own operators (`edgeqkv.backends.onnx.standard_ops`), value by value."""
+
+    def __init__(self, context: int, state: Dtype, *, reads_all: bool) -> None:
+        super().__init__(context)
+        self._state = state
+        self._reads_all = reads_all
+        self._masks: dict[tuple[int, int], Result] = {}
+
+    def attend(self, q: Result, k: Result, v: Result, attention: Attention, seen: int) -> Result:
+        heads, tokens = attention.heads, q.shape[0]
+        keys = self._read(k, attention, seen)
+        values = keys if v is k else self._read(v, attention, seen)
+        if v is k and (attention.rope is not None or attention.k_norm is not None):
+            keys = self.made("placed keys", keys.shape, keys)
+        queries = self.made("scaled queries", q.shape, self.made("grouped queries", q.shape, q))
+        turned = self.made("keys, transposed", keys.shape, keys)
+        scores = self.made("scores", (heads.query, tokens, seen), queries, turned)
+        if attention.softcap is not None:
+            scores = self.softcap(scores, attention.softcap)
+        key = (heads.query // heads.kv, seen)
+        if key not in self._masks:
+            self._masks[key] = self.made("mask", (tokens * key[0], seen))
+        masked = self.made("masked scores", scores.shape, scores, self._masks[key])
+        weights = self.made("softmax", scores.shape, masked)
+        return self.made("mixed, in order", q.shape, self.made("mixed", q.shape, weights, values))
+
+    def _read(self, rows: Result, attention: Attention, seen: int) -> Result:
+        """A state tensor as attention reads it: the filled part, in float32; the whole is the caller's memory."""
+        shape = (attention.heads.kv, seen, attention.heads.dim)
+        if self._reads_all:
+            read = self.made("state", shape, rows, element=0)
+        else:
+            read = self.made("state's rows", shape, rows, element=self._state.bytes)
+        return read if self._state == Dtype.FP32 else self.made("state in fp32", shape, read)
+
+
+def _activations(directory: Path, artifact: Artifact) -> Iterator[Term]:
+    if not artifact.causal:
+        graph = artifact.graphs[0]
+        yield live(
+            "prefill", peak(onnx_steps(directory / graph.file, {}, {}), frozenset({graph.logits.name})), graph.file
+        )
+        return
+    context = int(artifact.context or 0)
+    for phase, tokens in calls(artifact.chunk):
+        graph = largest_graph(artifact, tokens)
+        window = graph.window or context
+        sizes = {"tokens": tokens, "end": window, "end + 1": window + 1, "context": context}
+        lengths = {spec.name: window for spec in graph.inputs if spec.role == "length"}
+        steps = onnx_steps(directory / graph.file, sizes, lengths)
+        outside = frozenset(output.name for output in graph.outputs)
+        yield live(phase, peak(steps, outside), f"{graph.file} at {tokens} tokens and {window} positions")
+
+
+def _weights(directory: Path, graphs: Sequence[str], data: str) -> tuple[Term, ...]:
+    """What becomes of the weights of graphs that are opened together; ``data`` is the file that they lie in."""
+    with needed_for("working out what an ONNX export takes"):
+        import onnx
+    kept: dict[str, int] = {"mapped": 0, "again": 0, "expanded": 0, "packed": 0}
+    seen: set[int] = set()
+    for graph in graphs:
+        try:
+            proto = onnx.load(directory / graph, load_external_data=False).graph
+        except Exception as error:  # protobuf's DecodeError differs between its implementations
+            raise BundleError(f"{directory / graph} is not an ONNX graph: {error}") from error
+        _Weights(proto, seen).add_to(kept)
+    many = f" in {len(graphs)} graphs" if len(graphs) > 1 else ""
+    terms = [
+        Term(
+            "weights", kept["mapped"], "mapped", ALL,
+            f"{count(kept['mapped'])} bytes of {data} used where they lie",
+            "the graph's initializers", streamed=not kept["packed"] and not kept["expanded"],
+        ),
+        Term(
+            "weights", kept["again"], "mapped again", ALL, f"the same pages mapped by {len(graphs)} graphs",
+            "the graphs' initializers",
+        ),
+        Term(
+            "weights", kept["expanded"], "anonymous", ALL, f"matrices expanded to fp32 at load{many}",
+            "initializers that a Cast reads", streamed=True,
+        ),
+        Term(
+            "weights", kept["packed"], "anonymous", ALL,
+            f"codes, scales and a sum a block, packed for the kernels{many}",
+            "inputs of MatMulNBits; as ONNX Runtime packs them on x86-64", streamed=True,
+        ),
+    ]  # fmt: skip
+    return tuple(term for term in terms if term.bytes)
+
+
+class _Weights:
+    """What becomes of a graph's weights in ONNX Runtime; ``seen``: places in the file that are mapped already."""
+
+    def __init__(self, graph: Any, seen: set[int]) -> None:
+        self._seen = seen
+        self._weights = {tensor.name: tensor for tensor in graph.initializer if tensor.external_data}
+        self._uses: dict[str, set[tuple[str, int]]] = {}
+        for node in graph.node:
+            for index, name in enumerate(node.input):
+                if name in self._weights:
+                    self._uses.setdefault(name, set()).add((node.op_type, index))
+
+    def add_to(self, kept: dict[str, int]) -> None:
+        """Add every weight's bytes to what it becomes: mapped, mapped again, expanded, packed."""
+        for name, uses in self._uses.items():
+            tensor = self._weights[name]
+            place = {entry.key: entry.value for entry in tensor.external_data}
+            size, offset = int(place["length"]), int(place["offset"])
+            if ("Cast", 0) in uses:
+                kept["expanded"] += prod(tensor.dims) * _FLOAT
+            if ("MatMulNBits", 1) in uses:
+                kept["packed"] += size
+            if ("MatMulNBits", 2) in uses:
+                kept["packed"] += 2 * size
+            if uses - {("MatMulNBits", 1), ("Cast", 0)}:
+                kept["again" if offset in self._seen else "mapped"] += size
+                self._seen.add(offset)

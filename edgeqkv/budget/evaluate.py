@@ -1,0 +1,220 @@
+"""From a subject and the names of devices to a report: what is exported or would be, and what each device says."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from edgeqkv.backends import TARGETS, backend, choice
+from edgeqkv.backends.target import TargetSpec
+from edgeqkv.budget.answers import Answer, Candidate, Verdict, evaluate_on
+from edgeqkv.budget.devices import Catalogue, load_catalogue
+from edgeqkv.budget.plan import ModelShape, Plan, footprint_of, plan_of
+from edgeqkv.budget.presets import Choices, for_device, load_preset
+from edgeqkv.budget.report import Report, to_json
+from edgeqkv.bundle.bundle import Bundle
+from edgeqkv.bundle.manifest import Artifact, ModelCard
+from edgeqkv.errors import InputError
+from edgeqkv.extras import needed_for
+
+if TYPE_CHECKING:
+    from edgeqkv.model.model import Model
+
+__all__ = ["choose", "device_names", "evaluate", "write_report"]
+
+REPORT_PAGE: Final = "report.html"
+REPORT_DATA: Final = "report.json"
+
+_DEFAULT_CHUNK = 128
+
+
+def evaluate(
+    subject: Bundle | Model | str | Path,
+    device: str | Sequence[str] = (),
+    *,
+    context: int | None = None,
+    devices: Path | None = None,
+) -> Report:
+    """See `edgeqkv.budget.budget`."""
+    catalogue = load_catalogue(devices)
+    names = _names(catalogue, [device] if isinstance(device, str) else device)
+    opened = _opened(subject)
+    if isinstance(opened, Bundle):
+        artifacts = [opened.target(name).artifact for name in opened.targets]
+        shape = ModelShape.of_card(opened.manifest.model)
+        return _of_artifacts(
+            opened.path, shape, opened.manifest.model, artifacts, _entries(opened), names, catalogue, context
+        )
+    shape = ModelShape.of_model(opened)
+    asked = Choices(context=context)
+    answers = [_answer(catalogue, name, _planned(shape, asked, name, catalogue)) for name in names]
+    planned = [each.candidate for each in answers] or [_planned(shape, asked, None, catalogue)]
+    return _report(catalogue, opened.source.path.name, str(opened.variant), opened.parameters, planned, answers)
+
+
+def write_report(
+    directory: Path,
+    card: ModelCard,
+    artifacts: Sequence[Artifact],
+    tokenizer: int,
+    device: Sequence[str],
+    devices: Path | None = None,
+    shape: ModelShape | None = None,
+) -> Report:
+    """Evaluate artifacts in the folder of a bundle in the making, and write ``report.html`` and ``report.json`` there.
+
+    ``tokenizer`` is the number of entries of its vocabulary, 0 without one; ``shape`` the model's own, where it is at
+    hand, else what the card says of it.
+    """
+    from edgeqkv.budget.html import render
+
+    catalogue = load_catalogue(devices)
+    shape = shape or ModelShape.of_card(card)
+    report = _of_artifacts(directory, shape, card, artifacts, tokenizer, _names(catalogue, device), catalogue)
+    report = dataclasses.replace(report, subject=str(card.source["file"]))
+    (directory / REPORT_PAGE).write_text(render(report), encoding="utf-8")
+    (directory / REPORT_DATA).write_text(json.dumps(to_json(report), indent=2) + "\n", encoding="utf-8")
+    return report
+
+
+def choose(
+    model: Model,
+    choices: Choices,
+    *,
+    preset: str | Path | None = None,
+    device: str | None = None,
+    devices: Path | None = None,
+) -> tuple[Choices, str]:
+    """Complete what was asked for by a preset, or by the first of a device's presets that fits; and why.
+
+    Raises:
+        InputError: there is no such preset or device.
+    """
+    shape = ModelShape.of_model(model)
+    if preset is not None:
+        known = load_preset(preset)
+        return choices.over(known, shape.positions), f"recipe {known.name}: {known.why}"
+    if device is None:
+        return choices, ""
+    catalogue = load_catalogue(devices)
+    candidate = _planned(shape, choices, catalogue.canonical(device), catalogue)
+    plan = candidate.plan
+    return Choices(plan.target, plan.form, plan.weights, plan.state, plan.context, plan.chunk), candidate.why
+
+
+def _of_artifacts(
+    directory: Path,
+    shape: ModelShape,
+    card: ModelCard,
+    artifacts: Sequence[Artifact],
+    tokenizer: int,
+    names: Sequence[str],
+    catalogue: Catalogue,
+    context: int | None = None,
+) -> Report:
+    candidates = [
+        _at(Candidate(plan, footprint_of(directory, artifact, plan), exported=True), context)
+        for artifact in artifacts
+        for plan in [plan_of(shape, artifact, tokenizer)]
+    ]
+    answers = [_answer(catalogue, name, candidate) for name in names for candidate in candidates]
+    return _report(catalogue, directory.name, card.variant, card.parameters, candidates, answers)
+
+
+def _report(
+    catalogue: Catalogue,
+    subject: str,
+    variant: str,
+    parameters: int,
+    candidates: Sequence[Candidate],
+    answers: Sequence[Answer],
+) -> Report:
+    systems = {catalogue.devices[answer.device].system for answer in answers if answer.device in catalogue.devices}
+    return Report(
+        subject=subject,
+        variant=variant,
+        parameters=parameters,
+        candidates=tuple(dict.fromkeys(candidates)),
+        answers=tuple(answers),
+        platform={name: facts for name, facts in catalogue.platform.items() if name in systems},
+        generated=catalogue.generated,
+    )
+
+
+def device_names(device: Sequence[str], devices: Path | None = None) -> list[str]:
+    """The catalogue's spelling of device names.
+
+    Raises:
+        InputError: one is unknown, or the user's own file is wrong.
+    """
+    return _names(load_catalogue(devices), device)
+
+
+def _names(catalogue: Catalogue, asked: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(catalogue.canonical(name) for name in asked))
+
+
+def _entries(bundle: Bundle) -> int:
+    return bundle.manifest.tokenizer.size if bundle.manifest.tokenizer else 0
+
+
+def _opened(subject: Bundle | Model | str | Path) -> Bundle | Model:
+    if not isinstance(subject, str | Path):
+        return subject
+    path = Path(subject)
+    if path.is_dir():
+        return Bundle(path)
+    with needed_for("reading a checkpoint"):
+        from edgeqkv import checkpoints
+        from edgeqkv.model.model import language_model
+
+    return language_model(checkpoints.load(path), "a memory budget without an export")
+
+
+def _at(candidate: Candidate, context: int | None) -> Candidate:
+    """The candidate with another context, which its model must have the positions for."""
+    if context is None:
+        return candidate
+    _check_context(context, candidate.plan.shape.positions)
+    plan = candidate.at_plan(context)
+    return dataclasses.replace(candidate, plan=plan, footprint=candidate.at(context))
+
+
+def _check_context(context: int, positions: int) -> None:
+    if not 1 <= context <= positions:
+        raise InputError(f"a context of {context} is impossible: the model was trained for {positions} positions")
+
+
+def _planned(shape: ModelShape, choices: Choices, device: str | None, catalogue: Catalogue) -> Candidate:
+    """What would be exported for a device: by its first preset that fits, or with the target's defaults."""
+    options = [
+        _candidate(shape, choices.over(preset, shape.positions), f"recipe {preset.name}: {preset.why}")
+        for preset in (for_device(device) if device else ())
+        if choices.target in (None, preset.target)
+    ]
+    if device is None or not options:
+        return _candidate(shape, choices, f"no recipe is for {device}: the target's defaults" if device else "")
+    fitting = (each for each in options if _answer(catalogue, device, each).verdict in (Verdict.FITS, Verdict.TIGHT))
+    first = options[0]
+    return next(fitting, dataclasses.replace(first, why=f"{first.why} (No recipe is known to fit: this is the first.)"))
+
+
+def _candidate(shape: ModelShape, choices: Choices, why: str) -> Candidate:
+    target = backend(choices.target or TARGETS[0])
+    context = choices.context or shape.positions
+    _check_context(context, shape.positions)
+    spec = TargetSpec(
+        form=choice(target, "form", choices.form),
+        weights=choice(target, "weights", choices.weights),
+        state=choice(target, "state", choices.state),
+        context=context,
+        chunk=choices.chunk or min(_DEFAULT_CHUNK, context),
+    )
+    return Candidate.planned(Plan(shape, target.name, spec), why=why)
+
+
+def _answer(catalogue: Catalogue, name: str, candidate: Candidate) -> Answer:
+    return evaluate_on(name, catalogue.find(name), catalogue.npus, candidate)

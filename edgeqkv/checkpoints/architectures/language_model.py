@@ -1,0 +1,237 @@
+"""The language models' format: the dict that the paper's training scripts save.
+
+``{model_state_dict, model_config, train_config, step, epoch, tokens_seen, optimizer_state_dict | val_metrics}``,
+from the authors' public code (github.com/Brainchip-Inc/Do-Transformers-Need-3-Projections). Eight classes, told
+apart by the names and shapes of their projections, because the config does not say which class it belongs to:
+
+    ===================  =================  ======================================
+    class                variant            attention weights besides ``c_proj``
+    ===================  =================  ======================================
+    GPT                  qkv                ``c_attn [3d, d]``
+    GPT_KV               q=k-v              ``c_kv [2d, d]``: k, v; q is k
+    GPT_QKV_KEqualsV     q-k=v              ``c_q``, ``c_k [d, d]``; v is k
+    GPT_K                q=k=v              ``c_k [d, d]``
+    GPT_GQA, GPT_MQA     qkv+gqaN, +mqa     ``c_q``, ``c_kv [2·N·hd, d]``: k, v
+    GPT_Q_GQA            q-k=v+gqaN         ``c_q``, ``c_k [N·hd, d]``
+    GPT_QMQA             q-k=v+mqa          ``c_q``, ``c_kv [hd, d]``: one tensor
+    ===================  =================  ======================================
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any
+
+import torch
+
+from edgeqkv.checkpoints.archive import Archive
+from edgeqkv.checkpoints.tensors import Tensors
+from edgeqkv.errors import CheckpointError
+from edgeqkv.model.architectures.decoder import Decoder
+from edgeqkv.model.layers import MLP, Attention, Block, Heads, Linear, Norm
+from edgeqkv.model.model import DecoderConfig, Model, Source
+from edgeqkv.model.variants import Sharing, Variant
+from edgeqkv.model.weights import Weight
+
+__all__ = ["matches", "read"]
+
+_MASK = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")  # a saved causal mask, not a bias
+
+
+def matches(archive: Archive) -> bool:
+    """Whether the archive is in this format."""
+    return "model_state_dict" in archive.contents and "model_config" in archive.contents
+
+
+def read(archive: Archive, heads: int | None = None) -> Model:
+    """Read the model. ``heads`` is for files that do not tell; this one does.
+
+    Raises:
+        CheckpointError: a tensor or a config value is missing, misshapen or contradicts another.
+    """
+    config = archive.entry("model_config")
+    state = {name: tensor for name, tensor in archive.state_dict().items() if not _MASK.fullmatch(name)}
+    return _Reader(archive, config, state).model()
+
+
+class _Reader:
+    """Takes every tensor exactly once, by name and expected shape, and says what does not fit."""
+
+    def __init__(self, archive: Archive, config: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> None:
+        self.archive = archive
+        self.config = config
+        self.tensors = Tensors(archive.path, state)
+        self.width = self._size("n_embd")
+        self.heads = self._size("n_head")
+        self.layers = self._size("n_layer")
+        if self.width % self.heads:
+            raise CheckpointError(
+                f"impossible head count in {archive.path}: n_head {self.heads} does not divide n_embd {self.width}"
+            )
+        self.head_dim = self.width // self.heads
+        self.inner = self._size("n_inner", default=4 * self.width)
+        self.eps = self._epsilon()
+
+    def model(self) -> Model:
+        vocabulary, positions = self._size("vocab_size"), self._size("n_positions")
+        token_table = self.tensors.take("wte.weight", (vocabulary, self.width))
+        position_table = self.tensors.take("wpe.weight", (positions, self.width))
+        tied = bool(self.config.get("tie_word_embeddings", "lm_head.weight" not in self.tensors))
+        if tied:
+            self._drop_copy_of(token_table, "lm_head.weight")
+        head = token_table if tied else self.tensors.take("lm_head.weight", (vocabulary, self.width))
+        read = [self._block(f"h.{index}.") for index in range(self.layers)]
+        final_norm = self._norm("ln_f")
+        self.tensors.check_all_taken(hint=f"n_layer in its config is {self.layers}")
+
+        sharing, model_class = read[0][1]
+        kv_heads = read[0][0].attention.heads.kv
+        for index, (block, (other, _)) in enumerate(read):
+            if (other, block.attention.heads.kv) != (sharing, kv_heads):
+                raise CheckpointError(
+                    f"layer {index} of {self.archive.path} is {other} with {block.attention.heads.kv} KV heads, "
+                    f"layer 0 is {sharing} with {kv_heads}; edgeqkv reads models whose layers agree"
+                )
+        return Model(
+            variant=Variant(sharing, kv_heads).for_heads(self.heads) if kv_heads != self.heads else Variant(sharing),
+            config=DecoderConfig(
+                layers=self.layers,
+                hidden_size=self.width,
+                heads=self.heads,
+                kv_heads=kv_heads,
+                head_dim=self.head_dim,
+                intermediate_size=self.inner,
+                vocab_size=vocabulary,
+                positions=positions,
+                norm_eps=self.eps,
+                tied_head=tied,
+            ),
+            network=Decoder(token_table, position_table, tuple(block for block, _ in read), final_norm, head),
+            source=Source(self.archive.path, "language-model", model_class, self._training()),
+            notes=self._notes(kv_heads),
+        )
+
+    def _block(self, prefix: str) -> tuple[Block, tuple[Sharing, str]]:
+        norm = self._norm(f"{prefix}ln_1")
+        attention, kind = self._attention(f"{prefix}attn.")
+        mlp = MLP(
+            gate=None,
+            up=self._linear(f"{prefix}mlp.c_fc", self.inner, self.width),
+            down=self._linear(f"{prefix}mlp.c_proj", self.width, self.inner),
+            activation="gelu",
+        )
+        return Block(norm, attention, self._norm(f"{prefix}ln_2"), mlp), kind
+
+    def _attention(self, prefix: str) -> tuple[Attention, tuple[Sharing, str]]:
+        names = ("c_attn", "c_q", "c_k", "c_kv")
+        found = tuple(name for name in names if f"{prefix}{name}.weight" in self.tensors)
+        d = self.width
+        if found == ("c_attn",):
+            q, k, v = self._split(f"{prefix}c_attn", (d, d, d))
+            kind = (Sharing.QKV, "GPT")
+        elif found == ("c_kv",):
+            k, v = self._split(f"{prefix}c_kv", (d, d))
+            q, kind = k, (Sharing.Q_IS_K, "GPT_KV")
+        elif found == ("c_k",):
+            q = k = v = self._linear(f"{prefix}c_k", d, d)
+            kind = (Sharing.ALL, "GPT_K")
+        elif found == ("c_q", "c_k"):
+            q = self._linear(f"{prefix}c_q", d, d)
+            rows = self._kv_rows(f"{prefix}c_k", multiple=1)
+            k = v = self._linear(f"{prefix}c_k", rows, d)
+            kind = (Sharing.K_IS_V, "GPT_QKV_KEqualsV" if rows == d else "GPT_Q_GQA")
+        elif found == ("c_q", "c_kv"):
+            q = self._linear(f"{prefix}c_q", d, d)
+            if self.tensors.rows(f"{prefix}c_kv.weight") == self.head_dim:
+                k = v = self._linear(f"{prefix}c_kv", self.head_dim, d)
+                kind = (Sharing.K_IS_V, "GPT_QMQA")
+            else:
+                rows = self._kv_rows(f"{prefix}c_kv", multiple=2) // 2
+                k, v = self._split(f"{prefix}c_kv", (rows, rows))
+                kind = (Sharing.QKV, "GPT_MQA" if rows == self.head_dim else "GPT_GQA")
+        else:
+            raise CheckpointError(
+                f"the attention of {self.archive.path} is of no known class: '{prefix}' has the projections "
+                f"{', '.join(found) or 'none'}; known are c_attn, c_kv, c_k, c_q + c_k and c_q + c_kv"
+            )
+        heads = Heads(query=self.heads, kv=k.weight.shape[0] // self.head_dim, dim=self.head_dim)
+        out = self._linear(f"{prefix}c_proj", d, d)
+        return Attention(q, k, v, out, heads, scale=self.head_dim**-0.5, causal=True), kind
+
+    def _kv_rows(self, name: str, multiple: int) -> int:
+        """Rows of a KV projection, which say how many KV heads there are; the config may be silent or wrong."""
+        rows = self.tensors.rows(f"{name}.weight")
+        kv_heads, rest = divmod(rows, multiple * self.head_dim)
+        if rest or not kv_heads or self.heads % kv_heads:
+            raise CheckpointError(
+                f"'{name}.weight' in {self.archive.path} has {rows} rows, which is no whole number of KV heads of "
+                f"{self.head_dim} that {self.heads} query heads (n_head) can share"
+            )
+        return rows
+
+    def _linear(self, name: str, rows: int, columns: int) -> Linear:
+        weight = self.tensors.take(f"{name}.weight", (rows, columns))
+        biased = self.config.get("use_bias", f"{name}.bias" in self.tensors)
+        return Linear(weight, self.tensors.take(f"{name}.bias", (rows,)) if biased else None)
+
+    def _split(self, name: str, rows: tuple[int, ...]) -> list[Linear]:
+        """A fused projection as its parts: row ranges of one tensor, views all the same."""
+        fused = self._linear(name, sum(rows), self.width)
+        stops = [sum(rows[: index + 1]) for index in range(len(rows))]
+        return [
+            Linear(
+                fused.weight.rows(stop - count, stop),
+                fused.bias.rows(stop - count, stop) if fused.bias is not None else None,
+            )
+            for count, stop in zip(rows, stops, strict=True)
+        ]
+
+    def _norm(self, name: str) -> Norm:
+        return Norm(
+            "layer",
+            scale=self.tensors.take(f"{name}.weight", (self.width,)),
+            bias=self.tensors.take(f"{name}.bias", (self.width,)),
+            eps=self.eps,
+        )
+
+    def _drop_copy_of(self, table: Weight, name: str) -> None:
+        if name not in self.tensors:
+            return
+        copy = self.tensors.take(name, table.shape)
+        if not torch.equal(copy.tensor, table.tensor):
+            raise CheckpointError(
+                f"the config of {self.archive.path} ties the head to the embedding, but '{name}' differs from "
+                f"'{table.name}'; set tie_word_embeddings to false if they were trained apart"
+            )
+
+    def _size(self, name: str, default: int | None = None) -> int:
+        value = self.config.get(name, default)
+        if value is None and default is not None:  # GPT-2's convention: n_inner None means 4 × n_embd
+            value = default
+        if value is None:
+            raise CheckpointError(f"'{name}' is missing from the model_config of {self.archive.path}")
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise CheckpointError(f"'{name}' in the model_config of {self.archive.path} is {value!r}, not a size")
+        return value
+
+    def _epsilon(self) -> float:
+        value = self.config.get("layer_norm_epsilon", 1e-5)
+        if not isinstance(value, float) or not 0 < value < 1:
+            raise CheckpointError(f"layer_norm_epsilon in the model_config of {self.archive.path} is {value!r}")
+        return value
+
+    def _training(self) -> dict[str, Any]:
+        contents = self.archive.contents
+        facts = {key: contents[key] for key in ("step", "epoch", "tokens_seen") if key in contents}
+        metrics = contents.get("val_metrics")
+        if isinstance(metrics, Mapping):
+            facts["val_metrics"] = {str(k): float(v) for k, v in metrics.items() if isinstance(v, Real)}
+        return facts
+
+    def _notes(self, kv_heads: int) -> tuple[str, ...]:
+        told = self.config.get("n_kv_groups")
+        if told in (None, kv_heads):
+            return ()
+        return (f"the config says n_kv_groups {told}, the weights have {kv_heads} KV heads: the weights are right",)

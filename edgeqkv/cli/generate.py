@@ -1,0 +1,71 @@
+"""``edgeqkv generate``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+
+from edgeqkv.cli import console
+from edgeqkv.cli.opening import open_tokenizer
+from edgeqkv.cli.options import BundlePath, Engine, Json, Target, TokenizerPath
+
+__all__ = ["generate"]
+
+
+def generate(
+    bundle: BundlePath,
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="The text to continue.")],
+    max_tokens: Annotated[
+        int | None,
+        typer.Option("--max-tokens", "-n", help="Tokens to generate at most. Default: until the context is full."),
+    ] = None,
+    temperature: Annotated[float, typer.Option("--temperature", help="0: always the most likely token.")] = 0.0,
+    top_k: Annotated[int, typer.Option("--top-k", help="Draw among so many tokens; 0: all.")] = 0,
+    top_p: Annotated[float, typer.Option("--top-p", help="Draw among tokens of this total probability.")] = 1.0,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same text.")] = 0,
+    tokenizer: TokenizerPath = None,
+    target: Target = None,
+    engine: Engine = None,
+    as_json: Json = False,
+) -> None:
+    """Continue a text with the exported artifact itself."""
+    from edgeqkv.bundle.bundle import Bundle
+    from edgeqkv.run.generate import Sampling
+    from edgeqkv.run.generate import generate as start
+    from edgeqkv.run.session import Session, open_bundle
+
+    opened = Bundle(bundle)
+    opened.check_causal(wanted=True)
+    read = open_tokenizer(opened, tokenizer)
+    sampling = Sampling(temperature, top_k, top_p, seed)
+    session = open_bundle(opened, target, engine)
+    assert isinstance(session, Session)
+    generation = start(session, read, prompt, max_tokens=max_tokens, sampling=sampling)
+    if as_json:
+        text = "".join(read.stream(generation))
+        console.print_json(
+            {
+                "prompt": prompt,
+                "text": text,
+                "tokens": generation.tokens,
+                "stopped": generation.stopped.name.lower() if generation.stopped else None,
+                "position": session.position,
+                "capacity": session.capacity,
+            }
+        )
+        return
+    _stream(prompt, read.stream(generation))
+    console.print_note(
+        f"[{len(generation.tokens)} tokens; {session.position} of {session.capacity} positions: {generation.stopped}]"
+    )
+
+
+def _stream(prompt: str, pieces: Iterable[str]) -> None:
+    sys.stdout.write(prompt)
+    for piece in pieces:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    sys.stdout.write("\n")

@@ -1,0 +1,41 @@
+"""The transformer block, once: what every architecture is made of, written over `edgeqkv.model.ops`."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from edgeqkv.model.layers import MLP, Attention, Block, Linear, Norm
+from edgeqkv.model.ops import Ops
+
+__all__ = ["block"]
+
+V = TypeVar("V")
+
+
+def block(ops: Ops[V], layer: int, x: V, weights: Block) -> V:
+    """``x + attention(norm(x))``, then ``x + mlp(norm(x))``; a post norm is on what is added."""
+    mixed = _attention(ops, layer, ops.norm(x, weights.attention_norm), weights.attention)
+    x = ops.add(x, _normed(ops, mixed, weights.attention_post_norm))
+    return ops.add(x, _normed(ops, _mlp(ops, ops.norm(x, weights.mlp_norm), weights.mlp), weights.mlp_post_norm))
+
+
+def _attention(ops: Ops[V], layer: int, x: V, weights: Attention) -> V:
+    # A shared projection is computed once, and its one value stands for both, so that what follows sees
+    # that they are the same.
+    projected: dict[Linear, V] = {}
+    for linear in (weights.q, weights.k, weights.v):
+        if linear not in projected:
+            projected[linear] = ops.linear(x, linear)
+    q, k, v = projected[weights.q], projected[weights.k], projected[weights.v]
+    return ops.linear(ops.attention(layer, q, k, v, weights), weights.out)
+
+
+def _mlp(ops: Ops[V], x: V, weights: MLP) -> V:
+    if weights.gate is None:
+        return ops.linear(ops.activation(ops.linear(x, weights.up), weights.activation), weights.down)
+    gate = ops.activation(ops.linear(x, weights.gate), weights.activation)
+    return ops.linear(ops.multiply(gate, ops.linear(x, weights.up)), weights.down)
+
+
+def _normed(ops: Ops[V], x: V, norm: Norm | None) -> V:
+    return x if norm is None else ops.norm(x, norm)

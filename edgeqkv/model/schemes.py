@@ -1,0 +1,58 @@
+"""Ways to store a matrix in few bits, as data; what knows of them needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["INT4", "INT8", "INT8_ROWS", "LUT4", "ROW", "Palette", "Scheme"]
+
+ROW: Final = 0
+"""The block of a scheme whose scales are for whole rows."""
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A way to quantize a matrix.
+
+    Symmetric integers ``-2^(bits-1) … 2^(bits-1) - 1`` with one scale for every ``block`` of neighbouring values of
+    a row: the input channels that a row's product sums over. As a target offers it, ``block`` is the largest one, or
+    `ROW`; a matrix whose columns it does not divide is stored in smaller ones, of at least ``smallest``.
+    """
+
+    name: str
+    bits: int
+    block: int
+    smallest: int = 16
+
+    @property
+    def lowest(self) -> int:
+        return -(1 << (self.bits - 1))
+
+    @property
+    def highest(self) -> int:
+        return (1 << (self.bits - 1)) - 1
+
+
+@dataclass(frozen=True)
+class Palette:
+    """Another way: every ``rows`` neighbouring rows share a table of ``2^bits`` values, and a code is a place in it."""
+
+    name: str
+    bits: int
+    rows: int
+
+    @property
+    def entries(self) -> int:
+        return 1 << self.bits
+
+
+# Block sizes are the runtimes' common ground: ONNX Runtime's MatMulNBits and Core ML's blockwise scales take both.
+INT8: Final = Scheme("int8", bits=8, block=128)
+INT4: Final = Scheme("int4", bits=4, block=32)
+
+INT8_ROWS: Final = Scheme("int8", bits=8, block=ROW, smallest=1)
+"""As XNNPACK takes int8."""
+
+LUT4: Final = Palette("lut4", bits=4, rows=16)
+"""16 rows to a table: on the demo model a table is then 1 part in 32 of the codes that look into it."""

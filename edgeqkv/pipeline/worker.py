@@ -1,0 +1,153 @@
+"""Running an artifact in a process of its own, which knows nothing but the files.
+
+It holds no copy of the original, a runtime that crashes is a failed verification and not a lost export, and what it
+needs in memory is what an app would need. Everything that runs an artifact on behalf of a stage goes through here:
+comparisons, perplexities, speeds.
+
+The process is given a folder with ``job.json`` and arrays, and prints lines of JSON: how far it is, and at last the
+result or the error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeqkv import errors
+from edgeqkv.backends import REGISTRY, backend
+from edgeqkv.bundle.manifest import Artifact, Verification
+from edgeqkv.errors import EdgeQKVError, VerificationFailed
+from edgeqkv.pipeline.proof import Proof, load_proof
+from edgeqkv.progress import Progress, silent
+from edgeqkv.run.bench import BenchResult, bench_session
+from edgeqkv.run.perplexity import session_perplexity
+from edgeqkv.run.session import Session, choose_engine, open_artifact
+
+__all__ = ["bench_in_worker", "compare_in_worker", "perplexity_in_worker"]
+
+
+def compare_in_worker(directory: Path, artifact: Artifact, proof: Proof, engine: str) -> Verification:
+    """Compare an artifact in ``directory`` with a proof.
+
+    Raises:
+        VerificationFailed: the runtime crashed.
+        EdgeQKVError: what the process raised.
+    """
+    result = _in_worker("compare", directory, artifact, engine, proof.arrays())
+    return Verification.model_validate(result)
+
+
+def perplexity_in_worker(
+    directory: Path, artifact: Artifact, tokens: npt.NDArray[np.int64], engine: str, on_progress: Progress = silent
+) -> tuple[float, int]:
+    """Perplexity of an artifact on ``tokens [n]``, and how many of them were predicted."""
+    perplexity, count = _in_worker("perplexity", directory, artifact, engine, {"tokens": tokens}, on_progress)
+    return float(perplexity), int(count)
+
+
+def bench_in_worker(
+    directory: Path, artifact: Artifact, engine: str, *, prompt: int, generate: int, repeats: int
+) -> tuple[BenchResult, ...]:
+    """How fast an artifact is here; see `edgeqkv.run.bench.bench_session`."""
+    numbers = {"numbers": np.array([prompt, generate, repeats])}
+    rows = _in_worker("bench", directory, artifact, engine, numbers)
+    return tuple(BenchResult.model_validate(row) for row in rows)
+
+
+def _in_worker(
+    task: str,
+    directory: Path,
+    artifact: Artifact,
+    engine: str,
+    arrays: Mapping[str, Any],
+    on_progress: Progress = silent,
+) -> Any:
+    target = backend(artifact.target)
+    choose_engine(target, engine)
+    job = {
+        "task": task,
+        "directory": str(directory.resolve()),
+        "engine": engine,
+        "artifact": artifact.model_dump(mode="json"),
+        "registry": REGISTRY,
+    }
+    with tempfile.TemporaryDirectory(prefix="edgeqkv-") as scratch, tempfile.TemporaryFile("w+") as log:
+        np.savez(Path(scratch) / "arrays.npz", **arrays)
+        (Path(scratch) / "job.json").write_text(json.dumps(job), encoding="utf-8")
+        # -P: the current folder may be a bundle that somebody sent, and is no place to take code from.
+        command = [sys.executable, "-P", "-m", "edgeqkv.pipeline.worker", scratch]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=_environment()) as process:
+            assert process.stdout
+            result: dict[str, Any] = {}
+            for line in process.stdout:
+                result = json.loads(line)
+                if "progress" in result:
+                    on_progress(*result["progress"])
+        log.seek(0)
+        return _result(result, process.returncode, log.read(), f"{target.title} ({engine})")
+
+
+def _environment() -> dict[str, str]:
+    # glibc raises this threshold as large blocks are freed, and keeps what it then allocates below it: without
+    # a fixed value the process grows to several times what the runtime uses at once.
+    return {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+
+
+def _result(last: Mapping[str, Any], code: int, log: str, runtime: str) -> Any:
+    if code == 0 and "result" in last:
+        return last["result"]
+    if "error" in last:
+        raise getattr(errors, last["error"]["type"], EdgeQKVError)(last["error"]["message"])
+    end = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"stopped with exit code {code}"
+    last_words = log.strip().splitlines()[-1:] or ["and said nothing"]
+    raise VerificationFailed(f"{runtime} {end} while running the exported model: {last_words[0]}")
+
+
+def _work(scratch: Path) -> int:
+    """The other process."""
+    job = json.loads((scratch / "job.json").read_text(encoding="utf-8"))
+    REGISTRY.update(job["registry"])
+    tasks = {"compare": _compare, "perplexity": _perplexity, "bench": _bench}
+    try:
+        artifact = Artifact.model_validate(job["artifact"])
+        session = open_artifact(Path(job["directory"]), artifact, job["engine"])
+        _print({"result": tasks[job["task"]](session, scratch / "arrays.npz", job["engine"])})
+    except EdgeQKVError as error:
+        _print({"error": {"type": type(error).__name__, "message": str(error)}})
+        return EdgeQKVError.exit_code
+    return 0
+
+
+def _compare(session: Any, arrays: Path, engine: str) -> Any:
+    return load_proof(arrays).compare(session, engine).model_dump(mode="json")
+
+
+def _perplexity(session: Any, arrays: Path, engine: str) -> Any:
+    assert isinstance(session, Session)
+    with np.load(arrays) as file:
+        return session_perplexity(session, file["tokens"], lambda *stage: _print({"progress": stage}))
+
+
+def _bench(session: Any, arrays: Path, engine: str) -> Any:
+    with np.load(arrays) as file:
+        prompt, generate, repeats = file["numbers"].tolist()
+    results = bench_session(session, prompt=prompt, generate=generate, repeats=repeats)
+    return [result.model_dump(mode="json") for result in results]
+
+
+def _print(line: Mapping[str, Any]) -> None:
+    print(json.dumps(line), flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    sys.exit(_work(Path(sys.argv[1])))

@@ -1,0 +1,70 @@
+"""What happens when a private name of ExecuTorch or torch is gone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from edgeqkv.backends.executorch import _compat
+from edgeqkv.backends.executorch.quiet import third_party_notices_silenced
+from edgeqkv.errors import UnsupportedError
+
+with third_party_notices_silenced():
+    from executorch import exir
+    from executorch.backends.xnnpack import xnnpack_preprocess
+
+
+def test_nothing_is_promised_without_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RuntimeError):
+        _compat.promise(False)
+    monkeypatch.delattr(torch, "_check")
+    _compat.promise(False)
+
+
+@pytest.mark.parametrize("gone", ["the backend", "its method"])
+def test_a_lowering_that_cannot_be_observed_goes_on(gone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if gone == "the backend":
+        monkeypatch.delattr(xnnpack_preprocess, "XnnpackBackend")
+    else:
+        monkeypatch.setattr(xnnpack_preprocess, "XnnpackBackend", object)
+    seen: list[Any] = []
+    with _compat.each_delegate(seen.append):
+        pass
+    assert seen == []
+
+
+def test_a_lowering_is_observed_and_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Backend:
+        @staticmethod
+        def preprocess(program: Any, specs: list[Any]) -> str:
+            return "serialized"
+
+    monkeypatch.setattr(xnnpack_preprocess, "XnnpackBackend", Backend)
+    seen: list[list[str]] = []
+    before = Backend.preprocess
+    with _compat.each_delegate(seen.append):
+        program = SimpleNamespace(state_dict={"weight": torch.zeros(1), "no tensor": 1})
+        assert Backend.preprocess(program, []) == "serialized"
+    assert seen == [["weight"]]
+    assert Backend.preprocess is before
+
+
+def test_options_that_are_gone_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass
+    class Newer:
+        _skip_dim_order: bool = False
+
+    assert (_compat.edge_config()._check_ir_validity, _compat.edge_config()._skip_dim_order) == (False, True)
+    monkeypatch.setattr(exir, "EdgeCompileConfig", Newer)
+    assert _compat.edge_config() == Newer(_skip_dim_order=True)
+
+
+def test_quantized_weights_are_refused_without_their_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    _compat.require_gathering_operators()
+    monkeypatch.setattr(torch.ops, "quantized_decomposed", SimpleNamespace(embedding_byte=None))
+    with pytest.raises(UnsupportedError, match=r"quantized_decomposed::embedding_4bit.*--weights fp32"):
+        _compat.require_gathering_operators()
