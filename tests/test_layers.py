@@ -138,13 +138,53 @@ def of_one_target(module: str) -> bool:
     return below[:1] == ["mil"] or (below[:1] == ["backends"] and not TARGETS.isdisjoint(below[1:2]))
 
 
+def test_private_names_of_other_libraries_are_in_one_place() -> None:
+    """`_compat` says what each is for, with which versions it was tried, and what happens without it."""
+    found = {name: set(private_names(tree)) for name, tree in trees().items() if not name.endswith("._compat")}
+    assert {name: private for name, private in found.items() if private} == {}
+
+
+def private_names(tree: ast.Module) -> Iterator[str]:
+    """What others than edgeqkv call private: imported, reached from what is imported, or given as an argument."""
+    others = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names):
+                foreign = {alias.name: alias for alias in names if not _is_own(alias.name)}
+            case ast.ImportFrom(module=str(module), names=names) if module != "__future__" and not _is_own(module):
+                foreign = {f"{module}.{alias.name}": alias for alias in names}
+            case _:
+                continue
+        others |= {alias.asname or alias.name.partition(".")[0] for alias in foreign.values()}
+        yield from (name for name in foreign if any(map(_is_private, name.split("."))))
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(attr=attr) if _is_private(attr) and root(node) in others:
+                yield ast.unparse(node)
+            case ast.Call(keywords=keywords):
+                yield from (key.arg for key in keywords if key.arg is not None and _is_private(key.arg))
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def root(node: ast.expr) -> str:
+    """The name with which a chain of attributes begins, if it does with one."""
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
+
+
 SHOWN = '''
 """onnx"""
 import edgeqkv.run.session, torch
+from numpy._core import multiarray as _arrays
 def late():
     """coreml"""
     from edgeqkv import budget, load
     from edgeqkv.model.model import Model
+    torch._check(_arrays.a._b, _given=late._own)
     return f"edgeqkv.mil.package", "executorch"
 '''
 
@@ -159,5 +199,6 @@ def test_the_contract_sees_late_imports_and_strings_but_not_documentation() -> N
         "edgeqkv.mil.package",
     }
     assert strings(tree) & TARGETS == {"executorch"}
+    assert set(private_names(tree)) == {"numpy._core.multiarray", "torch._check", "_given", "_arrays.a._b"}
     with pytest.raises(AssertionError, match="relative"):
         set(_imported(ast.parse("from . import package")))

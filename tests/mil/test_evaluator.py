@@ -2,142 +2,50 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from mil_packages import (
+    CAPACITY,
+    TABLE,
+    colors_package,
+    ct,
+    mb,
+    merged_package,
+    product_package,
+    save,
+    state_input,
+    tensor_input,
+    tokens_at,
+    types,
+)
 
-from edgeqkv.backends.coreml._compat import import_coremltools, quietly
-from edgeqkv.mil import _compat
-from edgeqkv.mil.errors import InputError, PackageError, UnsupportedOperation
-from edgeqkv.mil.evaluator import Evaluator, State
-from edgeqkv.mil.package import Package
-from edgeqkv.mil.proto import messages
-from edgeqkv.mil.weight_file import DTYPES, WeightFile
-
-ct = import_coremltools("The test suite")
-mb, types = ct.converters.mil.Builder, ct.converters.mil.mil.types
-
-Build = Callable[..., Any]
-MODEL = "Data/com.apple.CoreML/model.mlmodel"
-WEIGHTS = "Data/com.apple.CoreML/weights/weight.bin"
-CAPACITY = 8
-# Large enough for the weight file: constants of ten elements or fewer are kept in the program.
-TABLE = (np.arange(64, dtype=np.float16) / 7).reshape(16, 4)
-
-
-def save(path: Path, features: Mapping[str, Any], build: Build, images: tuple[Any, ...] = (), **options: Any) -> Path:
-    """A package with one function, "main", whose body is what ``build`` makes of the inputs."""
-    function = ct.converters.mil.mil.Function(dict(features), opset_version=ct.target.iOS18)
-    with function:
-        built = build(**function.inputs)
-        function.set_outputs(list(built) if isinstance(built, tuple) else [built])
-    if images:
-        function.set_input_types(images)
-    program = ct.converters.mil.mil.Program()
-    program.add_function("main", function)
-    with quietly():
-        model = ct.convert(
-            program,
-            minimum_deployment_target=ct.target.iOS18,
-            compute_precision=ct.precision.FLOAT32,
-            skip_model_load=True,
-            **options,
-        )
-    model.save(str(path))
-    return path
-
-
-def merge(path: Path, functions: Mapping[str, Path]) -> Path:
-    """A package with several functions, the first of which is the default."""
-    descriptor = ct.utils.MultiFunctionDescriptor()
-    for name, source in functions.items():
-        descriptor.add_function(str(source), "main", name)
-    descriptor.default_function_name = next(iter(functions))
-    with quietly():
-        ct.utils.save_multifunction(descriptor, str(path))
-    return path
-
-
-def tensor_input(shape: tuple[Any, ...], dtype: Any = None) -> Any:
-    return mb.placeholder(shape, dtype or types.fp16)
-
-
-def state_input(shape: tuple[int, ...]) -> Any:
-    return mb.state_tensor_placeholder(shape, types.fp16)
-
-
-def edit(package: Path, change: Callable[[Any], None]) -> Path:
-    """Rewrites the model file as ``change`` leaves the specification."""
-    spec = ct.proto.Model_pb2.Model()
-    spec.ParseFromString((package / MODEL).read_bytes())
-    change(spec)
-    (package / MODEL).write_bytes(spec.SerializeToString())
-    return package
-
-
-def operations(spec: Any, function: str = "main") -> Any:
-    body = spec.mlProgram.functions[function]
-    return body.block_specializations[body.opset].operations
-
-
-def append_rows(rows: int) -> Build:
-    """Looks tokens up, appends what it finds to a cache, and sums the cache."""
-
-    def build(tokens: Any, position: Any, cache: Any) -> Any:
-        found = mb.gather(x=TABLE, indices=tokens, axis=0, validate_indices=False)
-        zero = np.zeros(1, np.int32)
-        begin = mb.concat(values=[position, zero], axis=0)
-        end = mb.concat(values=[mb.add(x=position, y=np.int32(rows)), np.full(1, 4, np.int32)], axis=0)
-        updated = mb.slice_update(x=mb.read_state(input=cache), update=found, begin=begin, end=end)
-        written = mb.coreml_update_state(state=cache, value=updated)
-        return mb.reduce_sum(x=written, axes=[0], keep_dims=False, name="total")
-
-    return build
-
-
-def cache_inputs(rows: int) -> dict[str, Any]:
-    return {
-        "tokens": tensor_input((rows,), types.int32),
-        "position": tensor_input((1,), types.int32),
-        "cache": state_input((CAPACITY, 4)),
-    }
-
-
-def tokens_at(position: int, *tokens: int) -> dict[str, np.ndarray]:
-    return {"tokens": np.array(tokens, np.int32), "position": np.array([position], np.int32)}
-
-
-@pytest.fixture(scope="module")
-def _merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("packages")
-    prefill = save(folder / "prefill.mlpackage", cache_inputs(3), append_rows(3))
-    decode = save(folder / "decode.mlpackage", cache_inputs(1), append_rows(1))
-    return merge(folder / "merged.mlpackage", {"decode": decode, "prefill": prefill})
+from edgeqkv.mil import (
+    Evaluator,
+    InputError,
+    Package,
+    State,
+)
 
 
 @pytest.fixture
-def merged(_merged: Path, tmp_path: Path) -> Path:
+def merged(tmp_path: Path) -> Path:
     """Two functions over one state and one table; a copy that a test may damage."""
-    return Path(shutil.copytree(_merged, tmp_path / "copy.mlpackage"))
+    return Path(shutil.copytree(merged_package(), tmp_path / "copy.mlpackage"))
 
 
-@pytest.fixture(scope="module")
-def product(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def product() -> Path:
     """y = x @ TABLE.T, and its square."""
-    path = tmp_path_factory.mktemp("packages") / "product.mlpackage"
+    return product_package()
 
-    def build(x: Any) -> Any:
-        y = mb.linear(x=x, weight=TABLE, name="y")
-        return y, mb.mul(x=y, y=y, name="squared")
 
-    return save(path, {"x": tensor_input((2, 4))}, build)
+@pytest.fixture
+def colors(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(colors_package(), tmp_path / "colors.mlpackage"))
 
 
 def test_two_functions_share_one_state(merged: Path) -> None:
@@ -158,30 +66,6 @@ def test_two_functions_share_one_state(merged: Path) -> None:
     expected[:4] = table[[5, 0, 9, 15]]
     np.testing.assert_array_equal(state.read_state("cache"), expected)
     assert not prefill.new_state().read_state("cache").any()
-
-
-def test_what_a_package_says_of_itself(merged: Path) -> None:
-    evaluator = Evaluator(merged)
-    assert evaluator.function == "decode"
-    assert evaluator.functions == ("decode", "prefill")
-    assert {name: str(spec) for name, spec in evaluator.inputs.items()} == {
-        "tokens": "int32[1]",
-        "position": "int32[1]",
-    }
-    assert {name: str(spec) for name, spec in evaluator.outputs.items()} == {"total": "fp16[4]"}
-    assert {name: str(spec) for name, spec in evaluator.states.items()} == {"cache": "fp16[8, 4]"}
-    assert Package(merged).functions["prefill"].opset == "CoreML8"
-
-
-def test_metadata(product: Path, tmp_path: Path) -> None:
-    def describe(spec: Any) -> None:
-        spec.description.metadata.author = "us"
-        spec.description.metadata.userDefined["variant"] = "q-k=v"
-
-    copy = edit(Path(shutil.copytree(product, tmp_path / "copy.mlpackage")), describe)
-    metadata = Package(copy).metadata
-    assert metadata["author"] == "us"
-    assert metadata["variant"] == "q-k=v"
 
 
 def test_runs_of_other_states_do_not_touch_a_copy(merged: Path) -> None:
@@ -348,97 +232,6 @@ def test_not_a_number_is_seen(product: Path) -> None:
     assert evaluator.peaks["y"].headroom == np.inf
 
 
-def test_a_flipped_bit_in_the_weights_is_seen(product: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(product, tmp_path / "copy.mlpackage"))
-    x = {"x": np.ones((2, 4), np.float32)}
-    before = Evaluator(copy).run(x)["y"]
-    stored = bytearray((copy / WEIGHTS).read_bytes())
-    stored[stored.index(TABLE.tobytes()) + 2 * 9] ^= 0x80  # the ninth weight
-    (copy / WEIGHTS).write_bytes(stored)
-    changed = Evaluator(copy).run(x)["y"] != before
-    assert changed[:, 2].all()
-    assert changed.sum() == 2
-
-
-def test_a_swapped_function_is_seen(merged: Path) -> None:
-    def swap(spec: Any) -> None:
-        functions = spec.mlProgram.functions
-        functions["decode"].CopyFrom(functions["prefill"])
-
-    evaluator = Evaluator(edit(merged, swap), "decode")
-    with pytest.raises(PackageError, match="is declared"):
-        evaluator.run(tokens_at(0, 5), evaluator.new_state())
-
-
-def test_a_dropped_state_write_is_seen(merged: Path) -> None:
-    def drop(spec: Any) -> None:
-        ops = operations(spec, "decode")
-        del ops[next(index for index, op in enumerate(ops) if op.type == "write_state")]
-
-    evaluator = Evaluator(edit(merged, drop), "decode")
-    state = evaluator.new_state()
-    total = evaluator.run(tokens_at(0, 5), state)["total"]
-    assert not total.any()
-    assert not state.read_state("cache").any()
-
-
-def test_a_wrong_declaration_is_seen(product: Path, tmp_path: Path) -> None:
-    def declare(change: Callable[[Any], None]) -> Evaluator:
-        shutil.rmtree(tmp_path / "copy.mlpackage", ignore_errors=True)
-        copy = Path(shutil.copytree(product, tmp_path / "copy.mlpackage"))
-
-        def change_output(spec: Any) -> None:
-            change(next(op for op in operations(spec) if op.type == "mul").outputs[0].type.tensorType)
-
-        return Evaluator(edit(copy, change_output))
-
-    def wider(declared: Any) -> None:
-        declared.dimensions[1].constant.size = 17
-
-    def integral(declared: Any) -> None:
-        declared.dataType = ct.proto.MIL_pb2.INT32
-
-    def longer(declared: Any) -> None:
-        declared.dataType = ct.proto.MIL_pb2.FLOAT32
-
-    x = {"x": np.ones((2, 4), np.float32)}
-    with pytest.raises(PackageError, match=r"mul 'squared': it is declared fp16\[2, 17\], .* \[2, 16\]"):
-        declare(wider).run(x)
-    with pytest.raises(PackageError, match="declared int32"):
-        declare(integral).run(x)
-    with pytest.raises(PackageError, match=r"is declared fp32.* but computes fp16"):
-        declare(longer)
-
-
-def test_unknown_operations_are_all_named(product: Path, tmp_path: Path) -> None:
-    def rename(spec: Any) -> None:
-        for op in operations(spec):
-            op.type = {"mul": "multiply", "linear": "affine"}.get(op.type, op.type)
-
-    copy = edit(Path(shutil.copytree(product, tmp_path / "copy.mlpackage")), rename)
-    with pytest.raises(UnsupportedOperation, match="affine, multiply"):
-        Evaluator(copy)
-
-
-def test_unknown_parameters_are_refused(product: Path, tmp_path: Path) -> None:
-    def add(spec: Any) -> None:
-        op = next(op for op in operations(spec) if op.type == "mul")
-        op.inputs["z"].CopyFrom(op.inputs["x"])
-
-    copy = edit(Path(shutil.copytree(product, tmp_path / "copy.mlpackage")), add)
-    with pytest.raises(UnsupportedOperation, match=r"mul 'squared'.*'z'"):
-        Evaluator(copy)
-
-
-def test_an_undefined_value_is_seen(product: Path, tmp_path: Path) -> None:
-    def rename(spec: Any) -> None:
-        next(op for op in operations(spec) if op.type == "mul").inputs["x"].arguments[0].name = "nothing"
-
-    copy = edit(Path(shutil.copytree(product, tmp_path / "copy.mlpackage")), rename)
-    with pytest.raises(PackageError, match="'nothing'"):
-        Evaluator(copy)
-
-
 def test_flexible_inputs(tmp_path: Path) -> None:
     length = ct.RangeDim(1, 6, default=2)
     path = save(
@@ -480,44 +273,6 @@ def test_compressed_weights(tmp_path: Path) -> None:
     for name, weight in weights.items():
         # fp32 sums of 32 products of size 10.
         np.testing.assert_allclose(outputs[name], x @ weight.T.astype(np.float32), atol=5e-5)
-
-
-@pytest.mark.parametrize(
-    ("dtype", "low", "high"),
-    [
-        ("uint1", 0, 2),
-        ("uint2", 0, 4),
-        ("uint3", 0, 8),
-        ("uint4", 0, 16),
-        ("uint6", 0, 64),
-        ("int4", -8, 8),
-        ("int8", -128, 128),
-        ("uint8", 0, 256),
-        ("int16", -999, 999),
-        ("uint16", 0, 65536),
-        ("int32", -9, 9),
-    ],
-)
-def test_weight_files_as_coremltools_writes_them(tmp_path: Path, dtype: str, low: int, high: int) -> None:
-    values = np.random.default_rng(2).integers(low, high, 15).astype(DTYPES[dtype].array_type)
-    writer = ct.converters.mil.backend.mil.load.BlobWriter(str(tmp_path / "weight.bin"))
-    subtype = types.nptype_from_builtin(types.string_to_builtin(dtype))
-    offset = getattr(writer, f"write_{dtype}_data")(values.astype(subtype))
-    weights = WeightFile(tmp_path / "weight.bin")
-    np.testing.assert_array_equal(weights.blob(offset, dtype, (3, 5)).read(), values.reshape(3, 5))
-    with pytest.raises(PackageError, match="is not one of fp16"):
-        weights.blob(offset, "fp16", (3, 5))
-
-
-def test_weights_are_mapped_not_copied(product: Path) -> None:
-    package = Package(product)
-    blob = next(
-        op.constant
-        for op in package.function().operations
-        if op.constant is not None and getattr(op.constant, "shape", ()) == TABLE.shape
-    )
-    assert not isinstance(blob, str | np.ndarray)
-    assert np.shares_memory(blob.read(), blob.read())
 
 
 @pytest.mark.parametrize(
@@ -570,80 +325,6 @@ def test_unknown_names(merged: Path) -> None:
         Evaluator(merged, precision="fp8")  # type: ignore[arg-type]
 
 
-def _truncate(path: Path, size: int) -> None:
-    path.write_bytes(path.read_bytes()[:size])
-
-
-DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no package": (shutil.rmtree, "there is no Core ML package"),
-    "no manifest": (lambda p: (p / "Manifest.json").unlink(), "no Manifest.json"),
-    "a broken manifest": (lambda p: (p / "Manifest.json").write_text("{"), "does not name the model"),
-    "an empty manifest": (lambda p: (p / "Manifest.json").write_text(json.dumps({})), "does not name"),
-    "no model": (lambda p: (p / MODEL).unlink(), "model.mlmodel is missing"),
-    "a truncated model": (lambda p: _truncate(p / MODEL, 900), "is not a Core ML model"),
-    "no weights": (lambda p: (p / WEIGHTS).unlink(), "weights cannot be read"),
-    "empty weights": (lambda p: _truncate(p / WEIGHTS, 0), "weights cannot be read"),
-    "half a header": (lambda p: _truncate(p / WEIGHTS, 40), "does not begin as a weight file"),
-    "no record": (lambda p: _truncate(p / WEIGHTS, 64), "lies past its end"),
-    "truncated weights": (lambda p: _truncate(p / WEIGHTS, 140), "ends past its end"),
-    "no sentinel": (
-        lambda p: (p / WEIGHTS).write_bytes((p / WEIGHTS).read_bytes()[:64] + bytes(1000)),
-        "is not one of fp16",
-    ),
-}
-
-
-@pytest.mark.parametrize(("damage", "message"), DAMAGES.values(), ids=DAMAGES.keys())
-def test_damaged_packages(merged: Path, damage: Callable[[Path], object], message: str) -> None:
-    damage(merged)
-    with pytest.raises(PackageError, match=message):
-        Evaluator(merged)
-
-
-def test_a_resized_weight_is_seen(product: Path, tmp_path: Path) -> None:
-    def grow(spec: Any) -> None:
-        for op in operations(spec):
-            value = op.attributes["val"] if op.type == "const" else None
-            if value is not None and value.WhichOneof("value") == "blobFileValue":
-                value.type.tensorType.dimensions[0].constant.size = 15
-
-    copy = edit(Path(shutil.copytree(product, tmp_path / "copy.mlpackage")), grow)
-    with pytest.raises(PackageError, match=r"has 128 bytes, which are not fp16\[15, 4\]"):
-        Evaluator(copy)
-
-
-def test_an_unlisted_state_is_seen(merged: Path) -> None:
-    def unlist(spec: Any) -> None:
-        for function in spec.description.functions:
-            del function.state[:]
-
-    with pytest.raises(PackageError, match="does not list its states"):
-        Evaluator(edit(merged, unlist))
-
-
-def test_other_kinds_of_model_are_refused(product: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(product, tmp_path / "copy.mlpackage"))
-    edit(copy, lambda spec: spec.neuralNetwork.SetInParent())
-    with pytest.raises(UnsupportedOperation, match="type neuralNetwork"):
-        Evaluator(copy)
-
-
-@pytest.fixture(scope="module")
-def _colors(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An image of 2 × 4 pixels, its channels times 1, 2 and 3."""
-    path = tmp_path_factory.mktemp("packages") / "colors.mlpackage"
-    factors = np.array([1, 2, 3], np.float32).reshape(1, 3, 1, 1)
-    image = ct.ImageType("image", shape=(1, 3, 2, 4), color_layout=ct.colorlayout.RGB, channel_first=True)
-    return save(
-        path, {"image": tensor_input((1, 3, 2, 4), types.fp32)}, lambda image: mb.mul(x=image, y=factors), (image,)
-    )
-
-
-@pytest.fixture
-def colors(_colors: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(_colors, tmp_path / "copy.mlpackage"))
-
-
 def test_an_image_is_given_as_its_pixels(colors: Path) -> None:
     evaluator = Evaluator(colors, precision="fp16")
     assert str(evaluator.inputs["image"]) == "RGB image[1, 3, 2, 4]"
@@ -653,53 +334,6 @@ def test_an_image_is_given_as_its_pixels(colors: Path) -> None:
     for wrong in (pixels.astype(np.float32), pixels[0], pixels.transpose(0, 1, 3, 2)):
         with pytest.raises(InputError, match=r"'image' is RGB image\[1, 3, 2, 4\], to be given as pixels of uint8"):
             evaluator.run({"image": wrong})
-
-
-def test_images_of_other_kinds_are_refused(colors: Path, product: Path, tmp_path: Path) -> None:
-    def image(spec: Any) -> Any:
-        return spec.description.input[0].type.imageType
-
-    edit(colors, lambda spec: setattr(image(spec), "width", 5))
-    with pytest.raises(PackageError, match=r"an image \[1, 3, 2, 5\], but the program takes fp32\[1, 3, 2, 4\]"):
-        Evaluator(colors)
-    edit(colors, lambda spec: image(spec).imageSizeRange.widthRange.SetInParent())
-    with pytest.raises(UnsupportedOperation, match="only inputs of one size"):
-        Evaluator(colors)
-    copy = Path(shutil.copytree(product, tmp_path / "product.mlpackage"))
-    edit(copy, lambda spec: image(spec).SetInParent())
-    with pytest.raises(UnsupportedOperation, match=r"'x' is an image .INVALID_COLOR_SPACE"):
-        Evaluator(copy)
-    edit(copy, lambda spec: spec.description.input[0].type.stringType.SetInParent())
-    with pytest.raises(UnsupportedOperation, match="'x' is a stringType; only tensors and images"):
-        Evaluator(copy)
-
-
-def test_without_coremltools_there_are_no_messages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "coremltools", None)
-    monkeypatch.delitem(sys.modules, _compat.PROTO, raising=False)
-    with pytest.raises(ModuleNotFoundError) as caught:
-        messages("Model_pb2")
-    assert caught.value.name == "coremltools"
-
-
-ALONE = """
-import sys
-from edgeqkv.mil.evaluator import Evaluator
-
-evaluator = Evaluator(sys.argv[1])
-assert "coremltools" not in sys.modules
-from edgeqkv.backends.coreml._compat import import_coremltools
-
-assert import_coremltools("The test").proto.Model_pb2.Model
-assert not {"executorch", "sklearn", "torchao"} & set(sys.modules)
-assert Evaluator(sys.argv[1]).inputs == evaluator.inputs
-import torchao
-"""
-
-
-def test_a_package_is_read_without_coremltools_and_its_frameworks(tmp_path: Path) -> None:
-    package = save(tmp_path / "m.mlpackage", {"x": tensor_input((4,))}, lambda x: mb.add(x=x, y=np.float16(1)))
-    subprocess.run([sys.executable, "-W", "ignore", "-c", ALONE, str(package)], check=True)
 
 
 def test_a_program_of_every_shape_operation_agrees_with_numpy(tmp_path: Path) -> None:

@@ -14,11 +14,17 @@ Tried with executorch 1.5.1 and torch 2.13:
 ``torch.ops.quantized_decomposed.embedding_4bit`` and ``embedding_byte``
     For: rows of quantized tables. A module behind ``executorch.exir.passes`` defines them, which is why that is
     imported. When they are gone: quantized weights are refused, others are exported as ever.
+What torch.export calls its own operators (`BOOKKEEPING`), and its wrapper of one that writes (`MUTATION`)
+    For: the delegation table. When they are called otherwise: a row says only that XNNPACK does not have the operator,
+    or operators that write have none.
+``logging.root.manager.disable``
+    For: having it as it was; `logging.disable` sets it and nothing tells it. When it is gone: nothing is disabled.
 """
 
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -30,7 +36,21 @@ from edgeqkv.errors import UnsupportedError
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-__all__ = ["each_delegate", "edge_config", "promise", "require_gathering_operators"]
+__all__ = [
+    "BOOKKEEPING",
+    "MUTATION",
+    "disabled_level",
+    "each_delegate",
+    "edge_config",
+    "promise",
+    "require_gathering_operators",
+]
+
+BOOKKEEPING: Final = ("_assert_scalar", "_local_scalar_dense", "sym_size", "scalar_tensor", "arange")
+"""What computes with shapes and positions."""
+
+MUTATION: Final = "auto_functionalized_v2"
+"""Its first argument is the operator that writes into what it is given."""
 
 _EDGE_OPTIONS: Final = {"_check_ir_validity": False, "_skip_dim_order": True}
 _GATHERING: Final = ("embedding_4bit", "embedding_byte")
@@ -87,3 +107,8 @@ def require_gathering_operators() -> None:
             f"this version of ExecuTorch has no operator quantized_decomposed::{missing[0]}, which quantized weights "
             f"need: export with --weights fp32 or fp16, or install executorch 1.5.1"
         )
+
+
+def disabled_level() -> int:
+    """The level up to which logging is disabled altogether."""
+    return int(getattr(logging.root.manager, "disable", logging.NOTSET))

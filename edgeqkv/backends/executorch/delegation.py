@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.exir.delegate import executorch_call_delegate, is_lowered_module
 from torch.fx import GraphModule
 
-__all__ = ["delegation_table"]
+from edgeqkv.backends.executorch._compat import BOOKKEEPING, MUTATION
 
-_BOOKKEEPING: Final = ("_assert_scalar", "_local_scalar_dense", "sym_size", "scalar_tensor", "arange")
+__all__ = ["delegation_table"]
 
 
 def delegation_table(method: str, graph: GraphModule) -> list[dict[str, Any]]:
@@ -39,7 +39,7 @@ def _operators(graph: GraphModule) -> Iterator[str]:
     for node in graph.graph.nodes:
         if node.op != "call_function" or node.target is executorch_call_delegate:
             continue
-        if getattr(node.target, "__name__", "") == "auto_functionalized_v2":
+        if getattr(node.target, "__name__", "") == MUTATION:
             yield node.args[0].name().replace("::", ".")
         elif hasattr(node.target, "name") and callable(node.target.name):
             yield node.target.name().replace("::", ".")
@@ -49,7 +49,7 @@ def _reason(operator: str, taken: set[str]) -> str:
     namespace, name = operator.split(".")[:2]
     if namespace == "llama":
         return "reads or writes the state, which is not the delegate's"
-    if name in _BOOKKEEPING:
+    if name in BOOKKEEPING:
         return "computes with shapes and the position, not with data"
     if name in {target.partition(".")[0] for target in taken}:
         return "XNNPACK has it, but not for these types or shapes"

@@ -10,6 +10,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 
+from edgeqkv.backends.executorch._compat import disabled_level
+
 __all__ = ["native_stderr_captured", "third_party_notices_silenced"]
 
 # What is said of buffers is meant: the state starts out meaningless and is written before it is read.
@@ -25,7 +27,7 @@ def third_party_notices_silenced() -> Iterator[None]:
     logger; that is undone.
     """
     root = logging.getLogger()
-    handlers, disabled = root.handlers[:], logging.root.manager.disable
+    handlers, disabled = root.handlers[:], disabled_level()
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from numpy._core import multiarray
 
 from edgeqkv.checkpoints.archive import Archive
 from edgeqkv.errors import CheckpointError
@@ -23,7 +22,7 @@ __all__ = ["matches", "read"]
 # Metrics are often saved as numpy scalars. These build numbers and nothing else.
 _SAFE_NUMPY: Final[list[Any]] = [
     np.dtype,
-    multiarray.scalar,
+    np.float64().__reduce__()[0],  # what makes one; numpy names it nowhere else
     *(type(np.dtype(code)) for code in ("f2", "f4", "f8", "i4", "i8", "?")),
 ]
 

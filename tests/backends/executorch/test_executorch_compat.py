@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -68,3 +69,16 @@ def test_quantized_weights_are_refused_without_their_operators(monkeypatch: pyte
     monkeypatch.setattr(torch.ops, "quantized_decomposed", SimpleNamespace(embedding_byte=None))
     with pytest.raises(UnsupportedError, match=r"quantized_decomposed::embedding_4bit.*--weights fp32"):
         _compat.require_gathering_operators()
+
+
+def test_logging_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    logging.disable(logging.INFO)
+    try:
+        with third_party_notices_silenced():
+            assert _compat.disabled_level() == logging.WARNING
+        assert _compat.disabled_level() == logging.INFO
+    finally:
+        logging.disable(logging.NOTSET)
+    with monkeypatch.context() as patch:
+        patch.setattr(logging.root, "manager", SimpleNamespace())
+        assert _compat.disabled_level() == logging.NOTSET

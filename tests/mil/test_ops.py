@@ -11,13 +11,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mil_packages import ct, mb, tensor
 
-from edgeqkv.backends.coreml._compat import import_coremltools
 from edgeqkv.mil.errors import InputError, PackageError, UnsupportedOperation
 from edgeqkv.mil.ops import MOVING, OPS
-
-ct = import_coremltools("The test suite")
-mb = ct.converters.mil.Builder
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((2, 3, 4)).astype(np.float32)
@@ -58,10 +55,6 @@ def assert_agrees(build: Build) -> None:
         assert (ours.dtype.kind == "f") == (theirs.dtype.kind == "f")
         # fp32 functions of libm and of torch differ by a few units in the last place (6e-8 each).
         np.testing.assert_allclose(ours, theirs, rtol=2e-6, atol=2e-6)
-
-
-def tensor(values: Any, dtype: Any = np.int32) -> torch.Tensor:
-    return torch.from_numpy(np.asarray(values, dtype))
 
 
 UNARY = [
@@ -375,174 +368,6 @@ def test_scatter_modes(mode: str, expected: list[list[float]]) -> None:
     updates = tensor([[10, 2], [20, 1]], np.float32)
     result = OPS["scatter"](data=data, indices=tensor([1, 0]), updates=updates, axis=tensor(0), mode=mode)
     np.testing.assert_allclose(result, np.array(expected), rtol=1e-6)
-
-
-def _convolved(x: np.ndarray, weight: np.ndarray, stride: int, groups: int) -> np.ndarray:
-    """2-D convolution by its definition, without padding, in float64."""
-    channels, height, width = weight.shape[1:]
-    rows, columns = (x.shape[2] - height) // stride + 1, (x.shape[3] - width) // stride + 1
-    result = np.zeros((x.shape[0], weight.shape[0], rows, columns))
-    for out in range(weight.shape[0]):
-        first = out // (weight.shape[0] // groups) * channels
-        for i in range(rows):
-            for j in range(columns):
-                patch = x[:, first : first + channels, i * stride :, j * stride :][..., :height, :width]
-                result[:, out, i, j] = (patch * weight[out]).sum((1, 2, 3))
-    return result
-
-
-@pytest.mark.parametrize(
-    ("kernel", "stride", "groups", "pad"),
-    [(1, 1, 1, None), (1, 2, 1, None), (3, 1, 1, [1, 1, 1, 1]), (3, 2, 2, [0, 1, 2, 3]), (2, 1, 4, None)],
-)
-def test_conv(kernel: int, stride: int, groups: int, pad: list[int] | None) -> None:
-    x = RNG.standard_normal((2, 4, 6, 5)).astype(np.float32)
-    weight = RNG.standard_normal((8, 4 // groups, kernel, kernel)).astype(np.float32)
-    bias = RNG.standard_normal(8).astype(np.float32)
-    amounts = pad or [0, 0, 0, 0]
-    padded = np.pad(x, ((0, 0), (0, 0), amounts[:2], amounts[2:])).astype(np.float64)
-    result = OPS["conv"](
-        x=tensor(x, np.float32),
-        weight=tensor(weight, np.float32),
-        bias=tensor(bias, np.float32),
-        strides=tensor([stride, stride]),
-        pad_type="custom" if pad else "valid",
-        pad=tensor(amounts),
-        dilations=tensor([1, 1]),
-        groups=tensor(groups),
-    )
-    # Sums of at most 36 products of size 1 in fp32.
-    expected = _convolved(padded, weight, stride, groups) + bias[:, None, None]
-    np.testing.assert_allclose(result, expected, atol=5e-6)
-
-
-@pytest.mark.parametrize("pad_type", ["same", "same_lower"])
-def test_conv_with_padding_to_the_same_size(pad_type: str) -> None:
-    x, weight = tensor([[[1, 2, 3]]], np.float32), tensor([[[1, 10]]], np.float32)
-    expected = [21, 32, 3] if pad_type == "same" else [10, 21, 32]
-    np.testing.assert_array_equal(OPS["conv"](x=x, weight=weight, pad_type=pad_type), [[expected]])
-
-
-def test_batch_norm() -> None:
-    mean, variance, gamma, beta = Y[:, 0], np.abs(Y[:, 1]), Y[:, 2], Y[:, 3]
-    result = OPS["batch_norm"](
-        x=tensor(X, np.float32),
-        **{
-            name: tensor(value, np.float32)
-            for name, value in {"mean": mean, "variance": variance, "gamma": gamma, "beta": beta}.items()
-        },
-        epsilon=tensor(1e-3, np.float32),
-    )
-    each = [value[:, None] for value in (mean, variance, gamma, beta)]
-    np.testing.assert_allclose(
-        result, (X - each[0]) / np.sqrt(each[1] + 1e-3) * each[2] + each[3], rtol=1e-5, atol=1e-6
-    )
-
-
-@pytest.mark.parametrize("rows", [3, 2000])
-def test_products_with_fp16_weights_are_exact_in_the_weights(rows: int) -> None:
-    """Large weights are widened in blocks: the result is that of the whole weight widened."""
-    weight = torch.randn(rows, 700, dtype=torch.float16)
-    x = torch.randn(2, 5, 700)
-    expected = x.double() @ weight.double().mT
-    for result in (
-        OPS["linear"](x=x, weight=weight),
-        OPS["matmul"](x=x, y=weight, transpose_y=tensor(True, bool)),
-        OPS["matmul"](x=x, y=weight.mT.contiguous()),
-        OPS["conv"](x=x.mT, weight=weight[..., None]),
-    ):
-        assert isinstance(result, torch.Tensor)
-        laid_out = result if result.shape[-1] == rows else result.mT
-        # fp32 sums of 700 products of size 1: far below the 0.02 that rounding to fp16 would cause.
-        torch.testing.assert_close(laid_out.double(), expected, rtol=0, atol=2e-4)
-
-
-@pytest.mark.parametrize("scales", [(1, 1), (4, 1), (4, 3), (2, 6)])
-@pytest.mark.parametrize("with_offset", [True, False])
-def test_blockwise_shift_scale(scales: tuple[int, int], with_offset: bool) -> None:
-    codes = RNG.integers(-8, 8, (4, 6)).astype(np.int8)
-    scale = RNG.random(scales).astype(np.float32)
-    offset = RNG.integers(-8, 8, scales).astype(np.int8) if with_offset else np.zeros(scales, np.int8)
-    spread = [np.repeat(np.repeat(each, 4 // scales[0], 0), 6 // scales[1], 1) for each in (scale, offset)]
-    given_offset = {"offset": torch.from_numpy(offset)} if with_offset else {}
-    result = OPS["constexpr_blockwise_shift_scale"](
-        data=torch.from_numpy(codes), scale=torch.from_numpy(scale), **given_offset
-    )
-    np.testing.assert_array_equal(result, spread[0] * (codes - spread[1].astype(np.float32)))
-
-
-@pytest.mark.parametrize("scales", [(1, 2), (4, 2), (8, 1)])
-@pytest.mark.parametrize("at_once", [1, 7, 12])
-def test_some_blocks_at_a_time_make_no_difference(
-    monkeypatch: pytest.MonkeyPatch, scales: tuple[int, int], at_once: int
-) -> None:
-    data = torch.from_numpy(RNG.integers(-8, 8, (8, 6)).astype(np.int8))
-    scale, offset = torch.rand(scales).half(), torch.from_numpy(RNG.integers(-8, 8, scales).astype(np.int8))
-    whole = OPS["constexpr_blockwise_shift_scale"](data=data, scale=scale, offset=offset)
-    monkeypatch.setattr("edgeqkv.mil.ops_constexpr._ELEMENTS_AT_ONCE", at_once)
-    parts = OPS["constexpr_blockwise_shift_scale"](data=data, scale=scale, offset=offset)
-    assert parts.dtype == torch.float16
-    assert torch.equal(parts, whole)
-
-
-def test_blocks_must_divide_the_weight() -> None:
-    with pytest.raises(PackageError, match="do not divide"):
-        OPS["constexpr_blockwise_shift_scale"](data=torch.zeros(4, 6), scale=torch.ones(1, 4))
-
-
-@pytest.mark.parametrize("axis", [0, 1, -1])
-def test_affine_dequantize(axis: int) -> None:
-    codes = RNG.integers(0, 256, (3, 3)).astype(np.uint8)
-    zero, scale = np.array([3, 128, 255], np.uint8), np.array([0.5, 2, 3], np.float32)
-    shape = [3, 1] if axis == 0 else [1, 3]
-    result = OPS["constexpr_affine_dequantize"](
-        quantized_data=torch.from_numpy(codes),
-        zero_point=torch.from_numpy(zero),
-        scale=torch.from_numpy(scale),
-        axis=tensor(axis),
-    )
-    expected = (codes.astype(np.float32) - zero.reshape(shape)) * scale.reshape(shape)
-    np.testing.assert_array_equal(result, expected)
-
-
-@pytest.mark.parametrize("groups", [(1, 1), (2, 1), (2, 3)])
-def test_lut_to_dense(groups: tuple[int, int]) -> None:
-    codes = RNG.integers(0, 4, (4, 6)).astype(np.uint8)
-    lut = RNG.standard_normal((*groups, 4, 1)).astype(np.float32)
-    expected = np.array(
-        [[lut[i * groups[0] // 4, j * groups[1] // 6, codes[i, j], 0] for j in range(6)] for i in range(4)]
-    )
-    result = OPS["constexpr_lut_to_dense"](indices=torch.from_numpy(codes), lut=torch.from_numpy(lut))
-    np.testing.assert_array_equal(result, expected)
-
-
-@pytest.mark.parametrize("axis", [0, 1, -1])
-def test_lut_to_dense_with_vectors(axis: int) -> None:
-    codes = RNG.integers(0, 4, (4, 6)).astype(np.uint8)
-    lut = RNG.standard_normal((1, 1, 4, 2)).astype(np.float32)
-    expected = np.stack([lut[0, 0, codes, 0], lut[0, 0, codes, 1]], 1 if axis == 0 else 2).reshape(
-        (8, 6) if axis == 0 else (4, 12)
-    )
-    result = OPS["constexpr_lut_to_dense"](
-        indices=torch.from_numpy(codes), lut=torch.from_numpy(lut), vector_axis=tensor(axis)
-    )
-    np.testing.assert_array_equal(result, expected)
-
-
-def test_lut_to_dense_with_packed_indices() -> None:
-    """The form of iOS16: two-bit indices, the first in the lowest bits."""
-    result = OPS["constexpr_lut_to_dense"](
-        indices=tensor([0b11100100, 0b00000001], np.uint8),
-        lut=tensor([5, 6, 7, 8], np.float32),
-        shape=tensor([2, 3], np.uint32),
-    )
-    np.testing.assert_array_equal(result, [[5, 6, 7], [8, 6, 5]])
-
-
-def test_constexpr_cast() -> None:
-    result = OPS["constexpr_cast"](source_val=torch.ones(2, dtype=torch.float16), output_dtype="fp32")
-    assert isinstance(result, torch.Tensor)
-    assert result.dtype == torch.float32
 
 
 @pytest.mark.parametrize(
