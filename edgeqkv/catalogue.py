@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from edgeqkv.errors import InputError
+from edgeqkv.reading import check_file, reading
 
 __all__ = ["nearest", "read"]
 
@@ -27,17 +28,17 @@ def read(path: Path, kind: type[Record]) -> Record:
     Raises:
         InputError: the file is missing, is no YAML, or a field is wrong; the message names the line.
     """
-    try:
+    check_file(path, InputError)
+    with reading(path, "text in UTF-8", InputError):
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
-    try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{line}: not YAML: {getattr(error, 'problem', error)}") from error
+    with reading(path, "YAML", InputError):
+        try:
+            tree = yaml.compose(text, Loader=yaml.SafeLoader)
+            content = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            line = f", line {mark.line + 1}" if mark else ""
+            raise InputError(f"{path}{line}: not YAML: {getattr(error, 'problem', error)}") from error
     try:
         return kind.model_validate(content)
     except ValidationError as error:

@@ -20,6 +20,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from edgeqkv.backends.footprint import Phase
 from edgeqkv.bundle.bundle import MANIFEST, Bundle
 from edgeqkv.errors import InputError
+from edgeqkv.reading import check_file, reading, shown
 
 __all__ = [
     "FORMAT",
@@ -162,16 +163,13 @@ def read_device_report(path: Path) -> DeviceReport:
     Raises:
         InputError: it is missing, no JSON, of another format, or a field is wrong; the message names it.
     """
-    try:
+    check_file(path, InputError)
+    with reading(path, "a device report", InputError):
         content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:  # neither UTF-8 nor JSON
-        raise InputError(f"{path} is not a device report: {error}") from error
     told = content.get("format") if isinstance(content, dict) else None
     if told != FORMAT:
         raise InputError(
-            f"{path} is of format {told}, and this edgeqkv reads device reports of format {FORMAT}. "
+            f"{path} is of format {shown(told)}, and this edgeqkv reads device reports of format {FORMAT}. "
             f"Take an app and an edgeqkv of the same version"
         )
     try:

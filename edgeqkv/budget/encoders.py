@@ -22,6 +22,7 @@ from edgeqkv.bundle.bundle import Bundle
 from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.errors import InputError
 from edgeqkv.model.variants import Sharing, Variant
+from edgeqkv.reading import is_folder
 
 __all__ = ["DeviceLimit", "EncoderReport", "Prediction", "Saving", "budget_encoder", "encoder_bundle"]
 
@@ -154,7 +155,7 @@ def budget_encoder(bundle: Bundle, device: str | Sequence[str] = (), devices: Pa
 
 def encoder_bundle(subject: object) -> Bundle | None:
     """The subject, a bundle or its folder, if it holds an encoder."""
-    if isinstance(subject, str | Path) and Path(subject).is_dir():
+    if isinstance(subject, str | Path) and is_folder(subject):
         subject = Bundle(subject)
     return subject if isinstance(subject, Bundle) and not subject.causal else None
 

@@ -19,6 +19,7 @@ from edgeqkv.bundle.bundle import Bundle
 from edgeqkv.bundle.manifest import Artifact, ModelCard
 from edgeqkv.errors import InputError
 from edgeqkv.extras import needed_for
+from edgeqkv.reading import is_folder
 
 if TYPE_CHECKING:
     from edgeqkv.model.model import Model
@@ -165,7 +166,7 @@ def _opened(subject: Bundle | Model | str | Path) -> Bundle | Model:
     if not isinstance(subject, str | Path):
         return subject
     path = Path(subject)
-    if path.is_dir():
+    if is_folder(path):
         return Bundle(path)
     with needed_for("reading a checkpoint"):
         from edgeqkv import checkpoints

@@ -20,6 +20,7 @@ from edgeqkv.model.kinds import Kind, refuse_foreign
 from edgeqkv.model.model import Image, Model
 from edgeqkv.model.variants import Variant
 from edgeqkv.quantize import tuning_steps
+from edgeqkv.reading import check_file, is_file
 from edgeqkv.run.tokenizer import Tokenizer
 
 __all__ = [
@@ -309,8 +310,7 @@ class ExportSpec:
         for purpose, path in (("calibrating on", self.calibrate), ("measuring the perplexity on", self.text)):
             if path is None:
                 continue
-            if not path.is_file():
-                raise InputError(f"cannot read {path}: there is no such file")
+            check_file(path, InputError)
             if self.tokenizer is None:
                 raise InputError(f"{purpose} {path} needs the model's tokenizer; give it with --tokenizer")
 
@@ -356,7 +356,7 @@ def kind_of(model: Model) -> Kind:
 def tokenizer_beside(model: Model) -> Path | None:
     """The ``tokenizer.json`` that lies beside a language model's checkpoint, if one does."""
     path = model.source.path.with_name("tokenizer.json")
-    return path if kind_of(model) in OPTIONS["tokenizer"].kinds and path.is_file() else None
+    return path if kind_of(model) in OPTIONS["tokenizer"].kinds and is_file(path) else None
 
 
 def check_variant(model: Model, claim: str | None) -> None:
