@@ -5,9 +5,11 @@ Each is one module with ``matches`` and ``read``, and one line here.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol
 
+from edgeqkv.checkpoints import foreign
 from edgeqkv.checkpoints.architectures import encoder, imagenet, language_model
 from edgeqkv.checkpoints.archive import Archive
 from edgeqkv.checkpoints.containers import safetensors, torch_zip
@@ -38,7 +40,7 @@ FORMATS: tuple[Format, ...] = (language_model, encoder, imagenet)
 """The first that matches what the file holds makes the model of it."""
 
 
-def load(path: str | Path, *, heads: int | None = None) -> Model:
+def load(path: str | Path, *, heads: int | None = None, ema: bool = False) -> Model:
     """Read a checkpoint: ``.pt`` as the authors' training scripts save it, or safetensors with its config.
 
     The file is mapped into memory, not read: optimizer state and masks never enter memory. Nothing in the file
@@ -47,24 +49,20 @@ def load(path: str | Path, *, heads: int | None = None) -> Model:
     Args:
         path: the file.
         heads: how many attention heads the model has, for files that do not say.
+        ema: take the weights that were averaged over the steps (``ema_state_dict``), not those of the last one.
 
     Raises:
         CheckpointError: the file is missing, damaged, unsafe, of no known format, or contradicts itself.
-        InputError: the file says how many heads there are, and it is another number.
+        InputError: the file says how many heads there are, and it is another number; or it holds no averaged weights.
     """
-    archive = open_archive(Path(path))
+    archive = open_archive(Path(path)).with_weights(averaged=ema)
     for format_ in FORMATS:
         if format_.matches(archive):
             model = format_.read(archive, heads)
             if heads not in (None, model.config.heads):
                 raise InputError(f"{archive.path} says that it has {model.config.heads} heads, not {heads}")
-            return model
-    found = ", ".join(sorted(archive.contents)[:8]) or "nothing"
-    raise CheckpointError(
-        f"{archive.path} is no model that edgeqkv knows: it holds {found}. Expected is a dict that the training "
-        f"scripts save: 'model_state_dict' with 'model_config' (language models), with 'model' and 'config' "
-        f"(encoders), or with the tensors of a vision transformer"
-    )
+            return replace(model, notes=(*archive.notes, *model.notes))
+    raise CheckpointError(foreign.described(archive.path, archive.contents))
 
 
 def open_archive(path: Path) -> Archive:
@@ -73,12 +71,9 @@ def open_archive(path: Path) -> Archive:
     Raises:
         CheckpointError: it is missing, damaged, or unsafe.
     """
-    if not path.exists():
-        raise CheckpointError(f"there is no file {path}")
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a folder; give the checkpoint file in it (model.pt, model.safetensors)")
-    container = next(container for container in CONTAINERS if container.matches(path))
     try:
+        foreign.refuse_path(path)
+        container = next(container for container in CONTAINERS if container.matches(path))
         return container.read(path)
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error

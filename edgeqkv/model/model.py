@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
 from edgeqkv.errors import CheckpointError, InputError, UnsupportedError
-from edgeqkv.model import walk
+from edgeqkv.model import storage, walk
 from edgeqkv.model.config import DecoderConfig, EncoderConfig, Features, Image, Tokens
 from edgeqkv.model.layers import Block
 from edgeqkv.model.ops import Ops
@@ -137,9 +137,15 @@ class Model:
         """Look at every number once.
 
         Raises:
-            CheckpointError: a weight holds NaN or infinity; the message names it and counts them.
+            CheckpointError: a weight's bytes are not those that its file's checksum is of, or it holds NaN or
+                infinity; the message names it and counts them.
         """
         for weight in self.weights:
+            if not storage.is_intact(weight.tensor):
+                raise CheckpointError(
+                    f"'{weight.name}' in {self.source.path.name} is damaged: its checksum is not the one that the file "
+                    f"states. Copy or download it again"
+                )
             # Both ends of the range, because NaN spreads into them: no temporary as large as the weight.
             low, high = weight.tensor.aminmax()
             if not (low.isfinite() and high.isfinite()):

@@ -4,6 +4,9 @@ A checkpoint is mapped, not read, but every page that was looked at stays in the
 back. On Linux giving back is final: a page of a file's mapping is read anew from the file, any other page is zeros from
 then on. So whether memory may be given back is no property of a tensor, which may be a copy of what was mapped or
 claim any shape over a few bytes: it is a fact of addresses, kept here by whoever maps a file.
+
+Some files say too which checksum their bytes have. To compare it they have to be read, so that is done where they are
+read anyway, once a storage.
 """
 
 from __future__ import annotations
@@ -11,18 +14,24 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 from weakref import WeakKeyDictionary
 
 import torch
 
-__all__ = ["fault", "give_back", "register_mapped"]
+__all__ = ["expect", "fault", "give_back", "is_intact", "register_mapped"]
+
+_BYTES_AT_ONCE: Final = 1 << 24
 
 # The address ranges of storages that are mappings of files which nothing writes to. Torch keeps the key, a storage's
 # Python object, as long as any tensor has its memory; with the last of them the entry is gone.
 _MAPPED: Final[WeakKeyDictionary[torch.UntypedStorage, range]] = WeakKeyDictionary()
+
+# The CRC-32 that a storage may have, until it was found to have one of them.
+_EXPECTED: Final[WeakKeyDictionary[torch.UntypedStorage, frozenset[int]]] = WeakKeyDictionary()
 
 
 def register_mapped(*tensors: torch.Tensor) -> None:
@@ -53,10 +62,48 @@ def give_back(tensor: torch.Tensor) -> None:
     if mapped is None or mapped.start != storage.data_ptr():
         return
     extent = _extent(tensor)
-    start, stop = max(extent.start, mapped.start), min(extent.stop, mapped.stop)
+    _give_back(max(extent.start, mapped.start), min(extent.stop, mapped.stop))
+
+
+def _give_back(start: int, stop: int) -> None:
     first, last = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, stop // mmap.PAGESIZE * mmap.PAGESIZE
     if last > first:
         ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), mmap.MADV_DONTNEED)
+
+
+def expect(checksums: Mapping[int, frozenset[int]], *tensors: torch.Tensor) -> int | None:
+    """Say which CRC-32 a storage of so many bytes may have, for `is_intact` to compare; any, if none is said.
+
+    Returns:
+        the bytes of a storage that is of none of these lengths, if there is one.
+    """
+    for tensor in tensors:
+        if not _has_memory(tensor) or not (size := tensor.untyped_storage().nbytes()):
+            continue
+        if size not in checksums:
+            return size
+        _EXPECTED[tensor.untyped_storage()] = checksums[size]
+    return None
+
+
+def is_intact(tensor: torch.Tensor) -> bool:
+    """Whether the whole storage of a tensor has a checksum that its file says; true where no file says any.
+
+    The bytes are read the first time, a few at once: of a mapping, what was read is given back.
+    """
+    expected = _EXPECTED.get(storage := tensor.untyped_storage()) if _has_memory(tensor) else None
+    if not expected:
+        return True
+    start, stop, checksum = storage.data_ptr(), storage.data_ptr() + storage.nbytes(), 0
+    for first in range(start, stop, _BYTES_AT_ONCE):
+        count = min(_BYTES_AT_ONCE, stop - first)
+        checksum = zlib.crc32((ctypes.c_ubyte * count).from_address(first), checksum)
+        if storage in _MAPPED and sys.platform != "win32":
+            _give_back(first, first + count)
+    if checksum not in expected:
+        return False
+    del _EXPECTED[storage]
+    return True
 
 
 def fault(tensor: torch.Tensor) -> str | None:

@@ -20,12 +20,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, Final
 
 import torch
 
 from edgeqkv.checkpoints.archive import Archive
+from edgeqkv.checkpoints.config import BLOCKS, Config
 from edgeqkv.checkpoints.tensors import Tensors
 from edgeqkv.errors import CheckpointError, VariantError
 from edgeqkv.model.architectures.encoder import SetEncoder, TokenEncoder, Trunk
@@ -34,6 +34,7 @@ from edgeqkv.model.layers import MLP, Attention, Block, Heads, Linear, Norm, Sco
 from edgeqkv.model.model import EncoderConfig, Features, Image, Model, Network, Source, Tokens
 from edgeqkv.model.variants import Sharing, Variant
 from edgeqkv.model.weights import Weight
+from edgeqkv.reading import shortened, shown
 
 __all__ = ["NORMALIZATIONS", "Facts", "matches", "read", "read_as"]
 
@@ -69,7 +70,7 @@ class Facts:
     model_class: str
     task: str
     config: Mapping[str, Any]
-    training: dict[str, Any]
+    training: Mapping[str, Any]
     notes: tuple[str, ...] = ()
 
 
@@ -85,18 +86,19 @@ def read(archive: Archive, heads: int | None = None) -> Model:
         CheckpointError: a tensor or a config value is missing, misshapen or contradicts another.
     """
     contents = archive.contents
-    accuracy = contents.get("test_accuracy")
+    model_class, task = contents["model"], contents.get("task")
     facts = Facts(
-        model_class=str(contents["model"]),
-        task=str(contents.get("task", "unknown")),
+        model_class=shortened(model_class) if isinstance(model_class, str) else shown(model_class),
+        task=task if isinstance(task, str) else "unknown",
         config=archive.entry("config"),
-        training={"test_accuracy": float(accuracy)} if isinstance(accuracy, Real) else {},
+        training=archive.numbers("test_accuracy"),
     )
     model = read_as(archive, facts)
     told = contents.get("variant", facts.config.get("variant"))
-    if told is None or _names(str(told), model.variant):
+    if told is None or (isinstance(told, str) and _names(told, model.variant)):
         return model
-    raise CheckpointError(f"{archive.path} calls itself {told}, and its weights are those of {model.variant}")
+    calls = shortened(told) if isinstance(told, str) else shown(told)
+    raise CheckpointError(f"{archive.path} calls itself {calls}, and its weights are those of {model.variant}")
 
 
 def read_as(archive: Archive, facts: Facts) -> Model:
@@ -122,10 +124,11 @@ class _Reader:
         self.archive = archive
         self.facts = facts
         self.tensors = tensors
-        self.width = self._size("n_embd")
-        self.heads = self._size("n_head")
-        self.layers = self._size("n_layer")
-        self.inner = self._size("n_inner_mult", default=4) * self.width
+        self.config = Config(archive.path, "config", facts.config)
+        self.width = self.config.size("n_embd")
+        self.heads = self.config.size("n_head")
+        self.layers = self.config.size("n_layer")
+        self.inner = self.config.size("n_inner_mult", default=4) * self.width
         if self.width % self.heads:
             raise CheckpointError(
                 f"impossible head count in {archive.path}: {self.heads} heads do not divide {self.width} channels"
@@ -145,6 +148,8 @@ class _Reader:
             )
         network, input_, tokens = read[self.facts.model_class]()
         self.tensors.check_all_taken(hint=f"n_layer is {self.layers}")
+        self.tensors.check_intact()
+        self.config.check_known(self._computed(input_))
         return Model(
             variant=self._variant(network),
             config=EncoderConfig(
@@ -160,13 +165,13 @@ class _Reader:
                 input=input_,
             ),
             network=network,
-            source=Source(self.archive.path, "encoder", self.facts.model_class, self.facts.training),
+            source=Source(self.archive.path, "encoder", self.facts.model_class, dict(self.facts.training)),
             notes=self.facts.notes,
         )
 
     def _token_encoder(self) -> tuple[Network, Tokens, int]:
-        longest = self._size("max_len", default=128)
-        length = self._size("seq_len")
+        longest = self.config.size("max_len", default=128)
+        length = self.config.size("seq_len")
         if length > longest:
             raise CheckpointError(
                 f"seq_len {length} in the config of {self.archive.path} is above its max_len {longest}"
@@ -187,8 +192,9 @@ class _Reader:
         return network, Features(_SET_SIZE, _SET_FEATURES), _SET_SIZE
 
     def _vision(self) -> tuple[Network, Image, int]:
+        size = self.config.size
         mean, std = NORMALIZATIONS.get(self.facts.task, (None, None))
-        image = Image(self._size("channels"), self._size("image_size"), self._size("patch"), mean, std)
+        image = Image(size("channels"), size("image_size"), size("patch"), mean, std)
         side = -(-image.size // image.patch)
         tokens = 1 + side * side
         kernel = self.tensors.take("patch_embed.proj.weight", (self.width, image.channels, image.patch, image.patch))
@@ -274,6 +280,30 @@ class _Reader:
                 )
         return kinds[0]
 
+    def _computed(self, input_: Tokens | Features | Image) -> dict[str, tuple[object, ...]]:
+        """What else a config may say, and what it says of this model, whose dimensions were read already."""
+        match input_:
+            case Tokens(vocabulary):
+                own = {"vocab_size": vocabulary}
+            case Features(length, size):
+                own = {"seq_len": length, "max_len": length, "set_size": length, "input_dim": size, "feature_dim": size}
+            case Image(channels, size, patch):
+                own = {"in_channels": channels, "in_chans": channels, "img_size": size, "patch_size": patch}
+        if dims := self.tensors.rows("blocks.0.attn.pos_w"):
+            own["pos_dim"] = dims
+        else:
+            self.config.get("pos_dim")  # of a term that this model does not have
+        own |= {"n_classes": self.classes, "num_classes": self.classes, "head_dim": self.head_dim}
+        return {
+            **BLOCKS,
+            **{key: (value,) for key, value in own.items()},
+            **dict.fromkeys(("layer_norm_eps", "layer_norm_epsilon", "norm_eps"), (_NORM_EPS,)),
+            **dict.fromkeys(("mlp_ratio",), (self.inner / self.width,)),
+            **dict.fromkeys(("bias", "use_bias"), ("head.bias" in self.tensors,)),
+            **dict.fromkeys(("causal", "is_causal"), (False,)),
+            **dict.fromkeys(("pool", "pooling"), ("cls", "token")),
+        }
+
     def _head(self) -> Linear:
         return self._linear("head", self.classes, self.width)
 
@@ -285,14 +315,6 @@ class _Reader:
     def _norm(self, name: str) -> Norm:
         scale, bias = (self.tensors.take(f"{name}.{part}", (self.width,)) for part in ("weight", "bias"))
         return Norm("layer", scale, bias, _NORM_EPS)
-
-    def _size(self, name: str, default: int | None = None) -> int:
-        value = self.facts.config.get(name, default)
-        if value is None:
-            raise CheckpointError(f"'{name}' is missing from the config of {self.archive.path}")
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise CheckpointError(f"'{name}' in the config of {self.archive.path} is {value!r}, not a size")
-        return value
 
 
 def _folded(first: Linear, second: Linear) -> Linear:

@@ -19,7 +19,7 @@ from edgeqkv.model.model import Model
 
 __all__ = ["matches", "read"]
 
-_BLOCK = re.compile(r"blocks\.(\d+)\.")
+_BLOCK = re.compile(r"blocks\.(\d{1,4})\.")
 
 
 def matches(archive: Archive) -> bool:
@@ -48,12 +48,11 @@ def read(archive: Archive, heads: int | None = None) -> Model:
             f"{archive.path} carries no config. Its shapes say: {found}. They cannot say how many heads it has; give "
             f"that with --heads N{guess}"
         )
-    told = {key: archive.contents.get(key) for key in ("epoch", "best_epoch", "best_top1")}
     facts = Facts(
         model_class="ViT",
         task="vision-imagenet",
         config={**config, "n_head": heads},
-        training={key: value for key, value in told.items() if isinstance(value, int | float)},
+        training=archive.numbers("epoch", "best_epoch", "best_top1"),
         notes=(f"the file carries no config: {found} were inferred from shapes, {heads} heads were told",),
     )
     return read_as(archive, facts)
@@ -79,6 +78,6 @@ def _inferred(archive: Archive) -> dict[str, Any]:
 
 def _shape(archive: Archive, state: dict[str, torch.Tensor], name: str, dims: int) -> tuple[int, ...]:
     tensor = state.get(name)
-    if not isinstance(tensor, torch.Tensor) or tensor.is_nested or tensor.dim() != dims:
-        raise CheckpointError(f"'{name}' is missing from {archive.path}, or has not {dims} dimensions")
+    if not isinstance(tensor, torch.Tensor) or tensor.is_nested or tensor.dim() != dims or not tensor.numel():
+        raise CheckpointError(f"'{name}' is missing from {archive.path}, or has not {dims} dimensions, or is empty")
     return tuple(tensor.shape)

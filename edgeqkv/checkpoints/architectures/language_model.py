@@ -21,12 +21,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from numbers import Real
 from typing import Any
 
 import torch
 
-from edgeqkv.checkpoints.archive import Archive
+from edgeqkv.checkpoints.archive import Archive, numbers_of
+from edgeqkv.checkpoints.config import BLOCKS, Config
+from edgeqkv.checkpoints.foreign import refuse_hub_model
 from edgeqkv.checkpoints.tensors import Tensors
 from edgeqkv.errors import CheckpointError
 from edgeqkv.model.architectures.decoder import Decoder
@@ -34,6 +35,7 @@ from edgeqkv.model.layers import MLP, Attention, Block, Heads, Linear, Norm
 from edgeqkv.model.model import DecoderConfig, Model, Source
 from edgeqkv.model.variants import Sharing, Variant
 from edgeqkv.model.weights import Weight
+from edgeqkv.reading import shown
 
 __all__ = ["matches", "read"]
 
@@ -52,33 +54,34 @@ def read(archive: Archive, heads: int | None = None) -> Model:
         CheckpointError: a tensor or a config value is missing, misshapen or contradicts another.
     """
     config = archive.entry("model_config")
+    refuse_hub_model(archive.path, config)
     state = {name: tensor for name, tensor in archive.state_dict().items() if not _MASK.fullmatch(name)}
-    return _Reader(archive, config, state).model()
+    return _Reader(archive, Config(archive.path, "model_config", config), state).model()
 
 
 class _Reader:
     """Takes every tensor exactly once, by name and expected shape, and says what does not fit."""
 
-    def __init__(self, archive: Archive, config: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> None:
+    def __init__(self, archive: Archive, config: Config, state: Mapping[str, torch.Tensor]) -> None:
         self.archive = archive
         self.config = config
         self.tensors = Tensors(archive.path, state)
-        self.width = self._size("n_embd")
-        self.heads = self._size("n_head")
-        self.layers = self._size("n_layer")
+        self.width = config.size("n_embd")
+        self.heads = config.size("n_head")
+        self.layers = config.size("n_layer")
         if self.width % self.heads:
             raise CheckpointError(
                 f"impossible head count in {archive.path}: n_head {self.heads} does not divide n_embd {self.width}"
             )
         self.head_dim = self.width // self.heads
-        self.inner = self._size("n_inner", default=4 * self.width)
-        self.eps = self._epsilon()
+        self.inner = config.size("n_inner", default=4 * self.width)
+        self.eps = config.fraction("layer_norm_epsilon", default=1e-5)
 
     def model(self) -> Model:
-        vocabulary, positions = self._size("vocab_size"), self._size("n_positions")
+        vocabulary, positions = self.config.size("vocab_size"), self.config.size("n_positions")
         token_table = self.tensors.take("wte.weight", (vocabulary, self.width))
         position_table = self.tensors.take("wpe.weight", (positions, self.width))
-        tied = bool(self.config.get("tie_word_embeddings", "lm_head.weight" not in self.tensors))
+        tied = self.config.flag("tie_word_embeddings", default="lm_head.weight" not in self.tensors)
         if tied:
             self._drop_copy_of(token_table, "lm_head.weight")
         head = token_table if tied else self.tensors.take("lm_head.weight", (vocabulary, self.width))
@@ -88,6 +91,8 @@ class _Reader:
 
         sharing, model_class = read[0][1]
         kv_heads = read[0][0].attention.heads.kv
+        notes = self._notes(kv_heads)
+        self.config.check_known(self._computed(positions, kv_heads, biased=read[0][0].mlp.up.bias is not None))
         for index, (block, (other, _)) in enumerate(read):
             if (other, block.attention.heads.kv) != (sharing, kv_heads):
                 raise CheckpointError(
@@ -106,11 +111,11 @@ class _Reader:
                 vocab_size=vocabulary,
                 positions=positions,
                 norm_eps=self.eps,
-                tied_head=tied,
+                tied_head=head is token_table,
             ),
             network=Decoder(token_table, position_table, tuple(block for block, _ in read), final_norm, head),
             source=Source(self.archive.path, "language-model", model_class, self._training()),
-            notes=self._notes(kv_heads),
+            notes=notes,
         )
 
     def _block(self, prefix: str) -> tuple[Block, tuple[Sharing, str]]:
@@ -173,7 +178,7 @@ class _Reader:
 
     def _linear(self, name: str, rows: int, columns: int) -> Linear:
         weight = self.tensors.take(f"{name}.weight", (rows, columns))
-        biased = self.config.get("use_bias", f"{name}.bias" in self.tensors)
+        biased = self.config.flag("use_bias", default=f"{name}.bias" in self.tensors)
         return Linear(weight, self.tensors.take(f"{name}.bias", (rows,)) if biased else None)
 
     def _split(self, name: str, rows: tuple[int, ...]) -> list[Linear]:
@@ -200,38 +205,42 @@ class _Reader:
         if name not in self.tensors:
             return
         copy = self.tensors.take(name, table.shape)
-        if not torch.equal(copy.tensor, table.tensor):
+        same = copy is table or (copy.tensor.dtype == table.tensor.dtype and torch.equal(copy.tensor, table.tensor))
+        copy.release_pages()
+        table.release_pages()
+        if not same:
             raise CheckpointError(
                 f"the config of {self.archive.path} ties the head to the embedding, but '{name}' differs from "
                 f"'{table.name}'; set tie_word_embeddings to false if they were trained apart"
             )
 
-    def _size(self, name: str, default: int | None = None) -> int:
-        value = self.config.get(name, default)
-        if value is None and default is not None:  # GPT-2's convention: n_inner None means 4 × n_embd
-            value = default
-        if value is None:
-            raise CheckpointError(f"'{name}' is missing from the model_config of {self.archive.path}")
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise CheckpointError(f"'{name}' in the model_config of {self.archive.path} is {value!r}, not a size")
-        return value
-
-    def _epsilon(self) -> float:
-        value = self.config.get("layer_norm_epsilon", 1e-5)
-        if not isinstance(value, float) or not 0 < value < 1:
-            raise CheckpointError(f"layer_norm_epsilon in the model_config of {self.archive.path} is {value!r}")
-        return value
+    def _computed(self, positions: int, kv_heads: int, *, biased: bool) -> dict[str, tuple[object, ...]]:
+        """What else a config may say, and what it says of this model, whose dimensions were read already."""
+        return {
+            **BLOCKS,
+            **dict.fromkeys(("n_ctx", "block_size", "context_length", "max_position_embeddings"), (positions,)),
+            **dict.fromkeys(("max_seq_len", "max_seq_length", "seq_len", "sequence_length"), (positions,)),
+            **dict.fromkeys(("num_key_value_heads", "n_kv_heads", "n_kv_head", "num_kv_heads"), (kv_heads,)),
+            **dict.fromkeys(("num_attention_heads", "num_heads", "n_heads"), (self.heads,)),
+            **dict.fromkeys(("num_hidden_layers", "num_layers", "n_layers"), (self.layers,)),
+            **dict.fromkeys(("hidden_size", "d_model", "dim"), (self.width,)),
+            **dict.fromkeys(("intermediate_size", "d_ff", "ffn_dim"), (self.inner,)),
+            **dict.fromkeys(("mlp_ratio", "n_inner_mult"), (self.inner / self.width,)),
+            **dict.fromkeys(("bias", "attention_bias", "qkv_bias", "mlp_bias"), (biased,)),
+            **dict.fromkeys(("layer_norm_eps", "norm_eps"), (self.eps,)),
+            **dict.fromkeys(("head_dim", "head_size"), (self.head_dim,)),
+            **dict.fromkeys(("causal", "is_causal", "is_decoder"), (True,)),
+        }
 
     def _training(self) -> dict[str, Any]:
-        contents = self.archive.contents
-        facts = {key: contents[key] for key in ("step", "epoch", "tokens_seen") if key in contents}
-        metrics = contents.get("val_metrics")
-        if isinstance(metrics, Mapping):
-            facts["val_metrics"] = {str(k): float(v) for k, v in metrics.items() if isinstance(v, Real)}
-        return facts
+        facts: dict[str, Any] = self.archive.numbers("step", "epoch", "tokens_seen")
+        metrics = self.archive.contents.get("val_metrics")
+        return facts | ({"val_metrics": numbers_of(metrics)} if isinstance(metrics, Mapping) else {})
 
     def _notes(self, kv_heads: int) -> tuple[str, ...]:
         told = self.config.get("n_kv_groups")
         if told in (None, kv_heads):
             return ()
-        return (f"the config says n_kv_groups {told}, the weights have {kv_heads} KV heads: the weights are right",)
+        return (
+            f"the config says n_kv_groups {shown(told)}, the weights have {kv_heads} KV heads: the weights are right",
+        )

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import re
+import struct
 import sys
 import zipfile
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
 
+from edgeqkv.checkpoints import foreign
 from edgeqkv.checkpoints.archive import Archive
 from edgeqkv.errors import CheckpointError
 from edgeqkv.model import storage
+from edgeqkv.reading import reading, shortened, shown
 
 __all__ = ["matches", "read"]
+
+_BYTES_AT_ONCE: Final = 1 << 24
+
+_READ_BY_TORCH: Final = frozenset({"data.pkl", "byteorder", ".format_version", ".storage_alignment"})
 
 # Metrics are often saved as numpy scalars. These build numbers and nothing else.
 _SAFE_NUMPY: Final[list[Any]] = [
@@ -36,10 +44,18 @@ def read(path: Path) -> Archive:
     """Map the file.
 
     Raises:
-        CheckpointError: it is empty, truncated, no checkpoint, or would run code when unpickled.
+        CheckpointError: it is empty, truncated, damaged, no checkpoint, or would run code when unpickled.
     """
     _check_is_torch_zip(path)
-    return Archive(path, _contents(path))
+    with reading(path, "a zip file"):
+        file = zipfile.ZipFile(path)
+    with file:
+        records = {record.filename.partition("/")[2]: record for record in file.infolist()}
+        _check_records(path, file, records)
+        swapped = _byte_order(path, records.get("byteorder")) != sys.byteorder
+        # Torch swaps what it mapped, so that no checksum could be compared later.
+        _check_checksums(path, file, records.values() if swapped else _first_read(records))
+    return Archive(path, _contents(path, None if swapped else _checksums(records)))
 
 
 def _check_is_torch_zip(path: Path) -> None:
@@ -54,42 +70,88 @@ def _check_is_torch_zip(path: Path) -> None:
         )
     if magic != b"PK\x03\x04":
         raise CheckpointError(f"{path} is not a torch checkpoint: it starts with {magic!r}, not with a zip header")
-    if not zipfile.is_zipfile(path):
+    with reading(path, "a zip file"):
+        whole = zipfile.is_zipfile(path)
+    if not whole:
         raise CheckpointError(f"{path} is truncated: its table of contents is missing. Copy or download it again")
 
 
-def _contents(path: Path) -> Mapping[str, Any]:
-    try:
-        with torch.serialization.safe_globals(_SAFE_NUMPY):
-            contents = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except pickle.UnpicklingError as error:
-        names = ", ".join(_foreign_names(path)) or "code"
+def _check_records(path: Path, file: zipfile.ZipFile, records: Mapping[str, zipfile.ZipInfo]) -> None:
+    """What torch takes on trust: that it is a checkpoint, that numbers lie in the file as they are, and its pickle."""
+    if "constants.pkl" in records:
         raise CheckpointError(
-            f"{path} was refused, and nothing in it was run: besides tensors and plain values it holds {names}, which "
-            f"unpickling would execute. Save it with tensors, numbers, strings, lists and dicts only"
-        ) from error
-    except (RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
-    if not isinstance(contents, dict):
-        raise CheckpointError(f"{path} holds a {type(contents).__name__}, not the dict that a training script saves")
-    if _is_this_machines(path):
-        storage.register_mapped(*_tensors(contents))
-    return {str(key): value for key, value in contents.items()}
+            f"{path} is a TorchScript program, not a checkpoint; save the state dict and config of the model that "
+            f"it was made of, as the training script does"
+        )
+    if "data.pkl" not in records:
+        some = ", ".join(sorted(file.namelist())[:4]) or "nothing"
+        raise CheckpointError(f"{path} is a zip file, but no torch checkpoint: it holds {some}")
+    if len(records) != len(file.infolist()):
+        raise CheckpointError(f"{path} is damaged: it holds two records of one name")
+    if any(record.compress_type != zipfile.ZIP_STORED for record in records.values()):
+        raise CheckpointError(
+            f"{path} was compressed, so it cannot be mapped. Unpack it and save it anew: "
+            f"torch.save(torch.load(file, weights_only=True, mmap=False), file)"
+        )
 
 
-def _is_this_machines(path: Path) -> bool:
-    """Whether the numbers are used as they lie in the file; another machine's bytes torch swaps where they are."""
+def _first_read(records: Mapping[str, zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
+    """The records that torch reads before it knows of any tensor."""
+    return [records[name] for name in sorted(_READ_BY_TORCH & records.keys())]
+
+
+def _check_checksums(path: Path, file: zipfile.ZipFile, records: Iterable[zipfile.ZipInfo]) -> None:
+    """Read records, at whose end zipfile compares their checksum; torch can be told to write 0 for all."""
+    with reading(path, "a torch checkpoint"):
+        for record in records:
+            if record.CRC:
+                with file.open(record) as opened:
+                    while opened.read(_BYTES_AT_ONCE):
+                        pass
+
+
+def _checksums(records: Mapping[str, zipfile.ZipInfo]) -> dict[int, frozenset[int]]:
+    """The checksums that storages may have, by how many bytes they are; none where they were not written."""
+    found: dict[int, set[int]] = {}
+    for name, record in records.items():
+        if name.startswith("data/"):
+            found.setdefault(record.file_size, set()).add(record.CRC)
+    return {size: frozenset() if 0 in checksums else frozenset(checksums) for size, checksums in found.items()}
+
+
+def _contents(path: Path, checksums: Mapping[int, frozenset[int]] | None) -> Mapping[str, Any]:
+    """What was saved; ``checksums`` of its storages, None if torch changed them in memory."""
     try:
-        with zipfile.ZipFile(path) as file:
-            records = [name for name in file.namelist() if name.endswith("/byteorder")]
-            return all(_start_of(file, name) == sys.byteorder for name in records)
-    except (zipfile.BadZipFile, RuntimeError, EOFError, zlib.error):  # torch is content with less
-        return False
+        with reading(path, "a torch checkpoint"), torch.serialization.safe_globals(_SAFE_NUMPY):
+            contents = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except CheckpointError as error:
+        if isinstance(cause := error.__cause__, pickle.UnpicklingError):
+            raise foreign.refused_pickle(path, _foreign_names(path), _reason(cause)) from error
+        raise
+    if not isinstance(contents, dict):
+        raise CheckpointError(f"{path} holds {shown(contents)}, not the dict that a training script saves")
+    tensors = list(_tensors(contents))
+    if checksums is not None:
+        if size := storage.expect(checksums, *tensors):
+            raise CheckpointError(
+                f"{path} is damaged: a tensor is to have {size} bytes, and no record of it has so many"
+            )
+        storage.register_mapped(*tensors)
+    return {key if isinstance(key, str) else shown(key): value for key, value in contents.items()}
 
 
-def _start_of(file: zipfile.ZipFile, name: str) -> str:
-    with file.open(name) as record:
-        return record.read(8).decode("ascii", "replace")
+def _byte_order(path: Path, record: zipfile.ZipInfo | None) -> str:
+    """Of the numbers in the file; torch takes what does not say it for little-endian.
+
+    Read as it lies there, because zipfile would insist on a checksum that may not have been written.
+    """
+    if record is None:
+        return "little"
+    with reading(path, "a torch checkpoint"), path.open("rb") as file:
+        file.seek(record.header_offset + 26)
+        name, extra = struct.unpack("<HH", file.read(4))
+        file.seek(name + extra, os.SEEK_CUR)
+        return file.read(min(record.file_size, 8)).decode("ascii", "replace")
 
 
 def _tensors(contents: object) -> Iterator[torch.Tensor]:
@@ -102,6 +164,12 @@ def _tensors(contents: object) -> Iterator[torch.Tensor]:
         elif isinstance(node, dict | list | tuple) and id(node) not in seen:
             seen.add(id(node))
             left.extend(node.values() if isinstance(node, dict) else node)
+
+
+def _reason(error: pickle.UnpicklingError) -> str:
+    """What torch found, out of the several lines of advice around it."""
+    match = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
+    return shortened(match[1] if match else str(error).strip().partition("\n")[0])
 
 
 def _foreign_names(path: Path) -> list[str]:
