@@ -58,11 +58,11 @@ __all__ = [
 ]
 
 
-def load(path: str | Path, *, heads: int | None = None) -> Model:
+def load(path: str | Path, *, heads: int | None = None, ema: bool = False) -> Model:
     """Read a checkpoint; see `edgeqkv.checkpoints.load`."""
     with needed_for("reading a checkpoint"):
         from edgeqkv import checkpoints
-    return checkpoints.load(path, heads=heads)
+    return checkpoints.load(path, heads=heads, ema=ema)
 
 
 def export(

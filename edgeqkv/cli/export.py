@@ -11,6 +11,7 @@ import typer
 import edgeqkv
 from edgeqkv.cli import console
 from edgeqkv.cli.options import (
+    Averaged,
     CheckpointPath,
     DeviceNames,
     DevicesFile,
@@ -90,6 +91,7 @@ def export(
         ),
     ] = None,
     heads: Heads = None,
+    ema: Averaged = False,
     batch: Annotated[
         int | None, typer.Option("--batch", help="Encoders: inputs that a call takes. Default: 1.")
     ] = None,
@@ -113,7 +115,7 @@ def export(
 ) -> None:
     """Write MODEL as a bundle for one or more targets, and prove it."""
     started = time.perf_counter()
-    loaded = edgeqkv.load(model, heads=heads)
+    loaded = edgeqkv.load(model, heads=heads, ema=ema)
     with needed_for("exporting"):
         from edgeqkv.pipeline.export import run_export
         from edgeqkv.pipeline.spec import ExportSpec, tokenizer_beside

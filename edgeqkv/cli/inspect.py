@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import edgeqkv
 from edgeqkv.cli import console
-from edgeqkv.cli.options import CheckpointPath, Heads, Json
+from edgeqkv.cli.options import Averaged, CheckpointPath, Heads, Json
 
 __all__ = ["inspect"]
 
 
-def inspect(model: CheckpointPath, heads: Heads = None, as_json: Json = False) -> None:
+def inspect(model: CheckpointPath, heads: Heads = None, ema: Averaged = False, as_json: Json = False) -> None:
     """Say what a checkpoint is: variant, sizes, KV state per token."""
-    loaded = edgeqkv.load(model, heads=heads)
+    loaded = edgeqkv.load(model, heads=heads, ema=ema)
     from edgeqkv.cli.facts import describe  # after what says which package is missing, if torch is
     from edgeqkv.cli.summaries import show_model
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["open_original", "open_tokenizer"]
 
 
-def open_original(path: Path | None, heads: int | None, bundle: Bundle) -> Model | None:
+def open_original(path: Path | None, bundle: Bundle, *, heads: int | None, ema: bool) -> Model | None:
     """The checkpoint to compare a bundle with, if one was given.
 
     Raises:
@@ -25,7 +25,7 @@ def open_original(path: Path | None, heads: int | None, bundle: Bundle) -> Model
     """
     if path is None:
         return None
-    original = edgeqkv.load(path, heads=heads)
+    original = edgeqkv.load(path, heads=heads, ema=ema)
     from edgeqkv.pipeline.spec import kind_of  # after what says which package is missing, if torch is
 
     exported = bundle.manifest.model.kind

@@ -11,6 +11,7 @@ from edgeqkv.backends import TARGETS
 from edgeqkv.errors import InputError
 
 __all__ = [
+    "Averaged",
     "BundlePath",
     "CheckpointPath",
     "DeviceNames",
@@ -57,6 +58,9 @@ BundlePath = Annotated[Path, typer.Argument(metavar="DIR", help="A bundle: the f
 CheckpointPath = Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint: model.pt or model.safetensors.")]
 Heads = Annotated[
     int | None, typer.Option("--heads", help="Attention heads, for a vision checkpoint that does not say how many.")
+]
+Averaged = Annotated[
+    bool, typer.Option("--ema", help="Take the checkpoint's averaged weights (ema_state_dict), not the last step's.")
 ]
 TokenizerPath = Annotated[Path | None, typer.Option("--tokenizer", help="tokenizer.json, if the bundle holds none.")]
 DeviceNames = Annotated[

@@ -12,7 +12,7 @@ import edgeqkv
 from edgeqkv.backends import TARGETS, backend
 from edgeqkv.cli import console
 from edgeqkv.cli.opening import open_original, open_tokenizer
-from edgeqkv.cli.options import Engine, Heads, Json, Target, TokenizerPath
+from edgeqkv.cli.options import Averaged, Engine, Heads, Json, Target, TokenizerPath
 from edgeqkv.errors import InputError, VerificationFailed
 from edgeqkv.extras import needed_for
 from edgeqkv.model.kinds import refuse_foreign
@@ -40,6 +40,7 @@ def verify(
         ),
     ] = None,
     heads: Heads = None,
+    ema: Averaged = False,
     target: Target = None,
     engine: Engine = None,
     as_json: Json = False,
@@ -50,7 +51,7 @@ def verify(
     if (writer := _writer_of(bundle)) is not None:
         if foreign := [*foreign, *(["--target"] if target is not None else [])]:
             raise InputError(f"{bundle} is no bundle, and {', '.join(foreign)} is for bundles")
-        _verify_package(bundle, writer, against, heads, engine, as_json)
+        _verify_package(bundle, writer, against, engine, as_json, heads=heads, ema=ema)
         return
     from edgeqkv.bundle.bundle import Bundle
 
@@ -58,7 +59,7 @@ def verify(
     kind = opened.manifest.model.kind
     if kind == "encoder":
         refuse_foreign(f"{bundle} holds", kind, foreign)
-    original = open_original(against, heads, opened)
+    original = open_original(against, opened, heads=heads, ema=ema)
     results: dict[str, Any] = {}
     measured: dict[str, Any] = {}
     with console.progress() as on_progress, needed_for("verifying"):
@@ -102,7 +103,7 @@ def _writer_of(path: Path) -> str | None:
 
 
 def _verify_package(
-    path: Path, writer: str, against: Path | None, heads: int | None, engine: str | None, as_json: bool
+    path: Path, writer: str, against: Path | None, engine: str | None, as_json: bool, *, heads: int | None, ema: bool
 ) -> None:
     """A target's file without its bundle: against the original, or on its own."""
     with console.progress() as on_progress:
@@ -116,7 +117,7 @@ def _verify_package(
                 f"{name} gives results that are not numbers" for name, each in functions.items() if not each["finite"]
             ]
         else:
-            original = edgeqkv.load(against, heads=heads)
+            original = edgeqkv.load(against, heads=heads, ema=ema)
             from edgeqkv.pipeline.spec import kind_of
             from edgeqkv.pipeline.verify import verify_package
 
