@@ -13,9 +13,15 @@ from edgeqkv.model import storage
 from edgeqkv.model.dtypes import Dtype
 from edgeqkv.model.schemes import Palette, Scheme
 
-__all__ = ["PRECISIONS", "PalettizedWeight", "QuantizedWeight", "Weight", "some_rows"]
+__all__ = ["PRECISIONS", "PalettizedWeight", "QuantizedWeight", "Weight", "half_units", "some_rows", "table_units"]
 
 _VALUES_AT_ONCE: Final = 1 << 22
+
+_HALF_NORMAL: Final = 2.0**-14
+"""Float16's smallest number with all its digits. Chips may take smaller ones for zero."""
+
+_HALF_LOSS: Final = 0.01
+"""What a matrix may lose to float16, as a part of it: less than 8 bits take."""
 
 PRECISIONS: Final = (Dtype.FP32, Dtype.FP16)
 """In which a weight that is not quantized is stored."""
@@ -57,7 +63,7 @@ class Weight:
         """The same values, to be stored in this precision.
 
         Raises:
-            UnsupportedError: one of them is beyond its range.
+            UnsupportedError: one of them is beyond its range, or the matrix is so small that it has too few digits.
         """
         limit = torch.finfo(Dtype(precision).torch).max
         if limit < torch.finfo(self.tensor.dtype).max:
@@ -69,7 +75,21 @@ class Weight:
                     f"'{self.name}' reaches {peak:.3g}, beyond {precision}'s largest number {limit:.5g}; "
                     f"use weights fp32"
                 )
+            lost = self._lost_to(precision) if peak < 16 * _HALF_NORMAL else 0.0
+            if lost > _HALF_LOSS:
+                raise UnsupportedError(
+                    f"'{self.name}' reaches no more than {peak:.3g}, of which {precision} loses {lost:.0%}; use weights "
+                    f"fp32, or int8 or int4, which keep matrices of any size"
+                )
         return replace(self, precision=precision)
+
+    def _lost_to(self, precision: str) -> float:
+        """What rounding a matrix takes of it, as a part of its norm; of vectors, which are added to others, nothing."""
+        if self.tensor.dim() < 2:
+            return 0.0
+        exact = self.tensor.double()
+        lost = exact - self.tensor.to(Dtype(precision).torch)
+        return float(lost.norm() / exact.norm().clamp_min(torch.finfo(torch.float64).tiny))
 
     def stored(self) -> torch.Tensor:
         """The values as an artifact stores them; a view of the checkpoint where the types agree."""
@@ -97,6 +117,28 @@ class Weight:
         storage.give_back(self.tensor)
 
 
+def half_units(largest: torch.Tensor, needed: torch.Tensor) -> torch.Tensor | None:
+    """By what to divide rows before they are stored in float16, so that it holds them with all their digits.
+
+    Args:
+        largest: each row's largest magnitude, ``[rows]``.
+        needed: which rows have numbers that float16 would hold with fewer.
+
+    Returns:
+        Powers of two ``[rows]``, 1 for a row that needs none, from 2^-28 on, which is two numbers of float16
+        multiplied. Where a row was divided its largest is about 1/8: products with it stay as small as ordinary ones.
+        None if no row is to be divided.
+    """
+    exponents = torch.where(needed & (largest > 0), torch.frexp(largest).exponent + 2, 0).clamp(-28, 0)
+    return torch.ldexp(torch.ones_like(largest), exponents) if exponents.any() else None
+
+
+def table_units(tables: torch.Tensor) -> torch.Tensor | None:
+    """`half_units` of tables ``[groups, entries]``: they need them where few of their entries would be normal."""
+    largest = tables.abs().amax(-1)
+    return half_units(largest, largest < 128 * _HALF_NORMAL)
+
+
 @dataclass(frozen=True, eq=False)
 class QuantizedWeight(Weight):
     """A matrix ``[rows, columns]`` as integers and scales; ``tensor`` still holds what it was made from.
@@ -104,7 +146,7 @@ class QuantizedWeight(Weight):
     Attributes:
         codes: int8 ``[rows, columns]``, within the scheme's range whatever its bits.
         scales: float32 ``[rows, columns / block]``, of so few digits that every code times its scale is exact in
-            float16, so that all formats restore the same numbers.
+            float16, but for its range (`units`), so that all formats restore the same numbers.
         scheme: how it was quantized. Its block divides the columns.
     """
 
@@ -119,6 +161,19 @@ class QuantizedWeight(Weight):
     def stored(self) -> torch.Tensor:
         """The integers; a backend stores the scales beside them."""
         return self.codes
+
+    @property
+    def block_peaks(self) -> torch.Tensor:
+        """The largest magnitude that each block restores, of the scales' shape."""
+        low, high = self.codes.view(*self.scales.shape, self.scheme.block).aminmax(dim=-1)
+        return torch.maximum(-low.float(), high.float()) * self.scales
+
+    @property
+    def units(self) -> torch.Tensor | None:
+        """`half_units` of its scales."""
+        peaks = self.block_peaks
+        least = self.scales.masked_fill(peaks == 0, torch.inf).amin(1)
+        return half_units(peaks.amax(1), least < _HALF_NORMAL)
 
     def values(self) -> torch.Tensor:
         rows, columns = self.codes.shape
@@ -147,7 +202,8 @@ class PalettizedWeight(Weight):
 
     Attributes:
         codes: uint8 ``[rows, columns]``, below the palette's number of entries.
-        tables: float32 ``[rows / palette.rows, entries]``, ascending, each number one that float16 holds exactly.
+        tables: float32 ``[rows / palette.rows, entries]``, ascending, each number one that float16 holds exactly, but
+            for its range (`units`).
         palette: how it was quantized. Its rows divide the matrix's.
     """
 
@@ -158,6 +214,12 @@ class PalettizedWeight(Weight):
     @property
     def stored_bytes(self) -> int:
         return self.codes.numel() * self.palette.bits // 8 + self.tables.numel() * 2
+
+    @property
+    def units(self) -> torch.Tensor | None:
+        """`half_units` of its tables, a number for every row."""
+        units = table_units(self.tables)
+        return None if units is None else units.repeat_interleave(self.palette.rows)
 
     def stored(self) -> torch.Tensor:
         """The codes; a backend stores the tables beside them."""

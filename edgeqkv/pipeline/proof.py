@@ -30,7 +30,17 @@ from edgeqkv.run.session import EncoderSession, Session
 if TYPE_CHECKING:
     from edgeqkv.model.model import Model
 
-__all__ = ["TOLERANCES", "InputsProof", "Proof", "SequenceProof", "load_proof", "make_proof", "pieces", "proof_inputs"]
+__all__ = [
+    "TOLERANCES",
+    "InputsProof",
+    "Proof",
+    "SequenceProof",
+    "allowed_difference",
+    "load_proof",
+    "make_proof",
+    "pieces",
+    "proof_inputs",
+]
 
 TOLERANCES: Final = {
     # float32 arithmetic in another order of summation: a few units in the last place of sums over the hidden
@@ -52,7 +62,9 @@ TOLERANCES: Final = {
     "int8-activations": 6e-2,
 }
 """Largest |difference| of logits that is rounding, by the coarsest number format that the session computes or
-stores its state in; relative to the largest logit where that is above 1."""
+stores its state in; as a part of how far logits are spread (`allowed_difference`)."""
+
+_LEAST_SPREAD: Final = 1 / 64  # of the largest logit: rounding is as large as what it rounds
 
 _SEED: Final = 20260701
 
@@ -62,6 +74,18 @@ _SAMPLED: Final = 64  # vocabulary entries whose logits a bundle carries
 
 _FEWEST: Final = 4  # inputs of an encoder
 _STEP: Final = 1 / 32  # of pixels and features, which are then stored as int8
+
+
+def allowed_difference(precision: str, logits: npt.NDArray[np.float32]) -> float:
+    """Largest |difference| from the original's ``logits [steps, …]`` that is rounding.
+
+    Relative to how far they are from their mean over the steps: by what an export that had lost its weights, and gave
+    the same logits for everything, would differ. An absolute bound would pass it if logits are small, and one relative
+    to the logits themselves if something constant is added to them.
+    """
+    middle = logits.mean(0) if len(logits) > 1 else logits.mean()
+    spread = float(np.abs(logits - middle).max())
+    return TOLERANCES[precision] * max(spread, _LEAST_SPREAD * float(np.abs(logits).max()))
 
 
 class Proof(ABC):
@@ -133,7 +157,7 @@ class SequenceProof(Proof):
         """
         assert isinstance(session, Session)
         scale = float(np.abs(self.logits).max())
-        tolerance = TOLERANCES[session.precision] * max(1.0, scale)
+        tolerance = allowed_difference(session.precision, self.logits)
         got, failure = self._run(session, tolerance)
         errors = np.nan_to_num(np.abs(got[:, self.columns] - self.logits[: len(got)]), nan=np.inf)
         worst = float(errors.max(initial=0.0))
@@ -203,7 +227,7 @@ class InputsProof(Proof):
         assert isinstance(session, EncoderSession)
         got = session.run(self.inputs)
         scale = float(np.abs(self.outputs).max())
-        tolerance = TOLERANCES[session.precision] * max(1.0, scale)
+        tolerance = allowed_difference(session.precision, self.outputs)
         worst = float(np.nan_to_num(np.abs(got - self.outputs), nan=np.inf).max())
         return Verification(
             passed=worst <= tolerance,

@@ -205,7 +205,8 @@ def _error_spread(x: Tensor) -> Tensor:
     ``[columns, columns]``, upper triangular; in float64, because the moments of few samples are nearly singular.
     """
     moments = (x.T @ x).double()
-    moments.diagonal().add_(_DAMPING * moments.diagonal().mean().clamp_min(1e-12))
+    mean = moments.diagonal().mean()
+    moments.diagonal().add_(_DAMPING * mean if mean else 1.0)  # of inputs that are zero, any will do
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(moments))
     factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
     return factor.float()

@@ -13,8 +13,8 @@ from edgeqkv.quantize.palettized import to_nearest_entry
 
 __all__ = ["nearest", "quantized", "round_mantissa", "round_to", "rounded", "scales_of"]
 
-# A block of zeros has no scale of its own; any positive one reproduces it. This is float16's smallest normal number.
-_TINY = 2.0**-14
+# A block of zeros has no scale of its own; any positive one reproduces it. No block of trained weights reaches this.
+_TINY = torch.finfo(torch.float32).tiny
 
 _HALF_DIGITS = 11  # binary digits of a float16 number, the hidden one included
 
@@ -44,7 +44,7 @@ def scales_of(largest: torch.Tensor, scheme: Scheme) -> torch.Tensor:
 def round_mantissa(
     scales: torch.Tensor, scheme: Scheme, rounding: Callable[[torch.Tensor], torch.Tensor] = torch.round
 ) -> torch.Tensor:
-    """Scales, rounded to so few binary digits that every code times its scale is exact in float16.
+    """Scales, rounded to so few binary digits that every code times its scale is exact in float16, but for its range.
 
     Formats that restore weights in float16 and those that do it in float32 then compute with the very same numbers.
     """
@@ -65,11 +65,11 @@ def quantized(weight: Weight, codes: torch.Tensor, scales: torch.Tensor, scheme:
         UnsupportedError: a value that they restore is beyond float16.
     """
     limit = torch.finfo(torch.float16).max
-    restored = codes.view(len(codes), -1, scheme.block).abs().amax(-1) * scales
-    if restored.max() > limit:
+    stored = QuantizedWeight(weight.name, weight.tensor, scheme.name, codes=codes, scales=scales, scheme=scheme)
+    if stored.block_peaks.max() > limit:
         largest = float(weight.tensor.abs().max())
         raise UnsupportedError(
             f"'{weight.name}' reaches {largest:.3g}, beyond float16's largest number {limit:.5g}, in which formats "
             f"restore quantized weights; use weights fp32"
         )
-    return QuantizedWeight(weight.name, weight.tensor, scheme.name, codes=codes, scales=scales, scheme=scheme)
+    return stored

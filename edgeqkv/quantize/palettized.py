@@ -12,9 +12,9 @@ import torch
 
 from edgeqkv.errors import UnsupportedError
 from edgeqkv.model.schemes import Palette
-from edgeqkv.model.weights import PalettizedWeight, Weight
+from edgeqkv.model.weights import PalettizedWeight, Weight, table_units
 
-__all__ = ["k_means", "palettized", "places", "to_nearest_entry"]
+__all__ = ["as_stored", "k_means", "palettized", "places", "to_nearest_entry"]
 
 _ROUNDS: Final = 20  # after which a table of 16 moves no more than float16 can tell, on trained weights
 
@@ -29,7 +29,7 @@ def to_nearest_entry(weight: Weight, palette: Palette) -> PalettizedWeight:
 
 
 def k_means(values: torch.Tensor, palette: Palette) -> torch.Tensor:
-    """Tables ``[groups, entries]`` of the values ``[rows, columns]`` of each group, exact in float16.
+    """Tables ``[groups, entries]`` of the values ``[rows, columns]`` of each group, as they are stored.
 
     They start at evenly spaced quantiles. An entry that no value is near stays where it is.
     """
@@ -49,7 +49,13 @@ def _k_means(flat: torch.Tensor, entries: int) -> torch.Tensor:
         starts = torch.cat([torch.zeros_like(ends[:, :1]), ends], dim=1)
         means = (sums.gather(1, stops) - sums.gather(1, starts)) / (stops - starts).clamp_min(1)
         tables = torch.where(stops > starts, means.float(), tables)
-    return tables.half().float()
+    return as_stored(tables)
+
+
+def as_stored(tables: torch.Tensor) -> torch.Tensor:
+    """Tables ``[groups, entries]`` rounded to float16's digits, of numbers however small."""
+    units = table_units(tables)
+    return tables.half().float() if units is None else (tables / units[:, None]).half().float() * units[:, None]
 
 
 def places(values: torch.Tensor, tables: torch.Tensor) -> torch.Tensor:

@@ -18,8 +18,8 @@ __all__ = ["with_state"]
 _SEED = 20261101
 _MOST_SEQUENCES = 4  # of the context's length: bounds the time
 
-# A tensor of zeros has no scale of its own; any positive one reproduces it.
-_TINY = 2.0**-14
+# A tensor of zeros has no scale of its own; any positive one reproduces it. No key or value reaches this.
+_TINY = float(np.finfo(np.float32).tiny)
 
 
 def with_state(

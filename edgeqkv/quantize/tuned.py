@@ -27,7 +27,7 @@ from edgeqkv.model.model import Model
 from edgeqkv.model.weights import PalettizedWeight, QuantizedWeight, Weight
 from edgeqkv.progress import Progress
 from edgeqkv.quantize.nearest import quantized, round_mantissa
-from edgeqkv.quantize.palettized import palettized, places
+from edgeqkv.quantize.palettized import as_stored, palettized, places
 from edgeqkv.reference.ops import TorchOps
 
 __all__ = ["tune"]
@@ -206,13 +206,13 @@ class _Places:
 
     def values(self) -> Tensor:
         tables, numbers = self._tables(), self._moved()
-        stored = _straight_through(tables, _as_stored)
+        stored = _straight_through(tables, as_stored)
         # A table learns from all that is rounded to an entry of it, a number as if it were not rounded.
-        found = stored.gather(1, places(numbers.detach(), _as_stored(tables.detach())).long())
+        found = stored.gather(1, places(numbers.detach(), as_stored(tables.detach())).long())
         return (found + numbers - numbers.detach()).view(self._weight.shape)
 
     def result(self) -> Weight:
-        numbers, tables = self._moved().detach().view(self._weight.shape), _as_stored(self._tables().detach())
+        numbers, tables = self._moved().detach().view(self._weight.shape), as_stored(self._tables().detach())
         return palettized(Weight(self._weight.name, numbers), places(numbers, tables), tables, self._weight.palette)
 
     def _moved(self) -> Tensor:
@@ -221,10 +221,6 @@ class _Places:
     def _tables(self) -> Tensor:
         """Ascending, also where entries have passed each other."""
         return (self._weight.tables + self._table_shifts * self._sizes).sort(-1).values
-
-
-def _as_stored(tables: Tensor) -> Tensor:
-    return tables.half().float()
 
 
 def _straight_through(values: Tensor, rounding: Callable[[Tensor], Tensor]) -> Tensor:

@@ -16,7 +16,7 @@ from edgeqkv.backends.coreml.weights import WeightPool
 from edgeqkv.model.layers import Linear
 from edgeqkv.model.weights import Weight
 
-__all__ = ["ConvLayout", "Layout", "LinearLayout"]
+__all__ = ["ConvLayout", "Layout", "LinearLayout", "gathered", "scaled"]
 
 
 class Layout(Protocol):
@@ -56,6 +56,21 @@ class Layout(Protocol):
         """The inverse of `split_heads`."""
 
 
+def gathered(weights: WeightPool, table: Weight, rank: int, index: Var) -> Var:
+    """The table's rows at an index, the table a constant of ``rank`` dimensions."""
+    found = mb.gather(x=weights.constant(table, rank), indices=index, axis=0, validate_indices=False)
+    for factor in weights.factors(table, (table.shape[0], *[1] * (rank - 1))):
+        found = mb.mul(x=found, y=mb.gather(x=factor, indices=index, axis=0, validate_indices=False))
+    return found
+
+
+def scaled(x: Var, factors: list[Var]) -> Var:
+    """The product with each of the factors (`WeightPool.factors`)."""
+    for factor in factors:
+        x = mb.mul(x=x, y=factor)
+    return x
+
+
 class LinearLayout:
     """``[B, S, C]``."""
 
@@ -66,8 +81,7 @@ class LinearLayout:
         self._weights = weights
 
     def rows(self, table: Weight, index: Var) -> Var:
-        found = mb.gather(x=self._weights.constant(table, 2), indices=index, axis=0, validate_indices=False)
-        return mb.expand_dims(x=found, axes=[0])
+        return mb.expand_dims(x=gathered(self._weights, table, 2, index), axes=[0])
 
     def whole(self, table: Weight) -> Var:
         return self._weights.arranged(table, (1, *table.shape))
@@ -98,8 +112,12 @@ class LinearLayout:
         return mb.reshape(x=mb.transpose(x=x, perm=[0, 2, 1, 3]), shape=[batch, -1, heads * dim])
 
     def _product(self, x: Var, weight: Weight, bias: Weight | None) -> Var:
+        matrix, factors = self._weights.constant(weight, 2), self._weights.factors(weight, (weight.shape[0],))
+        if factors:
+            product = scaled(mb.linear(x=x, weight=matrix, bias=self._weights.zeros(weight.shape[0])), factors)
+            return product if bias is None else mb.add(x=product, y=self._weights.constant(bias, 1))
         added = self._weights.zeros(weight.shape[0]) if bias is None else self._weights.constant(bias, 1)
-        return mb.linear(x=x, weight=self._weights.constant(weight, 2), bias=added)
+        return mb.linear(x=x, weight=matrix, bias=added)
 
 
 class ConvLayout:
@@ -117,7 +135,7 @@ class ConvLayout:
         for part in self._weights.parts(table):
             size = part.shape[0]
             local = index if len(self._weights.parts(table)) == 1 else _clamped(index, start, size)
-            here = mb.gather(x=self._weights.constant(part, 4), indices=local, axis=0, validate_indices=False)
+            here = gathered(self._weights, part, 4, local)
             if found is None:
                 found = here
             else:
@@ -137,8 +155,13 @@ class ConvLayout:
         return mb.transpose(x=mb.squeeze(x=x, axes=[2]), perm=[0, 2, 1])
 
     def linear(self, x: Var, linear: Linear) -> Var:
-        bias = {"bias": self._weights.constant(linear.bias, 1)} if linear.bias is not None else {}
-        return mb.conv(x=x, weight=self._weights.constant(linear.weight, 4), **bias)
+        rows = linear.weight.shape[0]
+        factors = self._factors(linear.weight)
+        bias = {"bias": self._weights.constant(linear.bias, 1)} if linear.bias is not None and not factors else {}
+        product = scaled(mb.conv(x=x, weight=self._weights.constant(linear.weight, 4), **bias), factors)
+        if linear.bias is None or bias:
+            return product
+        return mb.add(x=product, y=self._weights.arranged(linear.bias, (1, rows, 1, 1)))
 
     def first(self, x: Var) -> Var:
         return _one_along(x, self.token_axis, 0)
@@ -147,9 +170,15 @@ class ConvLayout:
         return _one_along(x, self.token_axis, x.shape[self.token_axis] - 1)
 
     def logits(self, x: Var, table: Weight) -> Var:
-        parts = [mb.conv(x=x, weight=self._weights.constant(part, 4)) for part in self._weights.parts(table)]
+        parts = [
+            scaled(mb.conv(x=x, weight=self._weights.constant(part, 4)), self._factors(part))
+            for part in self._weights.parts(table)
+        ]
         whole = mb.concat(values=parts, axis=1) if len(parts) > 1 else parts[0]
         return mb.transpose(x=mb.squeeze(x=whole, axes=[0, 2]), perm=[1, 0])
+
+    def _factors(self, weight: Weight) -> list[Var]:
+        return self._weights.factors(weight, (1, weight.shape[0], 1, 1))
 
     def split_heads(self, x: Var, heads: int, dim: int) -> Var:
         return mb.transpose(x=mb.reshape(x=x, shape=[x.shape[0], heads, dim, -1]), perm=[0, 1, 3, 2])

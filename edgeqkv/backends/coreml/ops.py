@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from edgeqkv.backends.coreml.calls import Call
-from edgeqkv.backends.coreml.layouts import Layout
+from edgeqkv.backends.coreml.layouts import Layout, gathered
 from edgeqkv.backends.coreml.mil import Var, mb
 from edgeqkv.backends.coreml.states import Update
 from edgeqkv.backends.coreml.weights import WeightPool
@@ -57,8 +57,7 @@ class MilOps(Ops[Var]):
         self._layout = layout
 
     def embedding(self, ids: Var, table: Weight) -> Var:
-        found = mb.gather(x=self._weights.constant(table, 2), indices=ids, axis=0, validate_indices=False)
-        return self._layout.from_rows(found)
+        return self._layout.from_rows(gathered(self._weights, table, 2, ids))
 
     def add_positions(self, x: Var, table: Weight) -> Var:
         return mb.add(x=x, y=self._layout.whole(table))

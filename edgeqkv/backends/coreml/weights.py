@@ -19,6 +19,8 @@ LARGEST_DIMENSION: Final = 16384
 """The Neural Engine takes no tensor with a larger dimension (public reports; not documented)."""
 
 
+_LEAST_EXPONENT: Final = -14  # of a normal number of fp16
+
 # A weight, a part of a quantized one, a table in another shape, or the size of a bias of zeros.
 _Key = Weight | tuple[Weight, str] | tuple[Weight, tuple[int, ...]] | int
 
@@ -67,7 +69,7 @@ class WeightPool:
                 integers = _with_rank(weight.codes, rank)
                 narrow = weight.scheme.bits == 4
                 self._arrays[codes] = integers.astype(types.np_int4_dtype) if narrow else integers
-                self._arrays[scales] = _with_rank(weight.scales.half(), rank)
+                self._arrays[scales] = _with_rank(_divided(weight.scales, weight.units).half(), rank)
                 weight.release_pages()
             self._constants[weight] = mb.constexpr_blockwise_shift_scale(
                 data=self._constant(codes, f"{weight.name}_codes"),
@@ -94,7 +96,8 @@ class WeightPool:
                 # A table for each group of rows, and one for all of every other dimension; of single numbers.
                 groups, entries = weight.tables.shape
                 shape = (groups, *[1] * (rank - 1), entries, 1)
-                self._arrays[tables] = weight.tables.half().numpy().reshape(shape)
+                units = None if weight.units is None else weight.units[:: weight.palette.rows]
+                self._arrays[tables] = _divided(weight.tables, units).half().numpy().reshape(shape)
                 weight.release_pages()
             self._constants[weight] = mb.constexpr_lut_to_dense(
                 indices=self._constant(codes, f"{weight.name}_codes"),
@@ -102,6 +105,23 @@ class WeightPool:
                 name=_valid(weight.name),
             )
         return self._constants[weight]
+
+    def factors(self, weight: Weight, shape: tuple[int, ...]) -> list[Var]:
+        """What a product with a weight's rows, or what was looked up of them, is to be multiplied by, one after the
+        other: of small numbers the constant holds multiples (`half_units`). Of the shape, or none."""
+        units = getattr(weight, "units", None)
+        if units is None:
+            return []
+        # No factor is below float16's smallest normal number: a product of two is, at most.
+        exponents = units.log2().round()
+        halves = (exponents / 2).floor()
+        parts = [exponents] if exponents.min() >= _LEAST_EXPONENT else [halves, exponents - halves]
+        found = []
+        for index, part in enumerate(parts):
+            name = f"units_{'x'.join(map(str, shape))}_{index}"
+            self._arrays.setdefault((weight, name), part.exp2().half().numpy().reshape(shape))
+            found.append(self._constant((weight, name), f"{weight.name}_{name}"))
+        return found
 
     def zeros(self, size: int) -> Var:
         """The bias of a matrix product that has none: ``linear`` would make one of its own at every place."""
@@ -119,6 +139,10 @@ class WeightPool:
 def _with_rank(tensor: torch.Tensor, rank: int) -> npt.NDArray[Any]:
     array = tensor.contiguous().numpy()
     return array.reshape(array.shape + (1,) * (rank - array.ndim))
+
+
+def _divided(numbers: torch.Tensor, units: torch.Tensor | None) -> torch.Tensor:
+    return numbers if units is None else numbers / units[:, None]
 
 
 def _valid(name: str) -> str:

@@ -44,8 +44,11 @@ def quantized_parts(weight: QuantizedWeight, network: Decoder) -> dict[str, Tens
         parts |= product_parts(weight)
     if weight is network.token_table:
         if weight.scheme.bits == 4:
-            # The scales have so few digits that float16 holds them exactly, as bfloat16 does in XNNPACK.
-            parts |= {"rows": _packed(weight.codes), "row_scales": weight.scales.half()}
+            # The scales have so few digits that float16 holds them exactly, as bfloat16 does in XNNPACK, which has
+            # float32's range; where one is too small for float16's, they are stored in float32.
+            half = weight.scales.half()
+            fits = torch.equal(half.float(), weight.scales)
+            parts |= {"rows": _packed(weight.codes), "row_scales": half if fits else weight.scales}
         else:
             parts |= {"rows": weight.codes, "row_scales": weight.scales}
     return parts
