@@ -89,6 +89,7 @@ def export(
     preset: str | Path | None = None,
     devices: Sequence[str] = (),
     own_devices: str | Path | None = None,
+    allow_fp16_overflow: bool = False,
     verify: bool = True,
     overwrite: bool = False,
     on_progress: Progress = silent,
@@ -125,6 +126,8 @@ def export(
         devices: language models: names of devices, to choose a preset for the first of them, and to put a memory budget
             for all of them into the bundle (`budget`).
         own_devices: a file of devices of the user's own.
+        allow_fp16_overflow: write a target that computes in fp16 (Core ML) even if the model's activations are beyond
+            its range, which is estimated at every export; the manifest then names them.
         verify: compare every artifact with the model before it is called done.
         overwrite: replace a bundle at ``out``.
         on_progress: told of the progress.
@@ -158,6 +161,7 @@ def export(
         preset=preset,
         devices=tuple(devices) or None,
         own_devices=_path(own_devices),
+        allow_fp16_overflow=allow_fp16_overflow,
         verify=verify,
         out=Path(out),
         overwrite=overwrite,

@@ -44,6 +44,7 @@ __all__ = [
     "Normalization",
     "Quality",
     "QuantizationCard",
+    "Ranges",
     "Role",
     "StateTensor",
     "StateUpdate",
@@ -269,6 +270,27 @@ class Quality(_Record):
         return None if self.original is None else self.perplexity / self.original - 1
 
 
+class Ranges(_Record):
+    """How large numbers become in an artifact that computes in fp16, estimated by rounding every result to it.
+
+    Attributes:
+        engine: what estimated it.
+        largest: the largest magnitude of an activation.
+        at: where that is: the function, the operation, and the weight that it uses or comes after.
+        share: the same as a part of fp16's largest number, 65504.
+        overflowed: what is beyond that, or attention scores beyond what a mask hides, in the order of computation; at
+            most five are named. A device may give not-a-number.
+        note: why there is no estimate, where there is none.
+    """
+
+    engine: str
+    largest: float = 0.0
+    at: str = ""
+    share: float = 0.0
+    overflowed: tuple[str, ...] = ()
+    note: str = ""
+
+
 class ModelCard(_Record):
     """The model: its variant in the canonical spelling, its dimensions and where it came from."""
 
@@ -308,8 +330,8 @@ class QuantizationCard(_Record):
 
 
 class TargetCard(_Record):
-    """One target: the artifact, how its weights were quantized, how it was verified (unless that was switched off), and
-    its perplexity on a text, if one was given.
+    """One target: the artifact, how its weights were quantized, how it was verified (unless that was switched off), its
+    perplexity on a text, if one was given, and what fp16 will make of it, where it computes in that.
 
     ``verification`` is of the engine that computes what is stored and rounds no more than its arithmetic does;
     ``engines`` are those of the others that ran here, above all of what an app runs.
@@ -320,6 +342,7 @@ class TargetCard(_Record):
     verification: Verification | None
     engines: dict[str, Verification] = Field(default_factory=dict)
     quality: Quality | None = None
+    ranges: Ranges | None = None
 
 
 class Manifest(_Record):

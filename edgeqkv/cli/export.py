@@ -107,6 +107,12 @@ def export(
     recipe: PresetName = None,
     device: DeviceNames = None,
     own_devices: DevicesFile = None,
+    allow_fp16_overflow: Annotated[
+        bool,
+        typer.Option(
+            "--allow-fp16-overflow", help="Core ML: write it even if activations are beyond fp16, the largest being 65504."
+        ),
+    ] = False,
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Prove the result before it is called done.")
     ] = True,
@@ -142,6 +148,7 @@ def export(
         preset=recipe,
         devices=None if device is None else tuple(device),
         own_devices=own_devices,
+        allow_fp16_overflow=allow_fp16_overflow,
         verify=verify,
         out=out,
         overwrite=force,

@@ -9,7 +9,7 @@ from edgeqkv.cli import console
 
 if TYPE_CHECKING:
     from edgeqkv.bundle.bundle import Bundle
-    from edgeqkv.bundle.manifest import Artifact, Quality, TargetCard, Verification
+    from edgeqkv.bundle.manifest import Artifact, Quality, Ranges, TargetCard, Verification
 
 __all__ = ["answer", "perplexity", "show_bundle", "show_function", "show_model", "verdict"]
 
@@ -98,6 +98,7 @@ def show_bundle(bundle: Bundle, seconds: float) -> None:
         rows += [*_artifact_rows(name, card.artifact), ("- verified", verified)]
         rows += [(f"- in {engine}", verdict(each, manifest.model.kind)) for engine, each in card.engines.items()]
         rows += _quality_rows(card)
+        rows += [("- in fp16", _in_fp16(card.ranges))] if card.ranges else []
     rows += [("note", note) for note in manifest.model.notes]
     console.print_facts(f"{bundle.path} written in {seconds:.1f} s", rows)
 
@@ -127,6 +128,15 @@ def _quality_rows(card: TargetCard) -> list[tuple[str, object]]:
         return []
     how = _METHODS[card.quantization.method]
     return [("- quality", f"weights {how}; what that costs was not measured (--text TEXT does)")]
+
+
+def _in_fp16(ranges: Ranges) -> str:
+    """What fp16's range means for an artifact, in one line."""
+    if ranges.note:
+        return f"not estimated: {ranges.note}"
+    if ranges.overflowed:
+        return f"OVERFLOWS, as --allow-fp16-overflow allows: {'; '.join(ranges.overflowed)}"
+    return f"largest activation {ranges.largest:.3g}, {ranges.share:.1%} of fp16's largest number, at {ranges.at}"
 
 
 def verdict(result: Verification, kind: str) -> str:

@@ -115,8 +115,8 @@ class Evaluator:
     def peaks(self) -> Mapping[str, Peak]:
         """The largest magnitude of each operation that computes floats, by its name, over all runs.
 
-        Operations that only move values are left out. What a fused operation computes inside (the scores
-        of an attention) is not seen.
+        Operations that only move values are left out. What a fused operation computes inside is not seen, but for
+        the scores of an attention where the precision is fp16 (``NAME.scores``).
         """
         return MappingProxyType(self._program.peaks)
 

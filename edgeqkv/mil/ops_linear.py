@@ -148,10 +148,15 @@ def batch_norm(
     return result if beta is None else result + per_channel(beta)
 
 
+def attention_scores(query: Tensor, key: Tensor) -> Tensor:
+    """What an attention computes inside, before any mask."""
+    return wide(query) @ wide(key).mT / math.sqrt(query.shape[-1])
+
+
 @LINEAR.op
 def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None) -> Tensor:
     """A row that a mask hides entirely is NaN, as the softmax of nothing is."""
-    scores = wide(query) @ wide(key).mT / math.sqrt(query.shape[-1])
+    scores = attention_scores(query, key)
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         scores = scores.masked_fill(~attn_mask, -math.inf)
     elif attn_mask is not None:

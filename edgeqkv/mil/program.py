@@ -14,6 +14,7 @@ from torch import Tensor
 from edgeqkv.mil.constants import ConstantPool, Value
 from edgeqkv.mil.errors import MilError, PackageError, UnsupportedOperation
 from edgeqkv.mil.ops import MOVING, OPS
+from edgeqkv.mil.ops_linear import attention_scores
 from edgeqkv.mil.ops_shape import assign_slice
 from edgeqkv.mil.package import Function, Operand, Operation, Package, TensorType
 
@@ -37,17 +38,19 @@ class Peak:
         largest: of the finite results, before they are rounded.
         overflowed: a finite result was rounded to an fp16 infinity (precision "fp16" only).
         nonfinite: a result was infinite or not a number before it was rounded.
+        limit: the largest number that is of use.
     """
 
     type: str
     largest: float = 0.0
     overflowed: bool = False
     nonfinite: bool = False
+    limit: float = FP16_MAX
 
     @property
     def headroom(self) -> float:
-        """How many times larger the results could be and still be fp16 numbers; below 1, they are not."""
-        return FP16_MAX / self.largest if self.largest else math.inf
+        """How many times larger the results could be and still be of use (fp16 numbers); below 1, they are not."""
+        return self.limit / self.largest if self.largest else math.inf
 
     def observe(self, result: Tensor, rounded_to_fp16: bool) -> None:
         """Takes a result into account."""
@@ -105,7 +108,8 @@ class Program:
     """A function of a package, ready to be run many times.
 
     Attributes:
-        peaks: of the operations that compute floats, by name.
+        peaks: of the operations that compute floats, by name; where fp16 is estimated, of the scores inside an
+            attention too, by its name and ``.scores``.
 
     Raises:
         UnsupportedOperation: operations, or parameters of theirs, are not known; all are named.
@@ -178,6 +182,9 @@ class Program:
         results = [(self._slots[name], declared) for name, declared in op.outputs.items()]
         computes_floats = results[0][1].dtype in ("fp16", "fp32") and op.type not in MOVING
         peak = self.peaks.setdefault(op.name, Peak(op.type)) if computes_floats else None
+        scores = None
+        if op.type == "scaled_dot_product_attention" and self._precision == "fp16":
+            scores = self.peaks.setdefault(f"{op.name}.scores", Peak("attention scores"))
         # A state is updated in place where nothing can tell: copying a long one in every layer is slow.
         target = single.get("x") if op.type == "slice_update" else None
         may_update = target in dying
@@ -188,6 +195,8 @@ class Program:
                 arguments[parameter] = frame.get(slot)
             for parameter, sources in several.items():
                 arguments[parameter] = [frame.get(each) if isinstance(each, int) else each for each in sources]
+            if scores is not None:
+                scores.observe(attention_scores(arguments["query"], arguments["key"]), True)  # type: ignore[arg-type]
             in_place = may_update and target is not None and self._may_overwrite(frame, target)
             result = assign_slice(**arguments) if in_place else function(**arguments)  # type: ignore[arg-type]
             tensors = result if isinstance(result, tuple) else (result,)

@@ -18,6 +18,7 @@ from edgeqkv.bundle.manifest import (
     ModelCard,
     Quality,
     QuantizationCard,
+    Ranges,
     TargetCard,
     TokenizerCard,
     Verification,
@@ -31,6 +32,7 @@ from edgeqkv.pipeline.proof import Proof, make_proof
 from edgeqkv.pipeline.quality import QualityGate
 from edgeqkv.pipeline.spec import ExportSpec, ResolvedExport
 from edgeqkv.pipeline.verify import verify_artifact
+from edgeqkv.pipeline.worker import ranges_in_worker
 from edgeqkv.progress import Progress, silent
 from edgeqkv.quantize import QuantConfig
 from edgeqkv.quantize.state import with_state
@@ -84,6 +86,7 @@ class _Export:
                 artifacts[name] = backend(name).export(stored[name], staging.path, spec, self.on_progress)
                 give_back()
             tokenizer = _tokenizer_card(resolved.tokenizer, staging)
+            ranges = self._estimate(artifacts, staging)
             proven = self._prove(stored, artifacts, staging) if resolved.verify else {}
             del stored
             measured = self._measure(artifacts, staging)
@@ -98,6 +101,7 @@ class _Export:
                         if engine != backend(name).proof_engine
                     },
                     quality=measured.get(name),
+                    ranges=ranges.get(name),
                 )
                 for name, artifact in artifacts.items()
             }
@@ -133,6 +137,25 @@ class _Export:
                 found = with_state(found, spec.state, self.calibration, self.on_progress)
             stored[name] = found
         return stored
+
+    def _estimate(self, artifacts: dict[str, Artifact], staging: Staged) -> dict[str, Ranges]:
+        """What fp16 will make of the artifacts that compute in it. Before the proof, whose arithmetic has float32's
+        range, so that what is beyond fp16's is said to be that."""
+        found = {}
+        for name, artifact in artifacts.items():
+            target = backend(name)
+            if target.range_engine is None:
+                continue
+            self.on_progress(f"estimating fp16 in {target.title}", None)
+            found[name] = ranges_in_worker(staging.path, artifact, target.range_engine)
+            beyond = found[name].overflowed
+            if beyond and not self.resolved.allow_fp16_overflow:
+                raise VerificationFailed(
+                    f"{target.title} computes in fp16, whose largest number is 65504, and {beyond[0]}: a device would "
+                    f"give wrong numbers or none. Choose a target with float32 arithmetic, or --allow-fp16-overflow to "
+                    f"write it all the same. No bundle was written"
+                )
+        return found
 
     def _prove(
         self, stored: dict[str, Model], artifacts: dict[str, Artifact], staging: Staged

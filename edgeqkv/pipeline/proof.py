@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from edgeqkv.model.model import Model
 
 __all__ = [
+    "SEED",
     "TOLERANCES",
     "InputsProof",
     "Proof",
@@ -66,7 +67,7 @@ stores its state in; as a part of how far logits are spread (`allowed_difference
 
 _LEAST_SPREAD: Final = 1 / 64  # of the largest logit: rounding is as large as what it rounds
 
-_SEED: Final = 20260701
+SEED: Final = 20260701
 
 _DECODED: Final = 8  # single tokens fed after each long piece
 _BEYOND: Final = 8  # tokens of the first piece that are past a chunk's boundary
@@ -271,7 +272,7 @@ def make_proof(model: Model, artifact: Artifact) -> Proof:
         inputs = proof_inputs(artifact)
         return InputsProof(inputs, encoder_outputs(model, inputs))
     context = int(artifact.context or 0)
-    tokens = np.random.default_rng(_SEED).integers(0, int(artifact.vocab_size or 0), context)
+    tokens = np.random.default_rng(SEED).integers(0, int(artifact.vocab_size or 0), context)
     lengths = pieces(context, int(artifact.chunk or 1))
     return SequenceProof.of(tokens, lengths, sequence_logits(model, tokens, rows=(np.cumsum(lengths) - 1).tolist()))
 
@@ -296,7 +297,7 @@ def proof_inputs(artifact: Artifact) -> npt.NDArray[np.generic]:
     have it, in steps of 1/32 up to ±4. An image's pixels are drawn evenly from 0 to 255 and normalized.
     """
     batch, *shape = (int(size) for size in artifact.whole_input.shape)
-    random = np.random.default_rng(_SEED)
+    random = np.random.default_rng(SEED)
     size = (max(_FEWEST, 2 * batch + 1), *shape)
     if artifact.vocab_size is not None:
         return random.integers(0, artifact.vocab_size, size)

@@ -11,15 +11,19 @@ import math
 from pathlib import Path
 from typing import Any, Final
 
-from edgeqkv.backends import backend
-from edgeqkv.bundle.manifest import Artifact
-from edgeqkv.errors import UnsupportedError
-from edgeqkv.pipeline.proof import Proof
-from edgeqkv.run.session import open_artifact
+import numpy as np
 
-__all__ = ["estimate_ranges"]
+from edgeqkv.backends import backend
+from edgeqkv.bundle.manifest import Artifact, Ranges
+from edgeqkv.errors import UnsupportedError
+from edgeqkv.pipeline.proof import SEED, Proof, proof_inputs
+from edgeqkv.run.session import EncoderSession, Session, open_artifact
+
+__all__ = ["estimate_ranges", "measure_ranges"]
 
 _NARROWEST: Final = 5  # operations that are named
+_DECODED: Final = 2  # single tokens
+_FP16_MAX: Final = 65504.0
 
 
 def estimate_ranges(directory: Path, artifact: Artifact, proof: Proof) -> dict[str, Any]:
@@ -56,6 +60,41 @@ def estimate_ranges(directory: Path, artifact: Artifact, proof: Proof) -> dict[s
             for where, peak in ranked[:_NARROWEST]
         ],
     }
+
+
+def measure_ranges(session: Session | EncoderSession, engine: str) -> Ranges:
+    """What a call of each kind says of an artifact's ranges: a chunk of a prompt and a few single tokens, or a batch."""
+    _call_each_graph(session)
+    peaks: dict[tuple[str, str], Any] = session.runner.peaks  # type: ignore[union-attr]  # a range engine has them
+    at, most = max(peaks.items(), key=lambda item: item[1].largest)
+    beyond = [
+        f"{_place(*where)} reaches {'infinity' if peak.nonfinite else format(peak.largest, '.3g')}"
+        + (f", and its {peak.type} must stay below {peak.limit:g}" if peak.limit < _FP16_MAX else "")
+        for where, peak in peaks.items()
+        if peak.overflowed or peak.nonfinite or peak.headroom < 1
+    ]
+    return Ranges(
+        engine=engine,
+        largest=most.largest,
+        at=_place(*at),
+        share=most.largest / _FP16_MAX,
+        overflowed=tuple(beyond[:_NARROWEST]),
+    )
+
+
+def _call_each_graph(session: Session | EncoderSession) -> None:
+    artifact = session.artifact
+    if isinstance(session, EncoderSession):
+        session.run(proof_inputs(artifact)[: artifact.batch])
+        return
+    tokens = np.random.default_rng(SEED).integers(0, session.vocab_size, (artifact.chunk or 1) + _DECODED)
+    chunk, rest = tokens[:-_DECODED], tokens[-_DECODED:][: session.capacity]
+    session.reset()
+    session.feed(chunk)
+    if session.position + len(rest) > session.capacity:
+        session.reset()
+    for token in rest:
+        session.feed(token[None])
 
 
 def _place(function: str, operation: str) -> str:

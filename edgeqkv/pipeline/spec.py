@@ -69,6 +69,7 @@ OPTIONS: Final[Mapping[str, Option]] = {
     "preset": Option("--recipe", ("decoder",)),
     "devices": Option("--device", ("decoder",)),
     "own_devices": Option("--devices", ("decoder",)),
+    "allow_fp16_overflow": Option("--allow-fp16-overflow"),
     "verify": Option("--verify"),
     "out": Option("--out"),
     "overwrite": Option("--force"),
@@ -91,6 +92,7 @@ class ResolvedExport:
         normalization: of each channel, what was subtracted from pixels of 0 to 1 and what the difference was divided
             by; None: as the checkpoint has it.
         devices, own_devices: whose memory budgets go into the bundle (the catalogue's names); a file of further ones.
+        allow_fp16_overflow: whether an artifact may be written whose numbers are beyond fp16, which it computes in.
         verify: whether to prove the result.
         overwrite: whether to replace a bundle.
         reasons: which presets chose, and why: for people.
@@ -107,6 +109,7 @@ class ResolvedExport:
     normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     devices: tuple[str, ...] = ()
     own_devices: Path | None = None
+    allow_fp16_overflow: bool = False
     verify: bool = True
     overwrite: bool = False
     reasons: tuple[str, ...] = ()
@@ -138,6 +141,7 @@ class ExportSpec:
         preset: a recipe's name or file.
         devices: names of devices: to choose by (the first) and to put memory budgets into the bundle for (all).
         own_devices: a file of devices of the user's own.
+        allow_fp16_overflow: write a target that computes in fp16 even if the model's activations are beyond its range.
         verify: compare every artifact with the model before it is called done.
         out: the folder to write; ``build/NAME`` of the checkpoint if not given.
         overwrite: replace a bundle there.
@@ -164,6 +168,7 @@ class ExportSpec:
     preset: str | Path | None = None
     devices: tuple[str, ...] | None = None
     own_devices: Path | None = None
+    allow_fp16_overflow: bool = False
     verify: bool = True
     out: Path | None = None
     overwrite: bool = False
@@ -215,6 +220,7 @@ class ExportSpec:
             out=self._folder(model),
             head=self.head,
             normalization=normalization,
+            allow_fp16_overflow=self.allow_fp16_overflow,
             verify=self.verify,
             overwrite=self.overwrite,
         )
@@ -257,6 +263,7 @@ class ExportSpec:
             max_degradation=_DEFAULT_MAX_DEGRADATION if self.max_degradation is None else self.max_degradation,
             devices=devices,
             own_devices=self.own_devices,
+            allow_fp16_overflow=self.allow_fp16_overflow,
             verify=self.verify,
             overwrite=self.overwrite,
             reasons=tuple(dict.fromkeys(reasons)),

@@ -25,15 +25,16 @@ import numpy.typing as npt
 
 from edgeqkv import errors
 from edgeqkv.backends import REGISTRY, backend
-from edgeqkv.bundle.manifest import Artifact, Verification
-from edgeqkv.errors import EdgeQKVError, VerificationFailed
+from edgeqkv.bundle.manifest import Artifact, Ranges, Verification
+from edgeqkv.errors import EdgeQKVError, UnsupportedError, VerificationFailed
 from edgeqkv.pipeline.proof import Proof, load_proof
+from edgeqkv.pipeline.ranges import measure_ranges
 from edgeqkv.progress import Progress, silent
 from edgeqkv.run.bench import BenchResult, bench_session
 from edgeqkv.run.perplexity import session_perplexity
 from edgeqkv.run.session import Session, choose_engine, open_artifact
 
-__all__ = ["bench_in_worker", "compare_in_worker", "perplexity_in_worker"]
+__all__ = ["bench_in_worker", "compare_in_worker", "perplexity_in_worker", "ranges_in_worker"]
 
 
 def compare_in_worker(directory: Path, artifact: Artifact, proof: Proof, engine: str) -> Verification:
@@ -45,6 +46,18 @@ def compare_in_worker(directory: Path, artifact: Artifact, proof: Proof, engine:
     """
     result = _in_worker("compare", directory, artifact, engine, proof.arrays())
     return Verification.model_validate(result)
+
+
+def ranges_in_worker(directory: Path, artifact: Artifact, engine: str) -> Ranges:
+    """What a target's range engine says of an artifact (`edgeqkv.pipeline.ranges`); why not, where it cannot.
+
+    Raises:
+        VerificationFailed: the process crashed.
+    """
+    try:
+        return Ranges.model_validate(_in_worker("ranges", directory, artifact, engine, {}))
+    except UnsupportedError as error:
+        return Ranges(engine=engine, note=str(error))
 
 
 def perplexity_in_worker(
@@ -117,7 +130,7 @@ def _work(scratch: Path) -> int:
     """The other process."""
     job = json.loads((scratch / "job.json").read_text(encoding="utf-8"))
     REGISTRY.update(job["registry"])
-    tasks = {"compare": _compare, "perplexity": _perplexity, "bench": _bench}
+    tasks = {"compare": _compare, "ranges": _ranges, "perplexity": _perplexity, "bench": _bench}
     try:
         artifact = Artifact.model_validate(job["artifact"])
         session = open_artifact(Path(job["directory"]), artifact, job["engine"])
@@ -130,6 +143,10 @@ def _work(scratch: Path) -> int:
 
 def _compare(session: Any, arrays: Path, engine: str) -> Any:
     return load_proof(arrays).compare(session, engine).model_dump(mode="json")
+
+
+def _ranges(session: Any, arrays: Path, engine: str) -> Any:
+    return measure_ranges(session, engine).model_dump(mode="json")
 
 
 def _perplexity(session: Any, arrays: Path, engine: str) -> Any:

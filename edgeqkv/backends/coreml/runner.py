@@ -6,6 +6,7 @@ An input that is an image is given as its pixels, uint8 ``[1, channels, height, 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeqkv.backends.coreml._compat import import_coremltools
+from edgeqkv.backends.coreml.calls import HIGHEST_SCORE
 from edgeqkv.backends.coreml.errors import mil_errors
 from edgeqkv.backends.coreml.names import CAUSAL_MASK
 from edgeqkv.backends.target import Runner
@@ -20,6 +22,7 @@ from edgeqkv.bundle.manifest import Artifact, Graph
 from edgeqkv.errors import UnsupportedError
 from edgeqkv.extras import needed_for
 from edgeqkv.mil import Evaluator, Package, Peak, Precision
+from edgeqkv.mil.package import Function
 
 __all__ = ["CoreMLRunner", "EvaluatorRunner", "open_runner"]
 
@@ -37,6 +40,7 @@ class EvaluatorRunner:
         self.state_bytes = artifact.state_bytes
         self.evaluators = {name: Evaluator(package, name, precision) for name in functions}
         self.state = self.evaluators[functions[0]].new_state()
+        self._causal = artifact.causal
 
     @mil_errors()
     def call(self, graph: Graph, inputs: Inputs) -> Inputs:
@@ -47,16 +51,36 @@ class EvaluatorRunner:
 
     @property
     def peaks(self) -> dict[tuple[str, str], Peak]:
-        """The evaluators' peaks, by function and operation.
+        """The evaluators' peaks, by function and operation, each with the weight that it uses or comes after.
 
-        The masks are left out: they are made of a constant, which says nothing about the model.
+        The masks are left out: they are made of a constant, which says nothing about the model. Scores that are masked
+        are of use as far as the mask is below them.
         """
-        return {
-            (function, name): peak
-            for function, evaluator in self.evaluators.items()
-            for name, peak in evaluator.peaks.items()
-            if not name.startswith(CAUSAL_MASK)
-        }
+        found = {}
+        for function, evaluator in self.evaluators.items():
+            places = _places(evaluator.package.function(function))
+            for name, peak in evaluator.peaks.items():
+                if name.startswith(CAUSAL_MASK):
+                    continue
+                masked = self._causal and name.endswith(".scores")
+                limited = replace(peak, limit=HIGHEST_SCORE) if masked else peak
+                found[function, name + places.get(name.removesuffix(".scores"), "")] = limited
+        return found
+
+
+def _places(function: Function) -> dict[str, str]:
+    """In words, by operation: the trained weight that it uses, or else the last one that was used before."""
+    constants = {op.name: op for op in function.operations if op.type.startswith("const")}
+    places, last = {}, ""
+    for op in function.operations:
+        if op.name in constants:
+            continue
+        used = [each.name for given in op.inputs.values() for each in given if each.name in constants]
+        trained = [name for name in used if name.endswith(("_weight", "_bias"))]
+        if trained:
+            last = trained[0]
+        places[op.name] = f" ({last})" if trained else f" (after {last})" if last else ""
+    return places
 
 
 class CoreMLRunner:

@@ -489,6 +489,10 @@ def test_what_fp16_arithmetic_costs() -> None:
     assert estimate["argmax_equal"] == estimate["steps"] == 4
     assert estimate["overflowed"] == []
     assert all(place["headroom"] > 10 for place in estimate["narrowest"])
+    ranges = bundle.target().ranges
+    assert ranges is not None
+    assert ranges.at.startswith("main/")
+    assert 0 < ranges.share < 0.1
 
 
 def test_on_the_command_line(tmp_path: Path) -> None:
