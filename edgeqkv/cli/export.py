@@ -110,7 +110,8 @@ def export(
     allow_fp16_overflow: Annotated[
         bool,
         typer.Option(
-            "--allow-fp16-overflow", help="Core ML: write it even if activations are beyond fp16, the largest being 65504."
+            "--allow-fp16-overflow",
+            help="Core ML: write it even if activations are beyond fp16, the largest being 65504.",
         ),
     ] = False,
     verify: Annotated[

@@ -78,8 +78,8 @@ class Weight:
             lost = self._lost_to(precision) if peak < 16 * _HALF_NORMAL else 0.0
             if lost > _HALF_LOSS:
                 raise UnsupportedError(
-                    f"'{self.name}' reaches no more than {peak:.3g}, of which {precision} loses {lost:.0%}; use weights "
-                    f"fp32, or int8 or int4, which keep matrices of any size"
+                    f"'{self.name}' reaches no more than {peak:.3g}, of which {precision} loses {lost:.0%}; "
+                    f"use weights fp32, or int8 or int4, which keep matrices of any size"
                 )
         return replace(self, precision=precision)
 

@@ -44,7 +44,9 @@ def loud_model(folder: Path, **how: float) -> Model:
 
 def test_a_channel_beyond_fp16_fails_the_export_with_its_place(tmp_path: Path) -> None:
     loud = loud_checkpoint(tmp_path, channel=2e5)
-    with pytest.raises(VerificationFailed, match=r"prefill/add_\d+ \(after \w+\) reaches 1e\+05: a device would") as caught:
+    with pytest.raises(
+        VerificationFailed, match=r"prefill/add_\d+ \(after \w+\) reaches 1e\+05: a device would"
+    ) as caught:
         edgeqkv.export(edgeqkv.load(loud), "coreml", out=tmp_path / "bundle", **LIMITS)
     assert "--allow-fp16-overflow" in str(caught.value)
     assert [entry.name for entry in tmp_path.iterdir()] == ["loud.pt"]
@@ -84,9 +86,7 @@ def test_scores_beyond_that_are_what_the_refusal_names(tmp_path: Path) -> None:
         edgeqkv.export(model, "coreml", out=tmp_path / "bundle", **LIMITS)
 
 
-@pytest.mark.parametrize(
-    ("target", "form"), [("onnx", "portable"), ("onnx", "ort"), ("executorch", "stock")]
-)
+@pytest.mark.parametrize(("target", "form"), [("onnx", "portable"), ("onnx", "ort"), ("executorch", "stock")])
 def test_other_targets_mask_any_score(tmp_path: Path, target: str, form: str) -> None:
     """In float32: scores of a million."""
     weights = "fp32"

@@ -79,7 +79,9 @@ def test_zeros_stay_zeros(scheme: Scheme | Palette) -> None:
 
 
 def test_a_matrix_that_float16_cannot_hold_is_named() -> None:
-    with pytest.raises(UnsupportedError, match=r"'w' reaches no more than .*e-0[78], of which fp16 loses \d+%; use weights fp32"):
+    with pytest.raises(
+        UnsupportedError, match=r"'w' reaches no more than .*e-0[78], of which fp16 loses \d+%; use weights fp32"
+    ):
         matrix(1e-8).with_precision("fp16")
     assert matrix(7e-5).with_precision("fp16").precision == "fp16"
     assert Weight("w", torch.zeros(4, 4)).with_precision("fp16").precision == "fp16"

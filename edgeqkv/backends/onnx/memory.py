@@ -2,7 +2,8 @@
 
 Found by looking at a process's memory maps: it maps the weight file and uses float32 matrices where they lie
 (prepacking is off). A matrix that a ``Cast`` expands is computed once at load and kept. ``MatMulNBits`` packs its
-codes, scales and a sum a block into memory of its own, and gives the mapping of the codes back.
+codes, scales and a sum a block into memory of its own, and gives the mapping of the codes back. A session that packs
+those packs float matrices too (a head that is kept better), and keeps what it packed them from where that is mapped.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from edgeqkv.backends.footprint import ALL, MIB, Term, count
+from edgeqkv.backends.footprint import ALL, MIB, RUNNING, Term, count
 from edgeqkv.backends.memory import (
     PlannedMemory,
     Process,
@@ -190,7 +191,7 @@ def _weights(directory: Path, graphs: Sequence[str], data: str) -> tuple[Term, .
     """What becomes of the weights of graphs that are opened together; ``data`` is the file that they lie in."""
     with needed_for("working out what an ONNX export takes"):
         import onnx
-    kept: dict[str, int] = {"mapped": 0, "again": 0, "expanded": 0, "packed": 0}
+    kept = dict.fromkeys(("mapped", "looked up", "again", "expanded", "packed", "packed floats", "held twice"), 0)
     seen: set[int] = set()
     for graph in graphs:
         try:
@@ -204,6 +205,18 @@ def _weights(directory: Path, graphs: Sequence[str], data: str) -> tuple[Term, .
             "weights", kept["mapped"], "mapped", ALL,
             f"{count(kept['mapped'])} bytes of {data} used where they lie",
             "the graph's initializers", streamed=not kept["packed"] and not kept["expanded"],
+        ),
+        Term(
+            "weights", kept["looked up"], "mapped", RUNNING, f"rows of {data} looked up where they lie",
+            "the graph's initializers", streamed=False,
+        ),
+        Term(
+            "weights", kept["packed floats"], "anonymous", ALL, f"float matrices, packed for the kernels{many}",
+            "matrices of a graph that has others in codes", streamed=True,
+        ),
+        Term(
+            "weights", kept["held twice"], "anonymous", ("load",), "the largest expanded matrix, while it is packed",
+            "initializers that a Cast reads and a product takes",
         ),
         Term(
             "weights", kept["again"], "mapped again", ALL, f"the same pages mapped by {len(graphs)} graphs",
@@ -228,6 +241,9 @@ class _Weights:
     def __init__(self, graph: Any, seen: set[int]) -> None:
         self._seen = seen
         self._weights = {tensor.name: tensor for tensor in graph.initializer if tensor.external_data}
+        self._packs = any(node.op_type == "MatMulNBits" for node in graph.node)
+        casts = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Cast"}
+        self._multiplied = {casts.get(node.input[1], node.input[1]) for node in graph.node if node.op_type == "Gemm"}
         self._uses: dict[str, set[tuple[str, int]]] = {}
         for node in graph.node:
             for index, name in enumerate(node.input):
@@ -240,12 +256,20 @@ class _Weights:
             tensor = self._weights[name]
             place = {entry.key: entry.value for entry in tensor.external_data}
             size, offset = int(place["length"]), int(place["offset"])
-            if ("Cast", 0) in uses:
-                kept["expanded"] += prod(tensor.dims) * _FLOAT
+            floats = prod(tensor.dims) * _FLOAT
+            packs = self._packs and name in self._multiplied
+            if packs:
+                kept["packed floats"] += floats
+            if ("Cast", 0) in uses and packs:
+                kept["held twice"] = max(kept["held twice"], floats)
+            elif ("Cast", 0) in uses:
+                kept["expanded"] += floats
             if ("MatMulNBits", 1) in uses:
                 kept["packed"] += size
             if ("MatMulNBits", 2) in uses:
                 kept["packed"] += 2 * size
             if uses - {("MatMulNBits", 1), ("Cast", 0)}:
-                kept["again" if offset in self._seen else "mapped"] += size
+                # Of a table whose float copy is multiplied, nothing is read before there are tokens.
+                first = "looked up" if packs and ("Cast", 0) in uses else "mapped"
+                kept["again" if offset in self._seen else first] += size
                 self._seen.add(offset)
