@@ -30,10 +30,10 @@ LIMIT = 0.10
 MIB = 1 << 20
 
 
-def run(model: Any, target: str, weights: str, context: int) -> dict[str, Any]:
-    """Export, predict and measure one case; sizes are in bytes."""
+def run(model: Any, target: str, weights: str, context: int, **choices: str | None) -> dict[str, Any]:
+    """Export, predict and measure one case, of which ``choices`` says more; sizes are in bytes."""
     with tempfile.TemporaryDirectory(prefix="edgeqkv-budget-") as out:
-        options = {"weights": weights, "context": context, "verify": False}
+        options = {"weights": weights, "context": context, "verify": False, **choices}
         bundle = edgeqkv.export(model, target, out=Path(out) / "bundle", **options)
         artifact = bundle.target(target).artifact
         plan = plan_of(ModelShape.of_card(bundle.manifest.model), artifact, tokenizer=0)
@@ -46,6 +46,8 @@ def run(model: Any, target: str, weights: str, context: int) -> dict[str, Any]:
         "target": target,
         "form": artifact.form,
         "weights": weights,
+        "head": choices.get("head"),
+        "state": artifact.state,
         "context": context,
         "predicted": peak.predicted,
         "measured": peak.measured,

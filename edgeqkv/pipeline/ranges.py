@@ -65,7 +65,7 @@ def estimate_ranges(directory: Path, artifact: Artifact, proof: Proof) -> dict[s
 def measure_ranges(session: Session | EncoderSession, engine: str) -> Ranges:
     """What a call of each kind says of an artifact's ranges: a chunk of a prompt and some single tokens, or a batch."""
     _call_each_graph(session)
-    peaks: dict[tuple[str, str], Any] = session.runner.peaks  # type: ignore[union-attr]  # a range engine has them
+    peaks: dict[tuple[str, str], Any] = session.runner.peaks  # type: ignore[attr-defined]  # a range engine has them
     at, most = max(peaks.items(), key=lambda item: item[1].largest)
     beyond = [
         f"{_place(*where)} reaches {'infinity' if peak.nonfinite else format(peak.largest, '.3g')}"

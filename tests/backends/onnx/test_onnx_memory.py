@@ -89,6 +89,18 @@ def test_int8_attention_of_the_genai_form_makes_one_layers_values_again(tmp_path
     assert activations["genai"] - activations["ort"] == pytest.approx(2048 * 256, rel=0.01)
 
 
+@pytest.mark.parametrize("head", ["fp32", "fp16"])
+def test_a_head_that_is_kept_is_packed_too(model: Any, tmp_path: Path, head: str) -> None:
+    """A session that packs codes packs every float matrix: the mapped table is there besides, and while it is packed
+    what an fp16 one was expanded to."""
+    terms = predicted(exported(model, tmp_path, weights="int4", head=head)).terms
+    floats = 12288 * 256 * 4
+    found = {tuple(term.phases): term.bytes for term in terms if term.memory == "anonymous" and term.bytes == floats}
+    every, load = ("load", "prefill", "decode"), ("load",)
+    assert found == ({every: floats, load: floats} if head == "fp16" else {every: floats})
+    assert [term.bytes for term in terms if term.memory == "mapped" and term.bytes > floats // 2]
+
+
 def test_float_weights_are_mapped_and_quantized_ones_packed(model: Any, tmp_path: Path) -> None:
     float_terms = predicted(exported(model, tmp_path / "fp32", weights="fp32")).terms
     assert {term.memory for term in float_terms if term.name == "weights"} == {"mapped"}
