@@ -76,7 +76,7 @@ def _places(function: Function) -> dict[str, str]:
         if op.name in constants:
             continue
         used = [each.name for given in op.inputs.values() for each in given if each.name in constants]
-        trained = [name for name in used if name.endswith(("_weight", "_bias"))]
+        trained = [name for end in ("_weight", "_bias") for name in used if name.endswith(end)]
         if trained:
             last = trained[0]
         places[op.name] = f" ({last})" if trained else f" (after {last})" if last else ""
