@@ -40,6 +40,7 @@ GIVEN: dict[str, Any] = {
     "preset": "",
     "devices": (),
     "own_devices": Path(),
+    "allow_fp16_overflow": True,
     "verify": False,
     "out": Path(),
     "overwrite": False,

@@ -244,7 +244,8 @@ def _weights(directory: Path, graphs: Sequence[str], data: str) -> tuple[Term, .
             "matrices of a graph that has others in codes", streamed=True,
         ),
         Term(
-            "weights", kept["held twice"], "anonymous", ("load",), "the largest expanded matrix, while it is packed",
+            "weights", kept["held twice"], "anonymous", ALL if len(graphs) > 1 else ("load",),
+            "the largest expanded matrix, while it is packed",
             "initializers that a Cast reads and a product takes",
         ),
         Term(
@@ -301,5 +302,8 @@ class _Weights:
                 continue
             # Of a table nothing is read before there are tokens, and then their rows.
             first = "looked up" if elsewhere == {("Gather", 0)} else "mapped"
-            kept["again" if offset in self._seen else first] += size
+            if offset not in self._seen:
+                kept[first] += size
+            elif not (packs and first == "looked up"):  # the most is held while a further graph is opened
+                kept["again"] += size
             self._seen.add(offset)
