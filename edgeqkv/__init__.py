@@ -31,6 +31,7 @@ from edgeqkv.errors import (
 from edgeqkv.extras import needed_for
 from edgeqkv.model.variants import Sharing, Variant
 from edgeqkv.progress import Progress, silent
+from edgeqkv.settings import check, check_all
 
 if TYPE_CHECKING:
     from edgeqkv.bundle.bundle import Bundle
@@ -60,6 +61,7 @@ __all__ = [
 
 def load(path: str | Path, *, heads: int | None = None, ema: bool = False) -> Model:
     """Read a checkpoint; see `edgeqkv.checkpoints.load`."""
+    check("heads", heads)
     with needed_for("reading a checkpoint"):
         from edgeqkv import checkpoints
     return checkpoints.load(path, heads=heads, ema=ema)
@@ -79,6 +81,7 @@ def export(
     batch: int | None = None,
     head: str | None = None,
     tokenizer: str | Path | None = None,
+    eos: int | str | Sequence[int | str] | None = None,
     calibrate: str | Path | None = None,
     tune: int | None = None,
     text: str | Path | None = None,
@@ -112,6 +115,8 @@ def export(
         batch: encoders: inputs that a call takes; 1 if not given.
         head: precision of the token table and the head, if it is to differ from ``weights``.
         tokenizer: language models: a ``tokenizer.json`` to put into the bundle.
+        eos: language models: the tokens that end a text, by their ids or as the tokenizer has them; if not given, those
+            that the tokenizer and the files beside it say.
         calibrate: language models: a text file on which to calibrate the quantization; without one it rounds to
             nearest.
         tune: language models: steps of tuning after the calibration; `edgeqkv.quantize.tuning_steps` if not given.
@@ -151,6 +156,7 @@ def export(
         batch=batch,
         head=head,
         tokenizer=_path(tokenizer),
+        eos=(eos,) if isinstance(eos, int | str) else None if eos is None else tuple(eos),
         calibrate=_path(calibrate),
         tune=tune,
         text=_path(text),
@@ -211,9 +217,10 @@ def bench(
         engine: what is to run it; the target's default if not given.
 
     Raises:
-        InputError: a number is not positive, or the tokens do not fit into the context.
+        InputError: a number is beyond its range, or the tokens do not fit into the context.
         BundleError: it is missing, damaged or changed.
     """
+    check_all(prompt=prompt, generate=generate, repeats=repeats)
     from edgeqkv.backends import backend
     from edgeqkv.bundle.bundle import Bundle
     from edgeqkv.pipeline.worker import bench_in_worker

@@ -9,17 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from edgeqkv.errors import InputError
-from edgeqkv.reading import check_file, reading
+from edgeqkv.reading import parsed, read_text
 
 __all__ = ["nearest", "read"]
 
 Record = TypeVar("Record", bound=BaseModel)
+
+# A catalogue is written by hand. What is larger or deeper was made to be a burden, and so were aliases, of which a few
+# lines stand for more than any memory holds.
+_MOST_BYTES: Final = 4 << 20
+_DEEPEST: Final = 20
 
 
 def read(path: Path, kind: type[Record]) -> Record:
@@ -28,23 +33,53 @@ def read(path: Path, kind: type[Record]) -> Record:
     Raises:
         InputError: the file is missing, is no YAML, or a field is wrong; the message names the line.
     """
-    check_file(path, InputError)
-    with reading(path, "text in UTF-8", InputError):
-        text = path.read_text(encoding="utf-8")
-    with reading(path, "YAML", InputError):
+    text = read_text(path, "YAML file", _MOST_BYTES)
+    with parsed(f"{path}: not YAML"):
         try:
+            _check_plain(path, text)
             tree = yaml.compose(text, Loader=yaml.SafeLoader)
+            _check_keys(path, tree)
             content = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark
             line = f", line {mark.line + 1}" if mark else ""
-            raise InputError(f"{path}{line}: not YAML: {getattr(error, 'problem', error)}") from error
+            raise InputError(f"{path}{line}: not YAML: {error.problem}") from error
     try:
         return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         place = [part for part in first["loc"] if not _is_choice(part)]
-        raise InputError(f"{path}, line {_line(tree, place)}: {_named(place)}{first['msg']}") from error
+        given = first["input"]
+        value = f", not {str(given)[:40]}" if isinstance(given, str | int | float) else ""
+        raise InputError(f"{path}, line {_line(tree, place)}: {_named(place)}{first['msg']}{value}") from error
+
+
+def _check_plain(path: Path, text: str) -> None:
+    """Raise `InputError` where a file has aliases, or is too deep for those who read it by recursion."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent):
+            raise InputError(
+                f"{path}, line {line}: the alias *{event.anchor} is not read; write out what it stands for"
+            )
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise InputError(f"{path}, line {line}: nested more than {_DEEPEST} deep; it is no catalogue")
+
+
+def _check_keys(path: Path, node: yaml.Node | None) -> None:
+    """Raise `InputError` where a key stands twice in one place, of which YAML would take the last without a word."""
+    if isinstance(node, yaml.SequenceNode):
+        for each in node.value:
+            _check_keys(path, each)
+    elif isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise InputError(f"{path}, line {key.start_mark.line + 1}: '{key.value}' is said twice; keep one")
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+            _check_keys(path, value)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -15,7 +15,7 @@ ROOT: Final = Path(__file__).parents[1]
 
 LAYERS: Final = (
     {"mil"},
-    {"errors", "reading", "progress", "extras", "memory", "catalogue"},
+    {"errors", "reading", "progress", "extras", "memory", "catalogue", "arrays", "settings"},
     {"model"},
     {"reference"},
     {"checkpoints", "quantize"},

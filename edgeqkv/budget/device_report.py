@@ -20,7 +20,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from edgeqkv.backends.footprint import Phase
 from edgeqkv.bundle.bundle import MANIFEST, Bundle
 from edgeqkv.errors import InputError
-from edgeqkv.reading import check_file, reading, shown
+from edgeqkv.reading import read_json, shown
 
 __all__ = [
     "FORMAT",
@@ -163,10 +163,8 @@ def read_device_report(path: Path) -> DeviceReport:
     Raises:
         InputError: it is missing, no JSON, of another format, or a field is wrong; the message names it.
     """
-    check_file(path, InputError)
-    with reading(path, "a device report", InputError):
-        content = json.loads(path.read_text(encoding="utf-8"))
-    told = content.get("format") if isinstance(content, dict) else None
+    content = read_json(path, "device report")
+    told = content.get("format")
     if told != FORMAT:
         raise InputError(
             f"{path} is of format {shown(told)}, and this edgeqkv reads device reports of format {FORMAT}. "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Final, Generic, Literal, TypeVar
+from typing import Annotated, Final, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,6 +17,12 @@ CATALOGUE: Final = Path(__file__).with_name("devices.yaml")
 
 Status = Literal["vendor-documented", "community-measured", "unknown"]
 Value = TypeVar("Value")
+
+Gigabytes = Annotated[float, Field(ge=1e-3, le=1e6, allow_inf_nan=False)]
+"""A size in GB, or a bandwidth in GB/s."""
+
+Megabytes = Annotated[float, Field(ge=1e-3, le=1e6, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=2**31)]
 
 
 class _Record(BaseModel):
@@ -44,11 +50,11 @@ class Device(_Record):
     system: Literal["ios", "android", "linux"]
     soc: str
     npu: str | None = None
-    ram_gb: Fact[float]
-    mem_bandwidth_gbs: Fact[float | None]
-    process_limit_default_gb: Fact[float | None]
-    process_limit_max_gb: Fact[float | None]
-    os_reserved_gb: Fact[float | None]
+    ram_gb: Fact[Gigabytes]
+    mem_bandwidth_gbs: Fact[Gigabytes | None]
+    process_limit_default_gb: Fact[Gigabytes | None]
+    process_limit_max_gb: Fact[Gigabytes | None]
+    os_reserved_gb: Fact[Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None]
 
 
 class Npu(_Record):
@@ -59,14 +65,14 @@ class Npu(_Record):
     note: str = ""
     toolchain: Fact[str] | None = None
     compute_dtypes: Fact[tuple[str, ...] | None]
-    max_dim: Fact[dict[str, int] | None] | None = None
-    max_tensor_dim: Fact[int | None] | None = None
+    max_dim: Fact[dict[str, Count] | None] | None = None
+    max_tensor_dim: Fact[Count | None] | None = None
     static_shapes_only: Fact[bool] | None = None
-    weights_limit_gb: Fact[float | None] | None = None
-    per_session_limit_gb: Fact[float | None] | None = None
-    sessions_per_process: Fact[int] | None = None
-    vtcm_mb: Fact[float] | None = None
-    sram_mb: Fact[float | None] | None = None
+    weights_limit_gb: Fact[Gigabytes | None] | None = None
+    per_session_limit_gb: Fact[Gigabytes | None] | None = None
+    sessions_per_process: Fact[Count] | None = None
+    vtcm_mb: Fact[Megabytes] | None = None
+    sram_mb: Fact[Megabytes | None] | None = None
     state_dtype: Fact[str] | None = None
     stateful_min_os: Fact[str] | None = None
     fallback: Fact[str] | None = None

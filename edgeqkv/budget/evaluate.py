@@ -17,9 +17,9 @@ from edgeqkv.budget.presets import Choices, for_device, load_preset
 from edgeqkv.budget.report import Report, to_json
 from edgeqkv.bundle.bundle import Bundle
 from edgeqkv.bundle.manifest import Artifact, ModelCard
-from edgeqkv.errors import InputError
 from edgeqkv.extras import needed_for
 from edgeqkv.reading import is_folder
+from edgeqkv.settings import check
 
 if TYPE_CHECKING:
     from edgeqkv.model.model import Model
@@ -185,8 +185,7 @@ def _at(candidate: Candidate, context: int | None) -> Candidate:
 
 
 def _check_context(context: int, positions: int) -> None:
-    if not 1 <= context <= positions:
-        raise InputError(f"a context of {context} is impossible: the model was trained for {positions} positions")
+    check("context", context, positions, f": the model was trained for {positions} positions")
 
 
 def _planned(shape: ModelShape, choices: Choices, device: str | None, catalogue: Catalogue) -> Candidate:
@@ -205,7 +204,7 @@ def _planned(shape: ModelShape, choices: Choices, device: str | None, catalogue:
 
 def _candidate(shape: ModelShape, choices: Choices, why: str) -> Candidate:
     target = backend(choices.target or TARGETS[0])
-    context = choices.context or shape.positions
+    context = shape.positions if choices.context is None else choices.context
     _check_context(context, shape.positions)
     spec = TargetSpec(
         form=choice(target, "form", choices.form),

@@ -88,7 +88,7 @@ class Choices:
         are upper bounds: a model of fewer ``positions`` gets its own.
         """
         same = self.target in (None, preset.target)
-        context = self.context or min(preset.context or positions, positions)
+        context = min(preset.context or positions, positions) if self.context is None else self.context
         return Choices(
             target=self.target or preset.target,
             form=self.form or (preset.form if same else None),

@@ -303,12 +303,19 @@ class ModelCard(_Record):
 
 
 class TokenizerCard(_Record):
-    """The tokenizer file and the ids that begin and end a text."""
+    """The tokenizer file and the ids that begin and end a text.
+
+    ``source`` is the file that was taken, ``eos_source`` what says which tokens end a text; ``notes`` is what people
+    should know of them.
+    """
 
     file: str
     size: int
     bos_id: int | None
     eos_token_ids: tuple[int, ...]
+    source: str = ""
+    eos_source: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class FileCard(_Record):

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from edgeqkv.cli import console
+from edgeqkv.cli._compat import UsageError
 from edgeqkv.cli.bench import bench
 from edgeqkv.cli.budget import budget, devices, recipes
 from edgeqkv.cli.demo import demo
@@ -21,7 +22,7 @@ from edgeqkv.cli.generate import generate
 from edgeqkv.cli.inspect import inspect
 from edgeqkv.cli.run import run
 from edgeqkv.cli.verify import verify
-from edgeqkv.errors import EdgeQKVError
+from edgeqkv.errors import EdgeQKVError, InputError
 from edgeqkv.extras import installed_version
 
 __all__ = ["app", "main"]
@@ -50,15 +51,55 @@ def main() -> None:
     """The ``edgeqkv`` command."""
     debug = "--debug" in sys.argv
     sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    console.prepare()
+    failed: OSError | None = None
     try:
-        app()
+        code = _run(debug)
+    except OSError as error:
+        failed, code = error, EdgeQKVError.exit_code
+    if (lost := console.finish()) is not None:
+        if isinstance(lost, BrokenPipeError):  # the reader of a pipe has had enough
+            sys.exit(0)
+        console.print_error(InputError(f"cannot write to standard output: {lost.strerror}"))
+        sys.exit(EdgeQKVError.exit_code)
+    if failed is not None:
+        if debug:
+            raise failed
+        _tell("OSError", InputError(f"cannot use {failed.filename or 'a file'}: {failed.strerror}"))
+        console.finish()
+    sys.exit(code)
+
+
+def _run(debug: bool) -> int:
+    """Run the command that was asked for; its exit code."""
+    try:
+        return int(app(standalone_mode=False) or 0)
+    except SystemExit as end:  # of a broken pipe, by typer
+        return end.code if isinstance(end.code, int) else 1
     except EdgeQKVError as error:
         if debug:
             raise
-        if "--json" in sys.argv:
-            console.print_json({"error": {"type": type(error).__name__, "message": str(error)}})
-        console.print_error(error)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:  # the reader of a pipe has had enough
-        sys.stderr.close()
-        sys.exit(0)
+        _tell(type(error).__name__, error)
+        return error.exit_code
+    except UsageError as error:
+        if said := error.format_message():  # else no command was given, and typer has shown which there are
+            _tell("UsageError", InputError(f"{said.rstrip('.')}. {_help_of(error)}"))
+        return error.exit_code
+    except MemoryError:
+        if debug:
+            raise
+        _tell("MemoryError", InputError("there is not enough memory for this; use a smaller model or file"))
+        return EdgeQKVError.exit_code
+    except typer.Abort:
+        return 130
+
+
+def _help_of(error: UsageError) -> str:
+    """Where to look up what can be said, in a sentence."""
+    return f"See '{error.ctx.command_path if error.ctx else 'edgeqkv'} --help'"
+
+
+def _tell(kind: str, error: EdgeQKVError) -> None:
+    if "--json" in sys.argv:
+        console.print_json({"error": {"type": kind, "message": str(error)}})
+    console.print_error(error)

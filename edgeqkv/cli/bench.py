@@ -9,6 +9,7 @@ import typer
 import edgeqkv
 from edgeqkv.cli import console
 from edgeqkv.cli.options import BundlePath, Engine, Json, Target
+from edgeqkv.settings import check_all
 
 __all__ = ["bench"]
 
@@ -23,6 +24,7 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Measure how fast a bundle runs on this machine, in a process of its own."""
+    check_all(prompt=prompt, generate=generate, repeats=repeats)
     with console.progress() as on_progress:
         on_progress("measuring", None)
         results = edgeqkv.bench(bundle, target, prompt=prompt, generate=generate, repeats=repeats, engine=engine)

@@ -64,7 +64,7 @@ def budget(
     if as_json:
         console.print_json(to_json(report))
     else:
-        lines(report, console.print_facts, console.print_table, typer.echo)
+        lines(report, console.print_facts, console.print_table, console.print_blank)
     if not report.passed:
         raise typer.Exit(1)
 

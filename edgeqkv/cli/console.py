@@ -1,26 +1,98 @@
 """What the command line prints: tables on a terminal, plain lines in a pipe, JSON where it was asked for.
 
-Results go to standard output, progress and errors to standard error, so that a pipe gets results alone.
+Results go to standard output, progress and errors to standard error, so that a pipe gets results alone. File names, and
+what is written in files, are anybody's: they are printed as text and never as markup, without what steers a terminal.
 """
 
 from __future__ import annotations
 
+import io
 import json
+import math
+import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from edgeqkv.errors import EdgeQKVError
 from edgeqkv.progress import Progress
 
-__all__ = ["print_error", "print_facts", "print_json", "print_note", "print_table", "progress", "size"]
+__all__ = [
+    "finish",
+    "prepare",
+    "print_blank",
+    "print_error",
+    "print_facts",
+    "print_json",
+    "print_note",
+    "print_stream",
+    "print_table",
+    "progress",
+    "size",
+]
 
 _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def prepare() -> None:
+    """Have both streams take every character: what an encoding lacks is written as its escape.
+
+    A stream that is closed leads nowhere, so that its number is not given to a file, into which libraries would write
+    what they mean for a terminal.
+    """
+    while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(spare)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+        elif isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def finish() -> OSError | None:
+    """Write what is still held back. What cannot be written is forgotten, so that Python ends in silence.
+
+    Returns:
+        Why standard output took no more, now or before; None if it did.
+    """
+    with suppress(OSError), _writing():
+        sys.stdout.flush()
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _forget(sys.stderr)
+    return _lost
+
+
+_lost: OSError | None = None  # why standard output took no more
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Inside, standard output is written to, and nothing else is done."""
+    global _lost
+    try:
+        yield
+    except OSError as error:
+        _lost = error
+        _forget(sys.stdout)
+        raise
+
+
+def _forget(stream: Any) -> None:
+    """Send what a stream holds back, and all that follows, nowhere."""
+    with suppress(OSError, io.UnsupportedOperation):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+        stream.flush()
 
 
 def print_facts(title: str, facts: Sequence[tuple[str, object]]) -> None:
@@ -30,11 +102,12 @@ def print_facts(title: str, facts: Sequence[tuple[str, object]]) -> None:
         grid.add_column(style="dim")
         grid.add_column(overflow="fold")
         for name, value in facts:
-            grid.add_row(name, str(value))
-        _out.print(f"[bold]{title}[/bold]")
-        _out.print(grid)
+            grid.add_row(Text(_plain(name)), Text(_plain(value)))
+        with _writing():
+            _out.print(Text(_plain(title), style="bold"))
+            _out.print(grid)
         return
-    _print_lines([title, *(f"{name}: {value}" for name, value in facts)])
+    _print_lines([_plain(title), *(f"{_plain(name)}: {_plain(value)}" for name, value in facts)])
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -42,36 +115,82 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     if _out.is_terminal:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in columns:
-            table.add_column(column, overflow="fold")
+            table.add_column(Text(_plain(column)), overflow="fold")
         for row in rows:
-            table.add_row(*(str(cell) for cell in row))
-        _out.print(table)
+            table.add_row(*(Text(_plain(cell)) for cell in row))
+        with _writing():
+            _out.print(table)
         return
-    _print_lines(["\t".join(str(cell) for cell in row) for row in (columns, *rows)])
+    _print_lines(["\t".join(_plain(cell) for cell in row) for row in (columns, *rows)])
+
+
+def print_blank() -> None:
+    """An empty line."""
+    _print_lines([""])
 
 
 def _print_lines(lines: Sequence[str]) -> None:
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    with _writing():
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def _plain(value: object) -> str:
+    """A value in one line, with what is no printable character as its escape."""
+    return "".join(character if character.isprintable() else _escape(character) for character in str(value))
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def print_stream(pieces: Iterable[str]) -> None:
+    """A text piece by piece as it comes, with a line break at its end.
+
+    A pipe gets it as it is; on a terminal, what would steer it is escaped, but for line breaks and tabs.
+    """
+    for piece in pieces:
+        if _out.is_terminal:
+            piece = "".join(each if each.isprintable() or each in "\n\t" else _escape(each) for each in piece)
+        with _writing():
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+    print_blank()
 
 
 def print_json(value: Any) -> None:
-    """A value as JSON, on standard output."""
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    """A value as JSON, on standard output: a valid document, whatever a file had in it."""
+    _print_lines([json.dumps(_json_value(value), indent=2, allow_nan=False)])
+
+
+def _json_value(value: Any) -> Any:
+    """What JSON has for a value: null for what is no finite number, text for what it does not know."""
+    match value:
+        case None | bool() | str():
+            return value
+        case int():
+            # Python writes no more digits than this, and no reader takes so many.
+            return value if abs(value) < 10**300 else hex(value)
+        case float():
+            return value if math.isfinite(value) else None
+        case Mapping():
+            return {key if isinstance(key, str) else _plain(key): _json_value(each) for key, each in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_json_value(each) for each in value]
+        case _:
+            return str(value)
 
 
 def print_note(text: str) -> None:
-    """A remark beside the result."""
-    _err.print(text, markup=False, style="dim" if _err.is_terminal else None)
+    """A remark beside the result; lost where nobody can be told."""
+    with suppress(OSError):
+        _err.print(_plain(text), markup=False, emoji=False, style="dim" if _err.is_terminal else None)
 
 
 def print_error(error: EdgeQKVError) -> None:
-    """An error, in one line."""
-    message = " ".join(str(error).split())
-    if _err.is_terminal:
-        _err.print("[bold red]error:[/bold red] ", end="")
-        _err.print(message, markup=False)
-    else:
-        _err.print(f"error: {message}", markup=False)
+    """An error, in one line; its exit code says it where nobody can be told."""
+    message = Text(_plain(" ".join(str(error).split())))
+    with suppress(OSError):
+        _err.print(Text("error: ", style="bold red" if _err.is_terminal else ""), message, sep="")
 
 
 @contextmanager
@@ -81,7 +200,8 @@ def progress() -> Iterator[Progress]:
         with _err.status("starting") as status:
 
             def show(stage: str, fraction: float | None = None) -> None:
-                status.update(stage if fraction is None else f"{stage} ({fraction:.0%})")
+                told = _plain(stage)
+                status.update(Text(told if fraction is None else f"{told} ({fraction:.0%})"))
 
             yield show
         return
@@ -90,7 +210,7 @@ def progress() -> Iterator[Progress]:
     def tell(stage: str, fraction: float | None = None) -> None:
         nonlocal last
         if stage != last:
-            _err.print(stage, markup=False)
+            print_note(stage)
         last = stage
 
     yield tell

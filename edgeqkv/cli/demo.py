@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeqkv.backends import TARGETS
+from edgeqkv.cli import console
 from edgeqkv.cli.export import export
 from edgeqkv.cli.generate import generate
 from edgeqkv.cli.inspect import inspect
@@ -24,12 +25,12 @@ def demo(
 
     model, tokenizer = built_in.checkpoint_path(), built_in.tokenizer_path()
     inspect(model)
-    typer.echo()
+    console.print_blank()
     names = target.split(",")
     # So small a model loses readability at 4 bits, where a larger one does not; every target can do this.
     weights = "fp16"
     replaces = (out / "manifest.json").is_file()
     export(model, target=names, out=out, weights=weights, tokenizer=tokenizer, force=replaces)
     for name in names:
-        typer.echo()
+        console.print_blank()
         generate(out, prompt=built_in.DEMO_PROMPT, max_tokens=90, target=name)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass
 
-import typer
-
 from edgeqkv.backends import TARGETS, backend
 from edgeqkv.cli import console
 from edgeqkv.cli.options import Json
@@ -26,7 +24,7 @@ def doctor(as_json: Json = False) -> None:
         console.print_json({**platform_facts(), "backends": backends})
         return
     console.print_facts("edgeqkv doctor", list(platform_facts().items()))
-    typer.echo()
+    console.print_blank()
     rows = [
         (
             health.title,

@@ -15,6 +15,7 @@ from edgeqkv.cli.options import (
     CheckpointPath,
     DeviceNames,
     DevicesFile,
+    Eos,
     Heads,
     Json,
     PresetName,
@@ -64,6 +65,7 @@ def export(
         Path | None,
         typer.Option("--tokenizer", help="tokenizer.json to put into the bundle. Default: one beside MODEL."),
     ] = None,
+    eos: Eos = None,
     keep_head: Annotated[
         str | None,
         typer.Option("--keep-head", help="Precision of token table and head, if it is to differ: int8, fp16, fp32."),
@@ -128,6 +130,9 @@ def export(
         from edgeqkv.pipeline.spec import ExportSpec, tokenizer_beside
     from edgeqkv.cli.summaries import show_bundle
 
+    found = tokenizer_beside(loaded) if tokenizer is None else None
+    if found is not None:
+        console.print_note(f"tokenizer: {found}, which lies beside the model")
     spec = ExportSpec(
         targets=split(target),
         variant=variant,
@@ -138,7 +143,8 @@ def export(
         chunk=chunk,
         batch=batch,
         head=keep_head,
-        tokenizer=tokenizer_beside(loaded) if tokenizer is None else tokenizer,
+        tokenizer=tokenizer or found,
+        eos=None if eos is None else tuple(eos),
         calibrate=calibrate,
         tune=tune,
         text=text,
@@ -155,8 +161,8 @@ def export(
         overwrite=force,
     )
     resolved = spec.resolve(loaded)
-    for reason in resolved.reasons:
-        console.print_note(reason)
+    for note in (*resolved.reasons, *resolved.notes):
+        console.print_note(note)
     with console.progress() as on_progress:
         bundle = run_export(loaded, resolved, on_progress)
     if as_json:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable
+from itertools import chain
 from typing import Annotated
 
 import typer
 
 from edgeqkv.cli import console
-from edgeqkv.cli.opening import open_tokenizer
-from edgeqkv.cli.options import BundlePath, Engine, Json, Target, TokenizerPath
+from edgeqkv.cli.opening import end_tokens, open_tokenizer
+from edgeqkv.cli.options import BundlePath, Engine, Eos, Json, Target, TokenizerPath
+from edgeqkv.settings import check
 
 __all__ = ["generate"]
 
@@ -27,6 +27,7 @@ def generate(
     top_p: Annotated[float, typer.Option("--top-p", help="Draw among tokens of this total probability.")] = 1.0,
     seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same text.")] = 0,
     tokenizer: TokenizerPath = None,
+    eos: Eos = None,
     target: Target = None,
     engine: Engine = None,
     as_json: Json = False,
@@ -37,13 +38,17 @@ def generate(
     from edgeqkv.run.generate import generate as start
     from edgeqkv.run.session import Session, open_bundle
 
+    sampling = Sampling(temperature, top_k, top_p, seed)
+    check("max_tokens", max_tokens)
     opened = Bundle(bundle)
     opened.check_causal(wanted=True)
     read = open_tokenizer(opened, tokenizer)
-    sampling = Sampling(temperature, top_k, top_p, seed)
+    ends = end_tokens(opened, read, eos)
+    if not ends:
+        console.print_note("no token that ends a text is known, so that none will; name one with --eos")
     session = open_bundle(opened, target, engine)
     assert isinstance(session, Session)
-    generation = start(session, read, prompt, max_tokens=max_tokens, sampling=sampling)
+    generation = start(session, read, prompt, max_tokens=max_tokens, sampling=sampling, eos_token_ids=ends)
     if as_json:
         text = "".join(read.stream(generation))
         console.print_json(
@@ -57,15 +62,7 @@ def generate(
             }
         )
         return
-    _stream(prompt, read.stream(generation))
+    console.print_stream(chain([prompt], read.stream(generation)))
     console.print_note(
         f"[{len(generation.tokens)} tokens; {session.position} of {session.capacity} positions: {generation.stopped}]"
     )
-
-
-def _stream(prompt: str, pieces: Iterable[str]) -> None:
-    sys.stdout.write(prompt)
-    for piece in pieces:
-        sys.stdout.write(piece)
-        sys.stdout.flush()
-    sys.stdout.write("\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from edgeqkv.model.model import Model
     from edgeqkv.run.tokenizer import Tokenizer
 
-__all__ = ["open_original", "open_tokenizer"]
+__all__ = ["end_tokens", "open_original", "open_tokenizer"]
 
 
 def open_original(path: Path | None, bundle: Bundle, *, heads: int | None, ema: bool) -> Model | None:
@@ -50,3 +51,17 @@ def open_tokenizer(bundle: Bundle, given: Path | None) -> Tokenizer:
     tokenizer = Tokenizer(path)
     tokenizer.check_fits(int(bundle.target(bundle.targets[0]).artifact.vocab_size or 0))
     return tokenizer
+
+
+def end_tokens(bundle: Bundle, tokenizer: Tokenizer, given: Sequence[str] | None) -> tuple[int, ...]:
+    """The tokens that end a text: those that were given, or the bundle's with its tokenizer, or else the tokenizer's.
+
+    Raises:
+        InputError: one is no token of the model.
+    """
+    from edgeqkv.run.ends import eos_ids
+
+    if given is not None:
+        return eos_ids(given, tokenizer, int(bundle.target(bundle.targets[0]).artifact.vocab_size or 0))
+    card = bundle.manifest.tokenizer
+    return card.eos_token_ids if card and tokenizer.path == bundle.tokenizer_path else tokenizer.eos_token_ids

@@ -17,6 +17,7 @@ __all__ = [
     "DeviceNames",
     "DevicesFile",
     "Engine",
+    "Eos",
     "Heads",
     "Json",
     "PresetName",
@@ -63,6 +64,14 @@ Averaged = Annotated[
     bool, typer.Option("--ema", help="Take the checkpoint's averaged weights (ema_state_dict), not the last step's.")
 ]
 TokenizerPath = Annotated[Path | None, typer.Option("--tokenizer", help="tokenizer.json, if the bundle holds none.")]
+Eos = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--eos",
+        metavar="ID|TOKEN",
+        help="A token that ends a text; may repeat. Default: what the tokenizer and the files beside it say.",
+    ),
+]
 DeviceNames = Annotated[
     list[str] | None,
     typer.Option("--device", "-d", metavar="NAME", help="A device of the catalogue ('edgeqkv devices'); may repeat."),

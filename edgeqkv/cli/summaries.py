@@ -99,6 +99,9 @@ def show_bundle(bundle: Bundle, seconds: float) -> None:
         rows += [(f"- in {engine}", verdict(each, manifest.model.kind)) for engine, each in card.engines.items()]
         rows += _quality_rows(card)
         rows += [("- in fp16", _in_fp16(card.ranges))] if card.ranges else []
+    if (read := manifest.tokenizer) is not None:
+        ends = f"{', '.join(map(str, read.eos_token_ids))}, as {read.eos_source} says" if read.eos_token_ids else "none"
+        rows.append(("tokenizer", f"{read.source}, {read.size:,} tokens; a text is ended by {ends}"))
     rows += [("note", note) for note in manifest.model.notes]
     console.print_facts(f"{bundle.path} written in {seconds:.1f} s", rows)
 

@@ -16,6 +16,8 @@ from edgeqkv.cli.options import Averaged, Engine, Heads, Json, Target, Tokenizer
 from edgeqkv.errors import InputError, VerificationFailed
 from edgeqkv.extras import needed_for
 from edgeqkv.model.kinds import refuse_foreign
+from edgeqkv.reading import read_text
+from edgeqkv.settings import check
 
 __all__ = ["verify"]
 
@@ -46,6 +48,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Prove a bundle again: its files, and its logits against the original's. Exits 1 if they differ."""
+    check("max_degradation", max_degradation)
     of_texts = {"--text": text, "--tokenizer": tokenizer, "--max-degradation": max_degradation}
     foreign = [flag for flag, value in of_texts.items() if value is not None]
     if (writer := _writer_of(bundle)) is not None:
@@ -67,7 +70,6 @@ def verify(
         from edgeqkv.pipeline.quality import QualityGate
         from edgeqkv.pipeline.verify import verify as prove
         from edgeqkv.run.perplexity import excess
-        from edgeqkv.run.tokenizer import read_text
 
         gate = None
         if text is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 
 import numpy as np
 import numpy.typing as npt
@@ -36,8 +35,8 @@ from edgeqkv.pipeline.worker import ranges_in_worker
 from edgeqkv.progress import Progress, silent
 from edgeqkv.quantize import QuantConfig
 from edgeqkv.quantize.state import with_state
+from edgeqkv.reading import read_text
 from edgeqkv.run.perplexity import excess
-from edgeqkv.run.tokenizer import Tokenizer, read_text
 
 __all__ = ["export", "model_card", "run_export"]
 
@@ -85,7 +84,7 @@ class _Export:
             for name, spec in resolved.targets.items():
                 artifacts[name] = backend(name).export(stored[name], staging.path, spec, self.on_progress)
                 give_back()
-            tokenizer = _tokenizer_card(resolved.tokenizer, staging)
+            tokenizer = _tokenizer_card(self.model, resolved, staging)
             ranges = self._estimate(artifacts, staging)
             proven = self._prove(stored, artifacts, staging) if resolved.verify else {}
             del stored
@@ -257,12 +256,20 @@ def _same_input(one: Artifact, other: Artifact) -> bool:
     return (one.batch, one.normalization) == (other.batch, other.normalization)
 
 
-def _tokenizer_card(tokenizer: Tokenizer | None, staging: Staged) -> TokenizerCard | None:
+def _tokenizer_card(model: Model, resolved: ResolvedExport, staging: Staged) -> TokenizerCard | None:
+    tokenizer, checkpoint = resolved.tokenizer, model.source.path
     if tokenizer is None:
         return None
-    shutil.copyfile(tokenizer.path, staging.path / TOKENIZER)
+    tokenizer.save(staging.path / TOKENIZER)
+    beside = tokenizer.path.absolute().parent == checkpoint.absolute().parent
     return TokenizerCard(
-        file=TOKENIZER, size=tokenizer.size, bos_id=tokenizer.bos_id, eos_token_ids=tokenizer.eos_token_ids
+        file=TOKENIZER,
+        size=tokenizer.size,
+        bos_id=tokenizer.bos_id,
+        eos_token_ids=resolved.ends.ids,
+        source=tokenizer.path.name + (f" beside {checkpoint.name}" if beside else ""),
+        eos_source=resolved.ends.source,
+        notes=resolved.notes,
     )
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from edgeqkv.arrays import read_arrays
 from edgeqkv.bundle.manifest import Artifact, Verification
 from edgeqkv.errors import BundleError, ContextFull
 from edgeqkv.model.pixels import normalized
@@ -250,13 +251,14 @@ def load_proof(path: Path) -> Proof:
     Raises:
         BundleError: it is missing or damaged.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if "tokens" in file:
-                return SequenceProof(*(file[name] for name in ("tokens", "lengths", "columns", "logits", "argmax")))
-            inputs, outputs = file["inputs"], file["outputs"]
-    except (OSError, ValueError, KeyError) as error:
-        raise BundleError(f"the proof {path} cannot be read: {error}") from error
+    file = read_arrays(path, "proof", BundleError)
+    names = ("tokens", "lengths", "columns", "logits", "argmax") if "tokens" in file else ("inputs", "outputs")
+    if missing := [name for name in names if name not in file]:
+        raise BundleError(f"the proof {path} cannot be read: it holds no {', '.join(missing)}")
+    arrays = [file[name] for name in names]
+    if "tokens" in file:
+        return SequenceProof(*arrays)
+    inputs, outputs = arrays
     return InputsProof(inputs.astype(np.float32) * np.float32(_STEP) if inputs.dtype == np.int8 else inputs, outputs)
 
 

@@ -21,7 +21,9 @@ from edgeqkv.model.model import Image, Model
 from edgeqkv.model.variants import Variant
 from edgeqkv.quantize import tuning_steps
 from edgeqkv.reading import check_file, is_file
+from edgeqkv.run.ends import NONE, Ends, eos_ids
 from edgeqkv.run.tokenizer import Tokenizer
+from edgeqkv.settings import check
 
 __all__ = [
     "OPTIONS",
@@ -88,6 +90,8 @@ class ResolvedExport:
         calibrate: a text on which to calibrate the quantization.
         tuning: precision of the weights → steps of tuning after the calibration.
         tokenizer: what goes into the bundle, if anything does.
+        ends: the tokens that end a text, and what says so.
+        notes: what people should know of the tokenizer.
         text, max_degradation: on which text to measure the perplexity, and by what part of it it may rise.
         normalization: of each channel, what was subtracted from pixels of 0 to 1 and what the difference was divided
             by; None: as the checkpoint has it.
@@ -104,6 +108,8 @@ class ResolvedExport:
     calibrate: Path | None = None
     tuning: Mapping[str, int] | None = None
     tokenizer: Tokenizer | None = None
+    ends: Ends = NONE
+    notes: tuple[str, ...] = ()
     text: Path | None = None
     max_degradation: float = _DEFAULT_MAX_DEGRADATION
     normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
@@ -130,7 +136,8 @@ class ExportSpec:
         batch: inputs that a call of an encoder takes; 1 if not given.
         head: precision of the token table and the head, if it is to differ from ``weights``.
         tokenizer: a ``tokenizer.json`` to put into the bundle.
-        eos: ids of the tokens that end a text; the tokenizer's if not given.
+        eos: the tokens that end a text, by their ids or as the tokenizer has them; if not given, those that the
+            tokenizer and the files beside it say.
         calibrate: a text file on which to calibrate the quantization; without one it rounds to nearest.
         tune: steps of tuning after the calibration; `quantize.tuning_steps` if not given.
         text: a text file on which to measure the perplexity of every artifact and of the model.
@@ -157,7 +164,7 @@ class ExportSpec:
     batch: int | None = None
     head: str | None = None
     tokenizer: Path | None = None
-    eos: tuple[int, ...] | None = None
+    eos: tuple[int | str, ...] | None = None
     calibrate: Path | None = None
     tune: int | None = None
     text: Path | None = None
@@ -198,8 +205,7 @@ class ExportSpec:
 
     def _resolve_encoder(self, model: Model) -> ResolvedExport:
         batch = 1 if self.batch is None else self.batch
-        if batch < 1:
-            raise InputError(f"a batch of {batch} is impossible; choose 1 or more")
+        check("batch", batch)
         normalization = self._normalization(model)
         if self.image_input:
             _check_image(model, normalized=normalization is not None)
@@ -229,13 +235,9 @@ class ExportSpec:
         self._check_companions()
         devices = tuple(device_names(self.devices or (), self.own_devices))
         positions = model.config.positions
-        if self.context is not None and not 1 <= self.context <= positions:
-            raise InputError(
-                f"a context of {self.context} is impossible: the model was trained for {positions} positions; choose 1 "
-                f"to {positions}"
-            )
+        check("context", self.context, positions, f": the model was trained for {positions} positions")
         tokenizer = self._opened_tokenizer(model)
-        bos_id, eos_token_ids = (tokenizer.bos_id, tokenizer.eos_token_ids) if tokenizer else (None, ())
+        ends = self._ends(tokenizer, model.config.vocab_size)
         targets, reasons = {}, []
         for choices, why in self._chosen(model):
             target = backend(choices.target or TARGETS[0])
@@ -247,8 +249,8 @@ class ExportSpec:
                 state=choice(target, "state", choices.state),
                 context=context,
                 chunk=min(_DEFAULT_CHUNK, context) if choices.chunk is None else choices.chunk,
-                bos_id=bos_id,
-                eos_token_ids=eos_token_ids if self.eos is None else self.eos,
+                bos_id=tokenizer.bos_id if tokenizer else None,
+                eos_token_ids=ends.ids,
                 tokenizer=self.tokenizer,
             )
             reasons += [why] if why else []
@@ -259,6 +261,8 @@ class ExportSpec:
             calibrate=self.calibrate,
             tuning={spec.weights: self._steps(model, spec.weights) for spec in targets.values()},
             tokenizer=tokenizer,
+            ends=ends,
+            notes=tokenizer.notes(model.config.vocab_size, ends) if tokenizer else (),
             text=self.text,
             max_degradation=_DEFAULT_MAX_DEGRADATION if self.max_degradation is None else self.max_degradation,
             devices=devices,
@@ -299,17 +303,12 @@ class ExportSpec:
 
     def _check_companions(self) -> None:
         """Numbers beyond their range, and options that do nothing without another one."""
-        if self.tune is not None and self.tune < 0:
-            raise InputError(f"{self.tune} steps of tuning are impossible; choose 0 for none, or more")
+        check("tune", self.tune)
         if self.tune and self.calibrate is None:
             raise InputError("tuning needs a text; give one with --calibrate")
         _check_chunk(self.chunk, self.context)
         if self.max_degradation is not None:
-            if not self.max_degradation >= 0:  # so that not-a-number is refused as well
-                raise InputError(
-                    f"--max-degradation {self.max_degradation * 100:g} is impossible: it is by how many percent the "
-                    f"perplexity may rise; choose 0 or more"
-                )
+            check("max_degradation", self.max_degradation * 100)
             if self.text is None:
                 raise InputError("--max-degradation is of the perplexity on a text; give one with --text")
         if self.own_devices is not None and not self.devices:
@@ -317,20 +316,22 @@ class ExportSpec:
         for purpose, path in (("calibrating on", self.calibrate), ("measuring the perplexity on", self.text)):
             if path is None:
                 continue
-            check_file(path, InputError)
+            check_file(path, InputError, "text file")
             if self.tokenizer is None:
                 raise InputError(f"{purpose} {path} needs the model's tokenizer; give it with --tokenizer")
 
     def _opened_tokenizer(self, model: Model) -> Tokenizer | None:
-        vocab_size = model.config.vocab_size
-        for token in self.eos or ():
-            if not 0 <= token < vocab_size:
-                raise InputError(f"--eos {token} is no token of the model; its ids are 0 to {vocab_size - 1}")
         if self.tokenizer is None:
             return None
         tokenizer = Tokenizer(self.tokenizer)
-        tokenizer.check_fits(vocab_size)
+        tokenizer.check_fits(model.config.vocab_size)
+        tokenizer.check_ids()
         return tokenizer
+
+    def _ends(self, tokenizer: Tokenizer | None, vocab_size: int) -> Ends:
+        if self.eos is not None:
+            return Ends(eos_ids(self.eos, tokenizer, vocab_size), "--eos")
+        return tokenizer.ends if tokenizer else NONE
 
     def _steps(self, model: Model, weights: str) -> int:
         if self.calibrate is None:
@@ -350,8 +351,9 @@ class ExportSpec:
                     f"{name} is {said}; it needs {input_.channels} numbers, one a channel, and mean and std go together"
                 )
         mean, std = self.mean or (), self.std or ()
-        if not all(value > 0 for value in std):
-            raise InputError(f"std is {list(std)}; a deviation is above 0")
+        for name, values in (("mean", mean), ("std", std)):
+            for value in values:
+                check(name, value)
         return mean, std
 
 
@@ -381,10 +383,7 @@ def check_variant(model: Model, claim: str | None) -> None:
 
 
 def _check_chunk(chunk: int | None, context: int | None) -> None:
-    if chunk is None or (chunk >= 1 and (context is None or chunk <= context)):
-        return
-    where, most = ("", "1 or more") if context is None else (f" with a context of {context}", f"1 to {context}")
-    raise InputError(f"a chunk of {chunk} is impossible{where}; choose {most}")
+    check("chunk", chunk, context, "" if context is None else f" with a context of {context}")
 
 
 def _check_image(model: Model, *, normalized: bool) -> None:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from edgeqkv.errors import InputError
 from edgeqkv.model.pixels import normalized
 from edgeqkv.run.session import EncoderSession, Session
+from edgeqkv.settings import check_all
 
 __all__ = ["BenchResult", "bench_session"]
 
@@ -61,11 +62,9 @@ def bench_session(
         repeats: repetitions that count.
 
     Raises:
-        InputError: a number is not positive, or prompt and generation do not fit into the context.
+        InputError: a number is beyond its range, or prompt and generation do not fit into the context.
     """
-    for name, value in (("prompt", prompt), ("generate", generate), ("repeats", repeats)):
-        if value < 1:
-            raise InputError(f"{name} {value} is impossible; it is 1 or more")
+    check_all(prompt=prompt, generate=generate, repeats=repeats)
     random = np.random.default_rng(_SEED)
     if isinstance(session, EncoderSession):
         return (_repeated("run", prompt, 0, _inputs(session, prompt, random), repeats),)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from edgeqkv.errors import InputError
 from edgeqkv.run.session import Session
 from edgeqkv.run.tokenizer import Tokenizer
+from edgeqkv.settings import check, check_all
 
 __all__ = ["Generation", "Sampling", "StopReason", "generate", "sample"]
 
@@ -45,12 +46,7 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.temperature >= 0:
-            raise InputError(f"temperature {self.temperature} is impossible; it is 0 (greedy) or more")
-        if self.top_k < 0:
-            raise InputError(f"top-k {self.top_k} is impossible; it is 0 (off) or more")
-        if not 0 < self.top_p <= 1:
-            raise InputError(f"top-p {self.top_p} is impossible; it is above 0 and at most 1 (off)")
+        check_all(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, seed=self.seed)
 
 
 def sample(logits: npt.NDArray[np.float32], sampling: Sampling, random: np.random.Generator) -> int:
@@ -58,10 +54,11 @@ def sample(logits: npt.NDArray[np.float32], sampling: Sampling, random: np.rando
     if sampling.temperature == 0:
         return int(logits.argmax())
     order = np.argsort(-logits, kind="stable")
-    scaled = logits[order].astype(np.float64) / sampling.temperature
+    below = logits[order].astype(np.float64) - logits[order[0]]
     if sampling.top_k:
-        scaled = scaled[: sampling.top_k]
-    probabilities = np.exp(scaled - scaled[0])
+        below = below[: sampling.top_k]
+    with np.errstate(over="ignore"):  # next to a tiny temperature the distance is infinite, and the probability 0
+        probabilities = np.exp(below / sampling.temperature)
     probabilities /= probabilities.sum()
     # The most likely tokens up to and including the one that reaches top_p.
     kept = int(np.searchsorted(np.cumsum(probabilities), sampling.top_p)) + 1
@@ -81,8 +78,7 @@ class Generation(Iterator[int]):
         sampling: Sampling | None = None,
         eos_token_ids: tuple[int, ...] = (),
     ) -> None:
-        if max_tokens is not None and max_tokens < 1:
-            raise InputError(f"{max_tokens} tokens cannot be generated; ask for 1 or more")
+        check("max_tokens", max_tokens)
         self.stopped: StopReason | None = None
         self.tokens: list[int] = []
         self._session = session
@@ -120,8 +116,17 @@ def generate(
     *,
     max_tokens: int | None = None,
     sampling: Sampling | None = None,
+    eos_token_ids: tuple[int, ...] | None = None,
 ) -> Generation:
     """Start generating after a prompt; iterate for token ids, or give them to `Tokenizer.stream` for text.
+
+    Args:
+        session: a decoder's, fresh or after `Session.reset`.
+        tokenizer: the model's.
+        prompt: the text to continue.
+        max_tokens: tokens to generate at most; until the context is full if not given.
+        sampling: how the next token is drawn; greedily if not given.
+        eos_token_ids: the tokens that end the text; the tokenizer's if not given.
 
     Raises:
         ContextFull: the prompt alone does not fit.
@@ -129,5 +134,7 @@ def generate(
     """
     ids = tokenizer.encode(prompt)
     if not ids:
-        raise InputError("the prompt is empty; give at least one character")
-    return Generation(session, ids, max_tokens=max_tokens, sampling=sampling, eos_token_ids=tokenizer.eos_token_ids)
+        what = f"holds nothing that {tokenizer.path} has a token for" if prompt else "is empty"
+        raise InputError(f"the prompt {what}; give at least one character that becomes a token")
+    ends = tokenizer.eos_token_ids if eos_token_ids is None else eos_token_ids
+    return Generation(session, ids, max_tokens=max_tokens, sampling=sampling, eos_token_ids=ends)

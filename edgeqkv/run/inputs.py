@@ -9,9 +9,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from edgeqkv.arrays import read_array
 from edgeqkv.errors import InputError
-from edgeqkv.extras import needed_for
 from edgeqkv.model.pixels import normalized
+from edgeqkv.reading import check_file
+from edgeqkv.run.images import read_image
 
 __all__ = ["read_inputs"]
 
@@ -30,9 +32,8 @@ def read_inputs(path: Path, config: Mapping[str, Any]) -> npt.NDArray[Any]:
         InputError: the file is missing or damaged, or is no input of this model.
         MissingExtra: it is an image, and Pillow is not installed.
     """
-    if not path.is_file():
-        raise InputError(f"there is no file {path}")
-    if path.suffix == ".npy":
+    check_file(path, InputError)
+    if path.suffix.lower() == ".npy":
         return _array(path, config)
     if config["input"]["kind"] != "image":
         raise InputError(f"{path} is no .npy file, and this model takes {config['input']['kind']}")
@@ -40,17 +41,12 @@ def read_inputs(path: Path, config: Mapping[str, Any]) -> npt.NDArray[Any]:
 
 
 def _array(path: Path, config: Mapping[str, Any]) -> npt.NDArray[Any]:
-    try:
-        array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+    array = read_array(path)
     dims = {"tokens": 1, "features": 2, "image": 3}[config["input"]["kind"]]
     return array[None] if array.ndim == dims else array
 
 
 def _image(path: Path, config: Mapping[str, Any]) -> npt.NDArray[np.float32]:
-    with needed_for("reading an image"):
-        from PIL import Image, UnidentifiedImageError
     input_ = config["input"]
     if input_["mean"] is None:
         raise InputError(
@@ -60,17 +56,5 @@ def _image(path: Path, config: Mapping[str, Any]) -> npt.NDArray[np.float32]:
     size, channels = input_["size"], input_["channels"]
     if channels not in (1, 3):
         raise InputError(f"{path} is an image, and the model has {channels} channels; give an .npy file")
-    try:
-        with Image.open(path) as opened:
-            picture = opened.convert("L" if channels == 1 else "RGB")
-    except (OSError, UnidentifiedImageError) as error:
-        raise InputError(f"{path} cannot be read as an image: {error}") from error
-    # The middle, as large as the model's: the shorter side fills it.
-    ratio = size * _ENLARGED.get(config["task"], 1.0) / min(picture.size)
-    width, height = (max(size, round(side * ratio)) for side in picture.size)
-    left, top = (width - size) // 2, (height - size) // 2
-    if (width, height) != picture.size:
-        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
-    pixels = np.asarray(picture.crop((left, top, left + size, top + size)), np.uint8)
-    by_channel = pixels.reshape(size, size, channels).transpose(2, 0, 1)[None]
-    return np.ascontiguousarray(normalized(by_channel, input_["mean"], input_["std"]))
+    pixels = read_image(path, channels, size, _ENLARGED.get(config["task"], 1.0))
+    return np.ascontiguousarray(normalized(pixels.transpose(2, 0, 1)[None], input_["mean"], input_["std"]))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import yaml
 
 from edgeqkv.budget.devices import CATALOGUE, Device, Fact, Npu, load_catalogue
+from edgeqkv.budget.presets import load_preset
 from edgeqkv.catalogue import nearest
 from edgeqkv.errors import InputError
 
@@ -107,6 +111,69 @@ def test_a_wrong_file_is_an_error_with_file_and_line(old: str, new: str, message
     with pytest.raises(InputError, match=message) as raised:
         load_catalogue(path)
     assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf", "-3", "0", "1e300", "1e-300"])
+@pytest.mark.parametrize("field", ["ram_gb", "process_limit_default_gb", "mem_bandwidth_gbs", "os_reserved_gb"])
+def test_a_size_is_a_size(field: str, value: str, tmp_path: Path) -> None:
+    if (field, value) in (("os_reserved_gb", "0"), ("os_reserved_gb", "1e-300")):
+        return
+    path = tmp_path / "own.yaml"
+    path.write_text(re.sub(rf"({field}: {{value:) \w+", rf"\1 {value}", OWN))
+    with pytest.raises(InputError, match=rf"line \d+: devices\.my-phone\.{field}\.value: .*(finite|than).*, not"):
+        load_catalogue(path)
+
+
+BOMB = "a: &a [x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in pairwise("abcdefghijklmnopqrstuvwxyz"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "line 1: .*dictionary"),
+        ("[]", "line 1: .*dictionary"),
+        ("just a word", "line 1: .*dictionary"),
+        ("devices: 7", "line 1: devices: .*dictionary"),
+        ("7: 8", "line 1: "),
+        ("? [1, 2]\n: 3", "line 1: "),
+        (BOMB, r"line 2: the alias \*a is not read"),
+        ("devices: &a {b: *a}", r"line 1: the alias \*a"),
+        ("devices:\n  x: {<<: {title: a}}", "line 2"),
+        ("[" * 500, "nested more than 20 deep"),
+        ("[" * 100_000, "nested more than 20 deep"),
+        ("devices: !!python/object/apply:os.system ['true']", "line 1: not YAML: could not determine a constructor"),
+        ("devices: !!binary 'é'", "not YAML"),
+        ("devices: !!int 'x'", "not YAML"),
+        ("devices: 2024-99-99", "not YAML"),
+        ("devices: 1" + "0" * 5000, "not YAML"),
+        ("devices: {}\n---\ndevices: {}", "not YAML"),
+        ("devices: {}\ndevices: {}", "line 2: 'devices' is said twice; keep one"),
+        ("devices:\n  a: {title: x,\n      title: y}", "line 3: 'title' is said twice"),
+        ("devices: \x07", "not YAML"),
+        ("devices: '\\ud800'", "line 1: "),
+        ("%TAG ! x\n%TAG ! y\n---\na", "not YAML"),
+        ("#" * (5 << 20), "has 5,242,880 bytes, and a YAML file has 4,194,304 at most"),
+    ],
+)
+def test_whatever_stands_in_a_file_it_is_an_error_with_its_name(content: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=message) as raised:
+        load_catalogue(path)
+    assert str(path) in str(raised.value)
+    with pytest.raises(InputError, match=re.escape(str(path))):
+        load_preset(path)
+
+
+def test_what_is_no_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for path, message in (
+        (tmp_path / "pipe.yaml", "is a pipe or a device"),
+        (tmp_path, "is a folder"),
+        (Path("x" * 5000), "File name too long"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load_catalogue(path)
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:

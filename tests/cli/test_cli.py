@@ -67,8 +67,11 @@ def test_export_prints_the_manifest_as_json(tmp_path: Path) -> None:
 def test_a_tokenizer_beside_the_model_is_taken_along(tmp_path: Path) -> None:
     (tmp_path / "model.pt").write_bytes(demo.checkpoint_path().read_bytes())
     (tmp_path / "tokenizer.json").write_bytes(demo.tokenizer_path().read_bytes())
-    printed = json.loads(run("export", "model.pt", "--no-verify", "--json", cwd=tmp_path).stdout)
-    assert printed["tokenizer"]["size"] == 1024
+    done = run("export", "model.pt", "--no-verify", "--json", "--eos", "<|endoftext|>", "--eos", 7, cwd=tmp_path)
+    assert done.stderr.splitlines()[0] == "tokenizer: tokenizer.json, which lies beside the model"
+    card = json.loads(done.stdout)["tokenizer"]
+    assert (card["size"], card["source"]) == (1024, "tokenizer.json beside model.pt")
+    assert (card["eos_token_ids"], card["eos_source"]) == ([0, 7], "--eos")
 
 
 def test_a_failed_verification_exits_1(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_commands_that_are_for_the_other_kind(digits: Path, tmp_path: Path) -> N
             ("export", DIGITS, "--tune", 0, "--max-degradation", 5, "--devices", "mine.yaml"),
             "is an encoder, and --tune, --max-degradation, --devices are for language models",
         ),
-        (("export", DIGITS, "--batch", 0), "a batch of 0 is impossible; choose 1 or more"),
+        (("export", DIGITS, "--batch", 0), "a batch of 0 is impossible; choose 1 to 1024"),
         (("export", DATA / "gqa.pt", "--batch", 0), "is a language model, and --batch is for encoders"),
         (("verify", digits, "--text", DIGITS), "holds an encoder, and --text is for language models"),
         (("budget", digits, "--context", 0), "holds an encoder, and --context is for language models"),
@@ -116,7 +116,7 @@ def test_inputs_that_cannot_be_read(tmp_path: Path) -> None:
     known = {**image, "input": {**image["input"], "mean": [0.5], "std": [1.0]}}
     many = {**image, "input": {**known["input"], "channels": 4}}
     for name, config, message in (
-        ("none.png", image, "there is no file"),
+        ("none.png", image, "there is no such file"),
         ("bad.npy", image, "cannot be read"),
         ("bad.png", image, "how the images of 'vision-x' were normalized is not known"),
         ("bad.png", known, "cannot be read as an image"),

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 from conftest import Golden
 
 import edgeqkv
-from edgeqkv import CheckpointError, InputError, UnsupportedError, VariantError
+from edgeqkv import CheckpointError, InputError, UnsupportedError, VariantError, demo
 from edgeqkv.checkpoints.synthetic import random_checkpoint
 from edgeqkv.model.model import Model
 from edgeqkv.reference.outputs import sequence_logits
@@ -58,7 +60,7 @@ def test_a_false_claim_is_told_what_the_checkpoint_is(gqa_golden: Golden, tmp_pa
         ({"form": "fast"}, "ONNX cannot do form 'fast'; it can do portable, static"),
         ({"target": "tflite"}, "unknown target 'tflite'; edgeqkv exports to onnx"),
         ({"target": []}, "no target was given"),
-        ({"tokenizer": "nowhere.json"}, r"no tokenizer file nowhere\.json"),
+        ({"tokenizer": "nowhere.json"}, r"nowhere\.json: there is no such tokenizer file"),
     ],
 )
 def test_choices_that_make_no_sense(
@@ -117,3 +119,26 @@ def test_pages_that_were_given_back_are_read_again(gqa_golden: Golden) -> None:
     for weight in model.weights:
         weight.release_pages()
     assert all(torch.equal(weight.tensor, kept) for weight, kept in zip(model.weights, before, strict=True))
+
+
+def test_the_manifest_says_which_tokenizer_was_taken_and_what_ends_a_text(tmp_path: Path) -> None:
+    model = edgeqkv.load(demo.checkpoint_path())
+    content = json.loads(demo.tokenizer_path().read_text(encoding="utf-8"))
+    cut = {"direction": "Right", "max_length": 16, "strategy": "LongestFirst", "stride": 0}
+    (tmp_path / "mine.json").write_text(json.dumps({**content, "truncation": cut}))
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [3, 5]}')
+    told: list[tuple[dict[str, Any], tuple[int, ...], str]] = [
+        ({}, (3, 5), "generation_config.json"),
+        ({"eos": 7}, (7,), "--eos"),
+        ({"eos": ["<|endoftext|>", 9]}, (0, 9), "--eos"),
+    ]
+    for asked, ids, source in told:
+        bundle = edgeqkv.export(
+            model, out=tmp_path / "b", tokenizer=tmp_path / "mine.json", verify=False, overwrite=True, **asked
+        )
+        card = bundle.manifest.tokenizer
+        assert card is not None
+        assert (card.source, card.eos_token_ids, card.eos_source) == ("mine.json", ids, source)
+        (note,) = card.notes
+        assert note == "mine.json asks for truncation, which is switched off: a text is encoded whole"
+    assert json.loads((tmp_path / "b" / "tokenizer.json").read_text())["truncation"] is None

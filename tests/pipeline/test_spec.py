@@ -213,7 +213,7 @@ def test_a_preset_is_for_one_target(decoder: Model) -> None:
         ({"chunk": 9, "context": 8}, "a chunk of 9 is impossible with a context of 8; choose 1 to 8"),
         ({"chunk": 65, "devices": ("pixel-8",)}, "a chunk of 65 is impossible with a context of 64"),
         ({"context": 0, "devices": ("pixel-8",)}, "a context of 0 is impossible"),
-        ({"tune": -1}, "-1 steps of tuning are impossible; choose 0 for none, or more"),
+        ({"tune": -1}, "-1 steps of tuning are impossible; choose 0 to 1000000"),
         ({"tune": 5}, "tuning needs a text; give one with --calibrate"),
         ({"max_degradation": 0.05}, "--max-degradation is of the perplexity on a text; give one with --text"),
         ({"max_degradation": -0.05}, "--max-degradation -5 is impossible.*choose 0 or more"),
@@ -222,7 +222,7 @@ def test_a_preset_is_for_one_target(decoder: Model) -> None:
         ({"calibrate": DECODER}, "calibrating on .* needs the model's tokenizer; give it with --tokenizer"),
         ({"text": Path("nowhere.txt")}, r"cannot read nowhere\.txt"),
         ({"calibrate": Path("nowhere.txt")}, r"cannot read nowhere\.txt"),
-        ({"tokenizer": Path("nowhere.json")}, r"no tokenizer file nowhere\.json"),
+        ({"tokenizer": Path("nowhere.json")}, r"nowhere\.json: there is no such tokenizer file"),
         ({"tokenizer": demo.tokenizer_path()}, "it belongs to another model"),
         ({"eos": (257,)}, "--eos 257 is no token of the model; its ids are 0 to 256"),
         ({"own_devices": Path("mine.yaml")}, r"mine\.yaml says what devices there are; name one with --device"),
@@ -236,9 +236,9 @@ def test_what_makes_no_sense_for_a_decoder(decoder: Model, asked: dict[str, Any]
         ExportSpec(**asked).resolve(decoder)
 
 
-@pytest.mark.parametrize("batch", [0, -2])
-def test_a_batch_is_of_one_or_more(encoder: Model, batch: int) -> None:
-    with pytest.raises(InputError, match=f"a batch of {batch} is impossible; choose 1 or more"):
+@pytest.mark.parametrize("batch", [0, -2, 1025, 10**9, 10**4000, 1.5, "8", True])
+def test_a_batch_is_of_one_to_1024(encoder: Model, batch: Any) -> None:
+    with pytest.raises(InputError, match=r"a batch of .* is impossible; choose (a whole number, )?1 to 1024"):
         ExportSpec(batch=batch).resolve(encoder)
     assert only(encoder, batch=3).batch == 3
 
@@ -249,7 +249,10 @@ def test_a_batch_is_of_one_or_more(encoder: Model, batch: int) -> None:
         ({"mean": (0.5,)}, "std is None; it needs 1 numbers"),
         ({"mean": (0.5, 0.5), "std": (1.0,)}, "it needs 1 numbers, one a channel, and mean and std go together"),
         ({"mean": (), "std": ()}, r"mean is \[\]; it needs 1"),
-        ({"mean": (0.5,), "std": (0.0,)}, "a deviation is above 0"),
+        (
+            {"mean": (0.5,), "std": (0.0,)},
+            "std 0 is impossible, as a deviation of pixels of 0 to 1; choose 0.0001 to 10000",
+        ),
         ({"image_input": True, "targets": ("coreml",)}, "were normalized is not known; give --mean and"),
     ],
 )
@@ -327,6 +330,10 @@ def test_what_the_tokenizer_says_goes_to_the_targets(demo_model: Model) -> None:
     assert only(demo_model, tokenizer=path, eos=(7, 9)).eos_token_ids == (7, 9)
     assert only(demo_model, tokenizer=path, eos=()).eos_token_ids == ()
     assert only(demo_model, eos=(7,)).eos_token_ids == (7,)
+    assert only(demo_model, tokenizer=path, eos=("<|endoftext|>", "7")).eos_token_ids == (0, 7)
+    assert (resolved.ends.source, resolved.notes) == ("its name", ())
+    (note,) = ExportSpec(tokenizer=path, eos=()).resolve(demo_model).notes
+    assert "name no token that ends a text, so that none will; name one with --eos" in note
 
 
 def test_the_steps_of_tuning(demo_model: Model) -> None:

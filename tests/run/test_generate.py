@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from reference_session import Nothing, artifact_of
+from tokenizer_files import added_token, write_tokenizer
 
 from edgeqkv import ContextFull, InputError, demo
 from edgeqkv.run.generate import Generation, Sampling, StopReason, generate, sample
@@ -90,15 +94,48 @@ def test_draws_follow_the_distribution() -> None:
         ({"top_k": -1}, "top-k -1"),
         ({"top_p": 0.0}, "top-p 0"),
         ({"top_p": 1.5}, "top-p 1.5"),
+        ({"temperature": float("inf")}, "temperature inf is impossible; choose 0 or more"),
+        ({"temperature": "hot"}, "temperature 'hot' is impossible"),
+        ({"top_k": 2.5}, r"top-k 2\.5 is impossible; choose a whole number, 0 or more"),
+        ({"top_p": float("nan")}, "top-p nan is impossible; choose above 0 to 1"),
+        ({"seed": -1}, "seed -1 is impossible; choose 0 to 18446744073709551615"),
+        ({"seed": 10**5000}, r"seed about 2\^16610 is impossible"),
     ],
 )
-def test_settings_out_of_range(settings: dict[str, float], message: str) -> None:
+def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Sampling(**settings)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="0 tokens cannot be generated"):
-        Generation(Counter(), [1], max_tokens=0)
+        Sampling(**settings)
+    for count in (0, -5, 1.5):
+        with pytest.raises(InputError, match="tokens cannot be generated"):
+            Generation(Counter(), [1], max_tokens=count)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-320, 1e-300, 1e300, 1.7e308])
+def test_extreme_temperatures_are_limits(temperature: float) -> None:
+    logits = np.array([1.0, 3.0, 3.0, -3e38], np.float32)
+    draws = {sample(logits, Sampling(temperature=temperature, seed=s), np.random.default_rng(s)) for s in range(60)}
+    assert draws == ({1, 2} if temperature < 1 else {0, 1, 2, 3})
+
+
+def test_more_than_there_is_is_all_there_is() -> None:
+    logits = np.zeros(3, np.float32)
+    draws = {sample(logits, Sampling(1, top_k=10**30), np.random.default_rng(s)) for s in range(60)}
+    assert draws == {0, 1, 2}
+    assert list(Generation(Counter(), [1, 2], max_tokens=10**30))
 
 
 def test_an_empty_prompt_is_refused() -> None:
     with pytest.raises(InputError, match="the prompt is empty"):
         generate(Counter(), Tokenizer(demo.tokenizer_path()), "")
+
+
+def test_a_prompt_without_a_token_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"the prompt holds nothing that .*t\.json has a token for"):
+        generate(Counter(), Tokenizer(write_tokenizer(tmp_path / "t.json")), "?")
+
+
+def test_the_end_that_a_user_names_is_before_the_tokenizers(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(write_tokenizer(tmp_path / "t.json", added_tokens=[added_token(4, "</s>")]))
+    assert list(generate(Counter(), tokenizer, "ab")) == [3]
+    assert list(generate(Counter(), tokenizer, "ab", eos_token_ids=(5,))) == [3, 4]
+    assert len(list(generate(Counter(), tokenizer, "ab", eos_token_ids=()))) == 10

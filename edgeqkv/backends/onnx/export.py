@@ -10,7 +10,7 @@ from edgeqkv.backends.ends import input_spec, output_spec
 from edgeqkv.backends.features import check_features
 from edgeqkv.backends.onnx.calls import Call, OwnCall
 from edgeqkv.backends.onnx.genai import GenaiCall
-from edgeqkv.backends.onnx.genai_files import CONFIG, write_files
+from edgeqkv.backends.onnx.genai_files import CONFIG, check_ends, write_files
 from edgeqkv.backends.onnx.graph import GraphBuilder
 from edgeqkv.backends.onnx.ops import OnnxOps, StatefulOps
 from edgeqkv.backends.onnx.ort_ops import OrtOps
@@ -64,6 +64,8 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
     check_features(model.network, "ONNX", _FEATURES if plain else _UNFUSED_FEATURES)
     if _is_fused(spec):
         _check_heads(model, spec)
+    if spec.form == "genai":
+        check_ends(spec)
     graphs = []
     state: tuple[StateTensor, ...] = ()
     with WeightFile(directory / WEIGHT_FILE) as weights:

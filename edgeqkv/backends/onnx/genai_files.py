@@ -8,12 +8,26 @@ from typing import Any, Final
 
 from edgeqkv.backends.onnx.genai_tokenizer import tokenizer_config
 from edgeqkv.backends.target import TargetSpec
+from edgeqkv.errors import UnsupportedError
 from edgeqkv.model.model import Model
 
-__all__ = ["CONFIG", "write_files"]
+__all__ = ["CONFIG", "check_ends", "write_files"]
 
 CONFIG: Final = "genai_config.json"
 _TOKENIZER_CONFIG: Final = "tokenizer_config.json"
+
+
+def check_ends(spec: TargetSpec) -> None:
+    """Raise `UnsupportedError` if no token is known that ends a text.
+
+    The runtime insists on one that is in the vocabulary. Told of none, it takes the one to fill up batches with; told
+    of neither, token 0: an ordinary one, as any that is made up here might be.
+    """
+    if not spec.eos_token_ids:
+        raise UnsupportedError(
+            "onnxruntime-genai ends a text at a token, and none is known; name it with --eos ID, or give the model's "
+            "tokenizer (--tokenizer). For a model without one, name an id that it never says"
+        )
 
 
 def write_files(directory: Path, model: Model, spec: TargetSpec, graph: str, layers: int) -> None:
@@ -36,9 +50,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 def _config(model: Model, spec: TargetSpec, graph: str, layers: int) -> dict[str, Any]:
     """https://onnxruntime.ai/docs/genai/reference/config.html"""
     config = model.config
-    # The runtime insists on a token that ends a text, and on its being in the vocabulary. Without a tokenizer nobody
-    # knows it: the last one is, in vocabularies that are padded to a round size, none at all.
-    ends = list(spec.eos_token_ids) or [config.vocab_size - 1]
+    ends = list(spec.eos_token_ids)
     # The arena never shrinks, and phones' allocators need none; packing copies what can be used where it is mapped.
     options: dict[str, Any] = {"enable_cpu_mem_arena": False, "log_severity_level": 3, "provider_options": []}
     if spec.weights in ("fp32", "fp16"):
@@ -50,7 +62,7 @@ def _config(model: Model, spec: TargetSpec, graph: str, layers: int) -> dict[str
             "vocab_size": config.vocab_size,
             **({} if spec.bos_id is None else {"bos_token_id": spec.bos_id}),
             "eos_token_id": ends,
-            "pad_token_id": ends[0],
+            "pad_token_id": ends[0],  # it would end a text as well
             "decoder": {
                 "filename": graph,
                 "session_options": options,

@@ -38,7 +38,7 @@ Write = Callable[..., tuple[Artifact, Session]]
 def write(tmp_path: Path) -> Write:
     def export(model: Model, **choices: Any) -> tuple[Artifact, Session]:
         chosen = {"weights": "fp32", "state": "fp32", "context": model.config.positions, "chunk": 16}
-        spec = TargetSpec(form="genai", **{**chosen, **choices})
+        spec = TargetSpec(form="genai", eos_token_ids=(0,), **{**chosen, **choices})
         artifact = backend("onnx").export(model.with_context(spec.context), tmp_path, spec, silent)
         session = open_artifact(tmp_path, artifact, "onnxruntime")
         assert isinstance(session, Session)
@@ -205,12 +205,23 @@ def test_the_bundle_is_one_folder_with_all_that_the_runtime_reads(tmp_path: Path
     assert decoder["session_options"]["session.disable_prepacking"] == "1"
 
 
-def test_without_a_tokenizer_the_last_token_ends_a_text(gqa_golden: Golden, tmp_path: Path) -> None:
+def test_where_no_end_is_known_the_form_is_refused_before_anything_is_written(
+    gqa_golden: Golden, tmp_path: Path
+) -> None:
+    """The runtime would end a text at token 0, or at any other that it is told to fill up batches with."""
     model = edgeqkv.load(gqa_golden.path)
-    bundle = edgeqkv.export(model, out=tmp_path / "out", form="genai", weights="int8", verify=False)
+    with pytest.raises(UnsupportedError, match=r"ends a text at a token, and none is known; name it with --eos ID"):
+        edgeqkv.export(model, out=tmp_path / "out", form="genai", weights="int8", verify=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_end_can_be_named_without_a_tokenizer(gqa_golden: Golden, tmp_path: Path) -> None:
+    model = edgeqkv.load(gqa_golden.path)
+    bundle = edgeqkv.export(model, out=tmp_path / "out", form="genai", weights="int8", verify=False, eos=(7, 256))
     assert "tokenizer_config.json" not in bundle.manifest.files
     config = config_in(bundle.path)
-    assert config["model"]["eos_token_id"] == [256]
+    assert config["model"]["eos_token_id"] == [7, 256]
+    assert config["model"]["pad_token_id"] == 7
     assert "bos_token_id" not in config["model"]
     # Quantized weights must be packed for the fast kernels.
     assert "session.disable_prepacking" not in config["model"]["decoder"]["session_options"]
@@ -277,5 +288,5 @@ def test_a_refused_tokenizer_leaves_no_bundle(tmp_path: Path) -> None:
 def test_heads_that_the_operator_does_not_take(tmp_path: Path) -> None:
     model = edgeqkv.load(write_random_checkpoint(tmp_path / "m.pt", "q-k=v", **{**TINY, "n_embd": 16}))
     with pytest.raises(UnsupportedError, match=r"heads of 4 channels: .* multiples of 8.*--state fp32"):
-        edgeqkv.export(model, out=tmp_path / "out", form="genai", state="int8", weights="fp32")
-    assert edgeqkv.export(model, out=tmp_path / "out", form="genai", weights="fp32").target().verification
+        edgeqkv.export(model, out=tmp_path / "out", form="genai", state="int8", weights="fp32", eos=0)
+    assert edgeqkv.export(model, out=tmp_path / "out", form="genai", weights="fp32", eos=0).target().verification

@@ -28,7 +28,10 @@ PROMPT = f"{demo.DEMO_PROMPT} value of the expression, which is a list of the na
 
 
 def export(checkpoint: Path, out: Path, **options: Any) -> Bundle:
-    return edgeqkv.export(edgeqkv.load(checkpoint), out=out / "bundle", form="genai", verify=False, **options)
+    """A bundle whose texts are ended by what the tokenizer says, or else by the vocabulary's last token."""
+    model = edgeqkv.load(checkpoint)
+    ends = {} if "tokenizer" in options else {"eos": model.config.vocab_size - 1}
+    return edgeqkv.export(model, out=out / "bundle", form="genai", verify=False, **{**ends, **options})
 
 
 def continued(model: Any, prompt: Sequence[int], count: int) -> list[int]:
@@ -87,6 +90,16 @@ def test_odd_numbers_of_layers(tmp_path: Path, variant: str, layers: int, state:
     bundle = export(checkpoint, tmp_path, weights="fp32", state=state, chunk=8)
     prompt = np.random.default_rng(0).integers(0, 96, 11).tolist()
     assert continued(og.Model(str(bundle.path)), prompt, 37) == expected(bundle, prompt, 37, end=96)
+
+
+def test_what_ends_a_text_is_what_was_said_and_nothing_else(gqa_golden: Golden, tmp_path: Path) -> None:
+    prompt = gqa_golden.ids[:16].tolist()
+    whole = export(gqa_golden.path, tmp_path / "whole", weights="fp32", eos=256)
+    tokens = continued(og.Model(str(whole.path)), prompt, 48)
+    assert len(tokens) == 48
+    assert 0 in tokens, "an ordinary token, at which the runtime would stop if it were told of none"
+    ended = export(gqa_golden.path, tmp_path / "ended", weights="fp32", eos=[256, tokens[7]])
+    assert continued(og.Model(str(ended.path)), prompt, 48) == tokens[: tokens.index(tokens[7]) + 1]
 
 
 def test_a_conversation_goes_on_and_back(gqa_golden: Golden, tmp_path: Path) -> None:

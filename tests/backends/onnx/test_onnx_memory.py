@@ -68,7 +68,7 @@ def test_what_lives_at_once_is_known_before_there_is_a_graph(tmp_path: Path, var
 @pytest.mark.parametrize("layers", [3, 4])
 def test_for_the_genai_runtime_they_agree_too(tmp_path: Path, layers: int) -> None:
     checkpoint = write_random_checkpoint(tmp_path / "m.pt", "q-k=v+gqa4", **{**SIZES, "n_layer": layers})
-    bundle = exported(edgeqkv.load(checkpoint), tmp_path, form="genai", weights="fp32")
+    bundle = exported(edgeqkv.load(checkpoint), tmp_path, form="genai", weights="fp32", eos=0)
     read, planned = predicted(bundle).parts(), footprint(plan_for(bundle)).parts()
     assert read["state"] == planned["state"] == 4 * 4 * 16 * 512 * 4  # a third layer's tensor has an unused partner
     assert read["runtime"] == planned["runtime"] == 50 * MIB
@@ -84,7 +84,9 @@ def test_int8_attention_of_the_genai_form_makes_one_layers_values_again(tmp_path
     activations = {}
     for form in ("ort", "genai"):
         out = tmp_path / form / "bundle"
-        bundle = edgeqkv.export(model, "onnx", out=out, form=form, state="int8", weights="fp32", chunk=1, verify=False)
+        bundle = edgeqkv.export(
+            model, "onnx", out=out, form=form, state="int8", weights="fp32", chunk=1, eos=0, verify=False
+        )
         activations[form] = predicted(bundle).parts()["activations"]
     assert activations["genai"] - activations["ort"] == pytest.approx(2048 * 256, rel=0.01)
 
