@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format device-tests bench clean
+.PHONY: demo test check format device-tests bench fuzz-kills clean
 
 demo: .venv/demo.stamp            ## the built-in model: inspect, export, verify, generate
 	$(BIN)/edgeqkv demo
@@ -24,6 +24,9 @@ format: .venv/dev.stamp           ## mend what check complains of, where that is
 
 bench: .venv/dev.stamp            ## the figures in docs/: minutes to an hour, several GB of disk
 	$(BIN)/python -m benchmarks
+
+fuzz-kills: .venv/dev.stamp       ## 200 exports that are killed or run out of disk: an hour or more
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/kills.py --cases 200
 
 clean:
 	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis

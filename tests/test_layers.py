@@ -15,7 +15,7 @@ ROOT: Final = Path(__file__).parents[1]
 
 LAYERS: Final = (
     {"mil"},
-    {"errors", "reading", "progress", "extras", "memory", "catalogue", "arrays", "settings"},
+    {"errors", "reading", "progress", "extras", "memory", "catalogue", "arrays", "settings", "children", "disk"},
     {"model"},
     {"reference"},
     {"checkpoints", "quantize"},

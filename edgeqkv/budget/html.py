@@ -14,7 +14,10 @@ from edgeqkv.budget.paper import SOURCE
 from edgeqkv.budget.report import ASSUMED, Report, amount, mark
 from edgeqkv.budget.svg import PARTS, Bar, Line, context_chart, stacked_bars
 
-__all__ = ["render"]
+__all__ = ["GENERATOR", "render"]
+
+GENERATOR: Final = b'<meta name="generator" content="edgeqkv">'
+"""What stands at the beginning of every page, by which an older one is known."""
 
 _FOLDER: Final = Path(__file__).parent
 _TEMPLATE: Final = "report.html.j2"

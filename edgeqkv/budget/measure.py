@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -25,6 +24,8 @@ from edgeqkv.backends import backend
 from edgeqkv.backends.footprint import MIB, PHASES, RUNNING, Footprint, Memory, Phase, Term, count
 from edgeqkv.backends.memory import Process, memory_of
 from edgeqkv.bundle.manifest import Artifact
+from edgeqkv.children import end_with_parent, running
+from edgeqkv.disk.workplace import scratch
 from edgeqkv.errors import BundleError, UnsupportedError
 from edgeqkv.run.session import Session, open_artifact
 
@@ -84,20 +85,19 @@ def measure(
     if sys.platform != "linux":
         raise UnsupportedError("a process's memory is measured by Linux's own accounts (/proc); run --measure on Linux")
     _process(artifact.target)
-    with tempfile.TemporaryDirectory(prefix="edgeqkv-") as scratch:
-        (Path(scratch) / "artifact.json").write_text(artifact.model_dump_json(), encoding="utf-8")
+    with scratch() as folder:
+        (folder / "artifact.json").write_text(artifact.model_dump_json(), encoding="utf-8")
         engine = engine or backend(artifact.target).engines[0]
-        command = [sys.executable, "-m", "edgeqkv.budget.measure", str(directory.resolve()), scratch, engine]
+        command = [sys.executable, "-m", "edgeqkv.budget.measure", str(directory.resolve()), str(folder), engine]
         if tokenizer is not None:
             command.append(str(tokenizer.resolve()))
-        watch = _watched(command, directory)
+        watch = _watched(command, directory, folder)
     imported = watch.phases.pop("imported")
     return Measurement(imported, {phase: watch.phases[phase] for phase in PHASES})
 
 
-def _watched(command: list[str], directory: Path) -> _Watch:
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=_environment()) as process:
+def _watched(command: list[str], directory: Path, folder: Path) -> _Watch:
+    with running(command, _environment(folder), subprocess.PIPE, folder) as process:
         assert process.stdout
         assert process.stderr
         watch, errors = _Watch(process.pid), _Drain(process.stderr)
@@ -174,9 +174,9 @@ def _activations_here(predicted: Footprint) -> tuple[Term, ...]:
     return tuple(terms)
 
 
-def _environment() -> dict[str, str]:
+def _environment(folder: Path) -> dict[str, str]:
     small = str(64 << 10)
-    return {**os.environ, "MALLOC_MMAP_THRESHOLD_": small, "MALLOC_TRIM_THRESHOLD_": small}
+    return {**os.environ, "MALLOC_MMAP_THRESHOLD_": small, "MALLOC_TRIM_THRESHOLD_": small, "TMPDIR": str(folder)}
 
 
 class _Watch:
@@ -245,11 +245,12 @@ def _report(phase: str) -> None:
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
-def _work(directory: str, scratch: str, engine: str, tokenizer: str | None = None) -> None:
+def _work(directory: str, folder: str, engine: str, tokenizer: str | None = None) -> None:
     """The measured process: reports after importing, loading, prefilling the context and decoding."""
     from edgeqkv.run.tokenizer import Tokenizer
 
-    artifact = Artifact.model_validate_json((Path(scratch) / "artifact.json").read_text(encoding="utf-8"))
+    end_with_parent()
+    artifact = Artifact.model_validate_json((Path(folder) / "artifact.json").read_text(encoding="utf-8"))
     import_module(_process(artifact.target).module)
     context, chunk = int(artifact.context or 0), int(artifact.chunk or 1)
     _report("imported")

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from edgeqkv.children import orderly_end
 from edgeqkv.cli import console
 from edgeqkv.cli._compat import UsageError
 from edgeqkv.cli.bench import bench
@@ -54,7 +55,8 @@ def main() -> None:
     console.prepare()
     failed: OSError | None = None
     try:
-        code = _run(debug)
+        with orderly_end():
+            code = _run(debug)
     except OSError as error:
         failed, code = error, EdgeQKVError.exit_code
     if (lost := console.finish()) is not None:
@@ -74,7 +76,7 @@ def _run(debug: bool) -> int:
     """Run the command that was asked for; its exit code."""
     try:
         return int(app(standalone_mode=False) or 0)
-    except SystemExit as end:  # of a broken pipe, by typer
+    except SystemExit as end:  # of a broken pipe, by typer; of a signal
         return end.code if isinstance(end.code, int) else 1
     except EdgeQKVError as error:
         if debug:

@@ -10,7 +10,7 @@ import typer
 
 from edgeqkv.cli import console
 from edgeqkv.cli.options import DeviceNames, DevicesFile, Json
-from edgeqkv.errors import InputError
+from edgeqkv.disk.files import check_place, write_text
 from edgeqkv.model.kinds import refuse_foreign
 
 if TYPE_CHECKING:
@@ -34,7 +34,10 @@ def budget(
         Path | None,
         typer.Option("--compare", metavar="FILE", help="A device-report.json of this bundle, to put beside it."),
     ] = None,
-    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the report as a page.")] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write the report as a page, over an older one at most."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Say what the process will take, and whether it fits. Exits 1 if it does not fit on a device asked for."""
@@ -47,6 +50,11 @@ def budget(
         foreign = [flag for flag, value in given.items() if value is not None]
         _budget_encoder(encoder, device or (), own, foreign, as_json)
         return
+    read = [each for each in (subject, own, compare) if each is not None]
+    if html is not None:
+        from edgeqkv.budget.html import GENERATOR
+
+        check_place(html, GENERATOR, read)
     report = evaluate(subject, device or (), context=context, devices=own)
     if measure:
         from edgeqkv.budget.beside import with_measurements
@@ -58,9 +66,9 @@ def budget(
 
         report = with_device_report(report, subject, context, compare)
     if html is not None:
-        from edgeqkv.budget.html import render
+        from edgeqkv.budget.html import GENERATOR, render
 
-        _write(html, render(report))
+        write_text(html, render(report), GENERATOR, read)
     if as_json:
         console.print_json(to_json(report))
     else:
@@ -135,13 +143,6 @@ def _budget_encoder(
         report.lines(console.print_facts, console.print_table)
     if not report.passed:
         raise typer.Exit(1)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _show_device(name: str, device: Device | Npu, as_json: bool) -> None:

@@ -23,6 +23,7 @@ from edgeqkv.cli.options import (
     numbers,
     split,
 )
+from edgeqkv.disk.workplace import temporary_files_together
 from edgeqkv.extras import needed_for
 
 __all__ = ["export"]
@@ -119,7 +120,9 @@ def export(
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Prove the result before it is called done.")
     ] = True,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace a bundle at --out.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Replace a bundle at --out, and nothing else that is there.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Write MODEL as a bundle for one or more targets, and prove it."""
@@ -163,7 +166,7 @@ def export(
     resolved = spec.resolve(loaded)
     for note in (*resolved.reasons, *resolved.notes):
         console.print_note(note)
-    with console.progress() as on_progress:
+    with console.progress() as on_progress, temporary_files_together():
         bundle = run_export(loaded, resolved, on_progress)
     if as_json:
         console.print_json({"bundle": str(bundle.path), **bundle.manifest.model_dump(mode="json")})

@@ -321,8 +321,13 @@ def _measure(weights: dict[str, Tensor], shape: ModelConfig, heldout: Tokens, si
     return {"loss": math.log(value), "perplexity": value, "bits_per_byte": bits / size}
 
 
-def main(out: Path = Path("demo-model"), steps: int = 5000, seed: int = 1, threads: int = 1) -> None:
-    """Train the demo model and write its three files to the folder OUT."""
+def main(
+    out: Path = Path("demo-model"), steps: int = 5000, seed: int = 1, threads: int = 1, force: bool = False
+) -> None:
+    """Train the demo model and write its three files to the folder OUT, over others of these names with --force."""
+    there = [name for name in ("heldout.txt", "tokenizer.json", "model.pt") if (out / name).exists()]
+    if there and not force:
+        raise typer.BadParameter(f"{out} holds {', '.join(there)} already; give another --out, or --force")
     torch.set_num_threads(threads)
     train(out, ModelConfig(), TrainConfig(steps=steps, seed=seed), read_corpus())
 

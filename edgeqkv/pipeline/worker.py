@@ -13,9 +13,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,8 @@ import numpy.typing as npt
 from edgeqkv import errors
 from edgeqkv.backends import REGISTRY, backend
 from edgeqkv.bundle.manifest import Artifact, Ranges, Verification
+from edgeqkv.children import end_with_parent, running
+from edgeqkv.disk.workplace import scratch
 from edgeqkv.errors import EdgeQKVError, UnsupportedError, VerificationFailed
 from edgeqkv.pipeline.proof import Proof, load_proof
 from edgeqkv.pipeline.ranges import measure_ranges
@@ -94,12 +94,12 @@ def _in_worker(
         "artifact": artifact.model_dump(mode="json"),
         "registry": REGISTRY,
     }
-    with tempfile.TemporaryDirectory(prefix="edgeqkv-") as scratch, tempfile.TemporaryFile("w+") as log:
-        np.savez(Path(scratch) / "arrays.npz", **arrays)
-        (Path(scratch) / "job.json").write_text(json.dumps(job), encoding="utf-8")
+    with scratch() as folder, (folder / "log").open("w+", encoding="utf-8", errors="replace") as log:
+        np.savez(folder / "arrays.npz", **arrays)
+        (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
         # -P: the current folder may be a bundle that somebody sent, and is no place to take code from.
-        command = [sys.executable, "-P", "-m", "edgeqkv.pipeline.worker", scratch]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=_environment()) as process:
+        command = [sys.executable, "-P", "-m", "edgeqkv.pipeline.worker", str(folder)]
+        with running(command, _environment(folder), log, folder) as process:
             assert process.stdout
             result: dict[str, Any] = {}
             for line in process.stdout:
@@ -110,10 +110,10 @@ def _in_worker(
         return _result(result, process.returncode, log.read(), f"{target.title} ({engine})")
 
 
-def _environment() -> dict[str, str]:
+def _environment(folder: Path) -> dict[str, str]:
     # glibc raises this threshold as large blocks are freed, and keeps what it then allocates below it: without
     # a fixed value the process grows to several times what the runtime uses at once.
-    return {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+    return {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 20), "TMPDIR": str(folder)}
 
 
 def _result(last: Mapping[str, Any], code: int, log: str, runtime: str) -> Any:
@@ -126,15 +126,16 @@ def _result(last: Mapping[str, Any], code: int, log: str, runtime: str) -> Any:
     raise VerificationFailed(f"{runtime} {end} while running the exported model: {last_words[0]}")
 
 
-def _work(scratch: Path) -> int:
+def _work(folder: Path) -> int:
     """The other process."""
-    job = json.loads((scratch / "job.json").read_text(encoding="utf-8"))
+    end_with_parent()
+    job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     REGISTRY.update(job["registry"])
     tasks = {"compare": _compare, "ranges": _ranges, "perplexity": _perplexity, "bench": _bench}
     try:
         artifact = Artifact.model_validate(job["artifact"])
         session = open_artifact(Path(job["directory"]), artifact, job["engine"])
-        _print({"result": tasks[job["task"]](session, scratch / "arrays.npz", job["engine"])})
+        _print({"result": tasks[job["task"]](session, folder / "arrays.npz", job["engine"])})
     except EdgeQKVError as error:
         _print({"error": {"type": type(error).__name__, "message": str(error)}})
         return EdgeQKVError.exit_code

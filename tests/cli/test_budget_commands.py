@@ -60,6 +60,23 @@ def test_what_does_not_fit_exits_1(run: Any, tmp_path: Path) -> None:
     assert "<!doctype html>" in page.read_text()
 
 
+def test_a_page_replaces_an_older_one_and_nothing_else(run: Any, bundle: Path, tmp_path: Path) -> None:
+    page, thesis, model = tmp_path / "out.html", tmp_path / "thesis.html", tmp_path / "model.pt"
+    thesis.write_text("years of work")
+    model.write_bytes(MODEL.read_bytes())
+    for _ in range(2):
+        assert run("budget", model, "--html", page)[0] == 0
+    for place in (thesis, model, bundle / "report.html"):
+        code, printed, told = run("budget", bundle if place.parent == bundle else model, "--html", place, "--json")
+        assert code == 2
+        assert json.loads(printed)["error"]["type"] == "InputError"
+        assert str(place) in told
+    assert thesis.read_text() == "years of work"
+    assert model.read_bytes() == MODEL.read_bytes()
+    assert {each.name for each in tmp_path.iterdir()} == {"out.html", "thesis.html", "model.pt"}
+    assert not (bundle / "report.html").exists()
+
+
 def test_an_unknown_device_exits_2_with_the_nearest_names(run: Any) -> None:
     code, printed, told = run("budget", MODEL, "--device", "iphon15")
     assert (code, printed) == (2, "")

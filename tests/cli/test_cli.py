@@ -156,6 +156,26 @@ def test_demo_runs_everything(tmp_path: Path) -> None:
     assert "- verified: yes" in done.stdout
     assert demo.DEMO_PROMPT in done.stdout
     run("demo", "--out", tmp_path / "demo")  # and again over its own bundle
+    (tmp_path / "demo" / "notes.txt").write_text("mine")
+    assert "holds 'notes.txt', which edgeqkv did not write" in run("demo", "--out", tmp_path / "demo", code=2).stderr
+    assert (tmp_path / "demo" / "notes.txt").read_text() == "mine"
+
+
+def test_demo_replaces_no_bundle_of_another_model(tmp_path: Path) -> None:
+    edgeqkv.export(edgeqkv.load(MODEL), "onnx", out=tmp_path / "mine", verify=False)
+    before = (tmp_path / "mine" / "manifest.json").read_bytes()
+    assert "exists already; give another --out, or --force" in run("demo", "--out", tmp_path / "mine", code=2).stderr
+    assert (tmp_path / "mine" / "manifest.json").read_bytes() == before
+
+
+def test_the_checkpoint_being_exported_is_not_replaced_by_its_bundle(tmp_path: Path) -> None:
+    edgeqkv.export(edgeqkv.load(MODEL), "onnx", out=tmp_path / "b", verify=False)
+    model = tmp_path / "b" / "model.pt"
+    model.write_bytes(MODEL.read_bytes())
+    before = sorted(tmp_path.rglob("*"))
+    assert "holds 'model.pt'" in run("export", model, "--out", tmp_path / "b", "--force", code=2).stderr
+    assert sorted(tmp_path.rglob("*")) == before
+    assert model.read_bytes() == MODEL.read_bytes()
 
 
 def test_doctor_says_what_is_missing_and_how_to_add_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,8 @@ imports of executorch, sklearn and torchao, made to fail while coremltools is im
     For: three of four seconds, and 170 MB. When it cannot do without one of them: it is imported with all of them.
 ``converters.mil.mil.passes.pass_pipeline.tqdm``, replaced while a program is converted
     For: no progress bars, for which there is no switch. When it is gone: bars are drawn, or whatever comes then.
+messages of the native libraries that write packages, recognized
+    For: a full disk is the user's error and not a fault of ours. When they change: a traceback instead of one line.
 ``Operation.weight_id``, set on constants
     For: the functions of a package store a weight once. When it is gone: each function stores its own.
 """
@@ -17,6 +19,7 @@ imports of executorch, sklearn and torchao, made to fail while coremltools is im
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import sys
 import warnings
@@ -25,8 +28,9 @@ from typing import Any, Final
 
 from edgeqkv.errors import MissingExtra
 
-__all__ = ["import_coremltools", "quietly", "store_once", "without_progress_bars"]
+__all__ = ["import_coremltools", "quietly", "store_once", "without_progress_bars", "writing_errors"]
 
+_WRITING: Final = ("[MIL FileWriter]", "[MIL StorageWriter]", "filesystem error", "Failed to open", "Could not open")
 _NOISY_LOGGER = "coremltools"
 
 # Who wants coremltools to convert from them imports it before edgeqkv does.
@@ -100,6 +104,17 @@ def without_progress_bars(coremltools: Any) -> Iterator[None]:
         yield
     finally:
         passes.tqdm = drawn
+
+
+@contextlib.contextmanager
+def writing_errors() -> Iterator[None]:
+    """Has what the disk refuses in the block be an `OSError`, as everywhere else."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in _WRITING):
+            raise
+        raise OSError(errno.EIO, f"coremltools could not write its package ({error})") from error
 
 
 def store_once(constant: Any, key: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from edgeqkv.backends.coreml._compat import quietly, without_progress_bars
+from edgeqkv.backends.coreml._compat import quietly, without_progress_bars, writing_errors
 from edgeqkv.backends.coreml.mil import ct
 
 __all__ = ["save"]
@@ -17,7 +17,7 @@ _PASSES: Final = ["common::dead_code_elimination", "common::dedup_op_and_var_nam
 
 def save(program: Any, path: Path, describe: Callable[[Any], None]) -> None:
     """Write a program; ``describe`` fills in what its specification says about it, in place."""
-    with quietly(), without_progress_bars(ct):
+    with quietly(), without_progress_bars(ct), writing_errors():
         converted = ct.convert(
             program,
             minimum_deployment_target=ct.target.iOS18,

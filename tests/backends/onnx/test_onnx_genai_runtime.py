@@ -183,7 +183,7 @@ def test_memory_holds_one_state(tmp_path: Path, state: str) -> None:
     bundle = export(checkpoint, tmp_path, weights="fp32", state=state, chunk=32)
     held = bundle.target().artifact.state_bytes
     assert held == 16 * 2048 * 512 * (4 if state == "fp32" else 1)
-    phases = measure._watched([sys.executable, "-c", WATCHED, str(bundle.path)], bundle.path).phases
+    phases = measure._watched([sys.executable, "-c", WATCHED, str(bundle.path)], bundle.path, bundle.path).phases
     for phase in ("prefill", "decode"):
         grown = phases[phase].anonymous - phases["load"].anonymous
         # What is above one state is a layer's activations. Measured: 1.16 states in fp32, 1.18 in int8; with the
