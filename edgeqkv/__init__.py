@@ -10,8 +10,9 @@
 Importing this package loads nothing heavy: torch and the runtimes come with the first function that needs them.
 """
 
-from __future__ import annotations
+from edgeqkv import process  # noqa: F401  before all else: it keeps imports away from the current folder
 
+# isort: split
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,7 +60,7 @@ __all__ = [
 ]
 
 
-def load(path: str | Path, *, heads: int | None = None, ema: bool = False) -> Model:
+def load(path: str | Path, *, heads: int | None = None, ema: bool = False) -> "Model":
     """Read a checkpoint; see `edgeqkv.checkpoints.load`."""
     check("heads", heads)
     with needed_for("reading a checkpoint"):
@@ -68,7 +69,7 @@ def load(path: str | Path, *, heads: int | None = None, ema: bool = False) -> Mo
 
 
 def export(
-    model: Model,
+    model: "Model",
     target: str | Sequence[str] | None = None,
     *,
     out: str | Path,
@@ -96,7 +97,7 @@ def export(
     verify: bool = True,
     overwrite: bool = False,
     on_progress: Progress = silent,
-) -> Bundle:
+) -> "Bundle":
     """Write a model for one or more targets as a bundle, and prove it.
 
     What is not said is chosen by the preset, by the first preset of the first device that fits, or else is the target's
@@ -175,7 +176,7 @@ def export(
     return run_export(model, spec.resolve(model), on_progress)
 
 
-def open(path: str | Path, target: str | None = None, engine: str | None = None) -> Session | EncoderSession:
+def open(path: str | Path, target: str | None = None, engine: str | None = None) -> "Session | EncoderSession":
     """Open a bundle for running, after comparing its files with their checksums.
 
     Args:
@@ -205,7 +206,7 @@ def bench(
     generate: int = 32,
     repeats: int = 5,
     engine: str | None = None,
-) -> tuple[BenchResult, ...]:
+) -> "tuple[BenchResult, ...]":
     """Measure how fast a bundle runs here, in a process of its own.
 
     Args:

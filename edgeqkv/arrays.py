@@ -46,9 +46,11 @@ def read_arrays(path: Path, what: str, error: type[EdgeQKVError] = InputError) -
     """
     with parsed(f"the {what} {path} cannot be read", error=error):
         size = check_file(path, error, what)
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(each.file_size for each in archive.infolist())
-        if unpacked > _SMALL + _MOST_PACKED * size:
-            raise ValueError(f"its {size:,} bytes would become {unpacked:,}")
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        with path.open("rb") as stream:  # which NumPy leaves open where it cannot read it
+            with zipfile.ZipFile(stream) as archive:
+                unpacked = sum(each.file_size for each in archive.infolist())
+            if unpacked > _SMALL + _MOST_PACKED * size:
+                raise ValueError(f"its {size:,} bytes would become {unpacked:,}")
+            stream.seek(0)
+            with np.load(stream, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}

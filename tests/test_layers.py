@@ -15,7 +15,19 @@ ROOT: Final = Path(__file__).parents[1]
 
 LAYERS: Final = (
     {"mil"},
-    {"errors", "reading", "progress", "extras", "memory", "catalogue", "arrays", "settings", "children", "disk"},
+    {
+        "errors",
+        "reading",
+        "progress",
+        "extras",
+        "memory",
+        "catalogue",
+        "arrays",
+        "settings",
+        "children",
+        "disk",
+        "process",
+    },
     {"model"},
     {"reference"},
     {"checkpoints", "quantize"},

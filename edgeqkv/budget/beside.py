@@ -30,7 +30,7 @@ def with_measurements(
         raise InputError("--measure runs the bundle at the context it was exported for; leave out --context")
     if not is_folder(subject):
         raise InputError(f"--measure runs an export; {subject} is a checkpoint. Export it first")
-    bundle = Bundle(subject, check=False)
+    bundle = Bundle(subject)
     by_target = {candidate.plan.target: candidate.footprint for candidate in report.candidates}
     for target, predicted in by_target.items():
         if not measurable(target) and len(by_target) > 1:

@@ -7,7 +7,6 @@ system keeps it for each phase, and the peaks of anonymous and mapped memory, sa
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -27,6 +26,7 @@ from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.children import end_with_parent, running
 from edgeqkv.disk.workplace import scratch
 from edgeqkv.errors import BundleError, UnsupportedError
+from edgeqkv.process import environment, python
 from edgeqkv.run.session import Session, open_artifact
 
 __all__ = ["Comparison", "Measured", "Measurement", "compare", "measurable", "measure"]
@@ -88,7 +88,7 @@ def measure(
     with scratch() as folder:
         (folder / "artifact.json").write_text(artifact.model_dump_json(), encoding="utf-8")
         engine = engine or backend(artifact.target).engines[0]
-        command = [sys.executable, "-m", "edgeqkv.budget.measure", str(directory.resolve()), str(folder), engine]
+        command = python("edgeqkv.budget.measure", str(directory.resolve()), str(folder), engine)
         if tokenizer is not None:
             command.append(str(tokenizer.resolve()))
         watch = _watched(command, directory, folder)
@@ -176,7 +176,7 @@ def _activations_here(predicted: Footprint) -> tuple[Term, ...]:
 
 def _environment(folder: Path) -> dict[str, str]:
     small = str(64 << 10)
-    return {**os.environ, "MALLOC_MMAP_THRESHOLD_": small, "MALLOC_TRIM_THRESHOLD_": small, "TMPDIR": str(folder)}
+    return environment(MALLOC_MMAP_THRESHOLD_=small, MALLOC_TRIM_THRESHOLD_=small, TMPDIR=str(folder))
 
 
 class _Watch:

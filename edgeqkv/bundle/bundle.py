@@ -8,31 +8,20 @@ model.onnx …       one artifact a target
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
 
+from edgeqkv.bundle.files import check_files, is_plain
 from edgeqkv.bundle.manifest import FORMAT, Manifest, TargetCard
 from edgeqkv.errors import BundleError, InputError, UnsupportedError
 
-__all__ = ["MANIFEST", "TOKENIZER", "Bundle", "checksum", "proof_name"]
+__all__ = ["MANIFEST", "TOKENIZER", "Bundle"]
 
 MANIFEST: Final = "manifest.json"
 TOKENIZER: Final = "tokenizer.json"
-
-
-def proof_name(target: str) -> str:
-    """The file in a bundle that holds a target's proof."""
-    return f"{target}.proof.npz"
-
-
-def checksum(file: Path) -> str:
-    """A file's SHA-256, in hexadecimal digits."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 class Bundle:
@@ -40,17 +29,18 @@ class Bundle:
 
     Args:
         path: the folder.
-        check: whether to compare every file with its checksum.
+        check: whether to look at the files (`edgeqkv.bundle.files`): not where they are not read.
 
     Raises:
-        BundleError: there is no bundle, it is of another format, or a file is missing or changed.
+        BundleError: there is no bundle, it is of another format, or a file is missing, changed, not listed or no
+            plain file.
     """
 
     def __init__(self, path: str | Path, *, check: bool = True) -> None:
         self.path = Path(path)
         self.manifest = _read_manifest(self.path)
         if check:
-            self._check_files()
+            check_files(self.path, self.manifest)
 
     @property
     def causal(self) -> bool:
@@ -92,23 +82,19 @@ class Bundle:
                 f"{self.path} holds an encoder, which keeps no state and continues no text; use 'edgeqkv run'"
             )
 
-    def _check_files(self) -> None:
-        for name, card in self.manifest.files.items():
-            file = self.path / name
-            if not file.is_file():
-                raise BundleError(f"{self.path} is incomplete: '{name}' is missing. Export it again")
-            if file.stat().st_size != card.bytes or checksum(file) != card.sha256:
-                raise BundleError(f"'{name}' in {self.path} is not the file that was exported. Export it again")
-
 
 def _read_manifest(path: Path) -> Manifest:
     file = path / MANIFEST
-    if not file.is_file():
+    try:
+        plain = is_plain(file)
+    except OSError as error:
         what = "there is no folder" if not path.exists() else f"there is no {MANIFEST} in"
-        raise BundleError(f"{what} {path}; a bundle is a folder that 'edgeqkv export' wrote")
+        raise BundleError(f"{what} {path}; a bundle is a folder that 'edgeqkv export' wrote") from error
+    if not plain:
+        raise BundleError(f"{file} is no plain file, and nothing else is read. Copy or export the bundle again")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:  # neither UTF-8 nor JSON
+    except (ValueError, RecursionError) as error:  # neither UTF-8 nor JSON, or nested without end
         raise BundleError(f"{file} is damaged: {error}") from error
     found = content.get("format") if isinstance(content, dict) else None
     if found != FORMAT:
@@ -117,11 +103,14 @@ def _read_manifest(path: Path) -> Manifest:
             f"{file} is of format {found}, and this edgeqkv reads format {FORMAT}. Export the model again: {again}"
         )
     try:
-        return Manifest.model_validate(content)
+        manifest = Manifest.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise BundleError(f"{file} is damaged: {place}: {first['msg']}") from error
+    if not manifest.targets:
+        raise BundleError(f"{file} is damaged: it names no target. Export the model again")
+    return manifest
 
 
 def _command(content: dict[str, Any], path: Path) -> str:

@@ -28,9 +28,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 __all__ = [
     "ELEMENT_BYTES",
@@ -82,6 +82,10 @@ Role = Literal[
 StateUpdate = Literal["in_place", "rows", "runtime"]
 
 
+Count = Annotated[int, Field(ge=1)]
+"""How many there are of something that there must be, as every size in a manifest is."""
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -99,12 +103,19 @@ class _Typed(_Record):
             return {**values, "numpy_dtype": NUMPY_NAMES[values["dtype"]]}
         return values
 
+    @field_validator("dtype")
+    @classmethod
+    def _is_known(cls, dtype: str) -> str:
+        if dtype not in NUMPY_NAMES:
+            raise ValueError(f"'{dtype}' is no type of number; these are: {', '.join(NUMPY_NAMES)}")
+        return dtype
+
 
 class TensorSpec(_Typed):
     """An input or output. A dimension that varies from call to call is given by its name."""
 
     name: str
-    shape: tuple[int | str, ...]
+    shape: tuple[Count | str, ...]
     role: Role
 
 
@@ -118,15 +129,24 @@ class Graph(_Record):
 
     name: str
     file: str
-    tokens: int = 1
+    tokens: Count = 1
     fixed: bool = True
-    window: int | None = None
+    window: Count | None = None
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
     def input(self, *roles: Role) -> TensorSpec | None:
         """The input of one of these roles, if it has one."""
         return next((spec for spec in self.inputs if spec.role in roles), None)
+
+    @model_validator(mode="after")
+    def _can_be_called(self) -> Self:
+        roles = [spec.role for spec in self.outputs]
+        if roles.count("logits") != 1:
+            raise ValueError(
+                f"the graph '{self.name}' has {roles.count('logits')} outputs of the role 'logits', not one"
+            )
+        return self
 
     @property
     def logits(self) -> TensorSpec:
@@ -148,7 +168,7 @@ class StateTensor(_Typed):
     name: str
     role: str
     layer: int | None
-    shape: tuple[int, ...]
+    shape: tuple[Count, ...]
     update: StateUpdate
     input: str | None = None
     output: str | None = None
@@ -190,16 +210,30 @@ class Artifact(_Record):
     form: str
     weights: str
     state: str | None = None
-    context: int | None = None
-    chunk: int | None = None
-    batch: int = 1
-    vocab_size: int | None = None
+    context: Count | None = None
+    chunk: Count | None = None
+    batch: Count = 1
+    vocab_size: Count | None = None
     axes: tuple[str, ...] = ()
-    graphs: tuple[Graph, ...]
+    graphs: Annotated[tuple[Graph, ...], Field(min_length=1)]
     state_tensors: tuple[StateTensor, ...] = ()
     normalization: Normalization | None = None
     versions: dict[str, str] = Field(default_factory=dict)
     details: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        if self.causal and self.vocab_size is None:
+            raise ValueError("it has a context and no vocab_size, and what continues a text has both")
+        if not self.causal and len(self.graphs[0].inputs) != 1:
+            raise ValueError(f"it has no context, and {len(self.graphs[0].inputs)} inputs where an encoder has one")
+        return self
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What it lies in: the files of its graphs, or folders of files, and that of the weights that they share."""
+        shared = self.details.get("weight_file")
+        return (*dict.fromkeys(graph.file for graph in self.graphs), *([] if shared is None else [str(shared)]))
 
     @property
     def causal(self) -> bool:
@@ -361,3 +395,10 @@ class Manifest(_Record):
     tokenizer: TokenizerCard | None
     targets: dict[str, TargetCard]
     files: dict[str, FileCard]
+
+    @model_validator(mode="after")
+    def _targets_are_what_they_are_called(self) -> Self:
+        for name, card in self.targets.items():
+            if name != card.artifact.target:
+                raise ValueError(f"what it calls '{name}' is an artifact of '{card.artifact.target}'")
+        return self

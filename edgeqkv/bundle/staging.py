@@ -18,7 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from edgeqkv.bundle.bundle import MANIFEST, checksum
+from edgeqkv.bundle.bundle import MANIFEST
+from edgeqkv.bundle.files import checksum
 from edgeqkv.bundle.manifest import FORMAT, FileCard, Manifest, ModelCard, TargetCard, TokenizerCard
 from edgeqkv.bundle.replacing import Place, discard
 from edgeqkv.disk.atomic import exchange, rename_new

@@ -9,6 +9,7 @@ from edgeqkv.backends import TARGETS, backend
 from edgeqkv.cli import console
 from edgeqkv.cli.options import Json
 from edgeqkv.extras import installed_version
+from edgeqkv.process import TELEMETRY
 
 __all__ = ["BackendHealth", "doctor", "examine", "platform_facts"]
 
@@ -67,6 +68,7 @@ def platform_facts() -> dict[str, str]:
         "python": platform.python_version(),
         "platform": platform.platform(terse=True),
         "machine": platform.machine(),
+        "telemetry": f"off ({', '.join('='.join(each) for each in TELEMETRY.items())} in every process of edgeqkv)",
     }
 
 

@@ -241,7 +241,7 @@ class Package:
     def _weight_file(self, name: str) -> WeightFile:
         if name not in self._weight_files:
             relative = name.removeprefix("@model_path/")
-            self._weight_files[name] = WeightFile(self._model_file.parent / relative)
+            self._weight_files[name] = WeightFile(_inside(self.path, self._model_file.parent, relative))
         return self._weight_files[name]
 
 
@@ -253,13 +253,27 @@ def _find_model_file(package: Path) -> Path:
         raise PackageError(f"{package} is not a Core ML package: it has no Manifest.json")
     try:
         entries = json.loads(manifest.read_text(encoding="utf-8"))
-        item: str = entries["itemInfoEntries"][entries["rootModelIdentifier"]]["path"]
+        item: object = entries["itemInfoEntries"][entries["rootModelIdentifier"]]["path"]
     except (ValueError, KeyError, TypeError) as error:
         raise PackageError(f"{manifest} is damaged: it does not name the model file ({error!r})") from error
-    model = package / "Data" / item
+    if not isinstance(item, str):
+        raise PackageError(f"{manifest} is damaged: it does not name the model file ({item!r})")
+    model = _inside(package, package / "Data", item)
     if not model.is_file():
         raise PackageError(f"{package} is incomplete: {model.relative_to(package)} is missing")
     return model
+
+
+def _inside(package: Path, folder: Path, name: str) -> Path:
+    """The file of this name in a folder of the package.
+
+    Raises:
+        PackageError: the name leads out of the package.
+    """
+    file = folder / name
+    if not name.isprintable() or ".." in file.parts[len(package.parts) :] or not file.is_relative_to(package):
+        raise PackageError(f"{package} is damaged: it names the file {name!r}, which does not lie in it")
+    return file
 
 
 def _metadata(metadata: Any) -> dict[str, str]:

@@ -82,6 +82,8 @@ class WeightFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if not path.is_file():  # which a pipe would be waited for
+            raise PackageError(f"the package's weights cannot be read: there is no file {path}")
         try:
             # "c": torch wants writable memory. What would be written never reaches the file.
             self._bytes: Array = np.memmap(path, np.uint8, mode="c")

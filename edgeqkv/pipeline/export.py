@@ -11,7 +11,8 @@ from edgeqkv import quantize
 from edgeqkv.backends import backend
 from edgeqkv.budget.evaluate import write_report
 from edgeqkv.budget.plan import ModelShape
-from edgeqkv.bundle.bundle import TOKENIZER, Bundle, proof_name
+from edgeqkv.bundle.bundle import TOKENIZER, Bundle
+from edgeqkv.bundle.files import proof_name
 from edgeqkv.bundle.manifest import (
     Artifact,
     ModelCard,

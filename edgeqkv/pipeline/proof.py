@@ -157,7 +157,8 @@ class SequenceProof(Proof):
         Afterwards one more token must be refused, and after `Session.reset` the first piece must give the same
         logits again, whatever the state holds by then.
         """
-        assert isinstance(session, Session)
+        if not isinstance(session, Session) or not self._fits(session):
+            raise BundleError("the proof is not of this model: export it again, or verify it --against the original")
         scale = float(np.abs(self.logits).max())
         tolerance = allowed_difference(session.precision, self.logits)
         got, failure = self._run(session, tolerance)
@@ -179,6 +180,19 @@ class SequenceProof(Proof):
             compared=len(self.columns),
             engine=engine,
             failure=failure,
+        )
+
+    def _fits(self, session: Session) -> bool:
+        """Whether it is of the session's sizes, and of its own: a bundle's is a file that anybody can write."""
+        numbers = (self.tokens, self.lengths, self.columns, self.argmax)
+        return (
+            all(array.ndim == 1 and array.size and np.issubdtype(array.dtype, np.integer) for array in numbers)
+            and self.logits.shape == (len(self.lengths), len(self.columns))
+            and self.logits.dtype == np.float32
+            and self.argmax.shape == self.lengths.shape
+            and min(self.lengths) > 0
+            and sum(self.lengths.tolist()) == len(self.tokens) == session.capacity
+            and 0 <= min(self.columns) <= max(self.columns) < session.vocab_size
         )
 
     def _run(self, session: Session, tolerance: float) -> tuple[npt.NDArray[np.float32], str]:
@@ -226,8 +240,14 @@ class InputsProof(Proof):
 
     def compare(self, session: Session | EncoderSession, engine: str) -> Verification:
         """Run the inputs and compare every logit."""
-        assert isinstance(session, EncoderSession)
+        if not isinstance(session, EncoderSession):
+            raise BundleError("the proof is not of this model: export it again, or verify it --against the original")
         got = session.run(self.inputs)
+        if not self.outputs.size or got.shape != self.outputs.shape or self.outputs.dtype != np.float32:
+            raise BundleError(
+                f"the proof has outputs {self.outputs.dtype}{list(self.outputs.shape)}, and its inputs give "
+                f"float32{list(got.shape)}: export it again, or verify it --against the original"
+            )
         scale = float(np.abs(self.outputs).max())
         tolerance = allowed_difference(session.precision, self.outputs)
         worst = float(np.nan_to_num(np.abs(got - self.outputs), nan=np.inf).max())

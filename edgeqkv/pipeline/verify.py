@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeqkv.backends import backend
-from edgeqkv.bundle.bundle import Bundle, proof_name
+from edgeqkv.bundle.bundle import Bundle
+from edgeqkv.bundle.files import proof_name
 from edgeqkv.bundle.manifest import Artifact, TargetCard, Verification
 from edgeqkv.errors import BundleError, InputError
 from edgeqkv.extras import needed_for

@@ -11,7 +11,6 @@ result or the error.
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -29,6 +28,7 @@ from edgeqkv.disk.workplace import scratch
 from edgeqkv.errors import EdgeQKVError, UnsupportedError, VerificationFailed
 from edgeqkv.pipeline.proof import Proof, load_proof
 from edgeqkv.pipeline.ranges import measure_ranges
+from edgeqkv.process import environment, python
 from edgeqkv.progress import Progress, silent
 from edgeqkv.run.bench import BenchResult, bench_session
 from edgeqkv.run.perplexity import session_perplexity
@@ -97,9 +97,7 @@ def _in_worker(
     with scratch() as folder, (folder / "log").open("w+", encoding="utf-8", errors="replace") as log:
         np.savez(folder / "arrays.npz", **arrays)
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-        # -P: the current folder may be a bundle that somebody sent, and is no place to take code from.
-        command = [sys.executable, "-P", "-m", "edgeqkv.pipeline.worker", str(folder)]
-        with running(command, _environment(folder), log, folder) as process:
+        with running(python("edgeqkv.pipeline.worker", str(folder)), _environment(folder), log, folder) as process:
             assert process.stdout
             result: dict[str, Any] = {}
             for line in process.stdout:
@@ -113,7 +111,7 @@ def _in_worker(
 def _environment(folder: Path) -> dict[str, str]:
     # glibc raises this threshold as large blocks are freed, and keeps what it then allocates below it: without
     # a fixed value the process grows to several times what the runtime uses at once.
-    return {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 20), "TMPDIR": str(folder)}
+    return environment(MALLOC_MMAP_THRESHOLD_=str(1 << 20), TMPDIR=str(folder))
 
 
 def _result(last: Mapping[str, Any], code: int, log: str, runtime: str) -> Any:

@@ -180,6 +180,7 @@ def test_the_checkpoint_being_exported_is_not_replaced_by_its_bundle(tmp_path: P
 
 def test_doctor_says_what_is_missing_and_how_to_add_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report = json.loads(run("doctor", "--json").stdout)
+    assert report["telemetry"].startswith("off (ORT_DISABLE_TELEMETRY=1 in every process")
     assert report["backends"]["onnx"]["ready"]
     assert report["backends"]["onnx"]["install"] == "pip install 'edgeqkv[onnx]'"
     assert "ONNX\tready" in run("doctor").stdout

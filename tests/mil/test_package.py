@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -139,6 +140,37 @@ def test_damaged_packages(merged: Path, damage: Callable[[Path], object], messag
     damage(merged)
     with pytest.raises(PackageError, match=message):
         Evaluator(merged)
+
+
+@pytest.mark.parametrize("elsewhere", ["../other.mlpackage/", "/", "a/../../../other.mlpackage/Data/"])
+def test_files_outside_of_the_package_are_not_read(merged: Path, elsewhere: str) -> None:
+    shutil.copytree(merged, merged.parent / "other.mlpackage")
+    manifest = json.loads((merged / "Manifest.json").read_text())
+    root = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]
+    root["path"] = f"../{elsewhere}{root['path']}" if elsewhere != "/" else str(merged / MODEL)
+    outside = json.dumps(manifest).replace(str(merged), str(merged.parent / "other.mlpackage"))
+    (merged / "Manifest.json").write_text(outside)
+    with pytest.raises(PackageError, match=r"names the file '.*', which does not lie in it"):
+        Package(merged)
+
+
+def test_weights_outside_of_the_package_are_not_read(merged: Path) -> None:
+    def point_outside(spec: Any) -> None:
+        for op in operations(spec, "decode"):
+            value = op.attributes["val"] if op.type == "const" else None
+            if value is not None and value.WhichOneof("value") == "blobFileValue":
+                value.blobFileValue.fileName = "@model_path/../../../other.mlpackage/" + WEIGHTS
+
+    shutil.copytree(merged, merged.parent / "other.mlpackage")
+    with pytest.raises(PackageError, match=r"names the file '\.\./.*', which does not lie in it"):
+        Package(edit(merged, point_outside))
+
+
+def test_a_pipe_is_not_waited_for(merged: Path) -> None:
+    (merged / WEIGHTS).unlink()
+    os.mkfifo(merged / WEIGHTS)
+    with pytest.raises(PackageError, match="weights cannot be read: there is no file"):
+        Package(merged)
 
 
 def test_a_resized_weight_is_seen(product: Path, tmp_path: Path) -> None:

@@ -213,6 +213,29 @@ def test_a_runtime_that_crashes_is_a_failed_verification(
 
 
 def test_proofs_that_cannot_be_read(tmp_path: Path) -> None:
-    (tmp_path / "x.npz").write_bytes(b"PK nonsense")
-    with pytest.raises(BundleError, match="cannot be read"):
-        load_proof(tmp_path / "x.npz")
+    for content in (b"PK nonsense", b"PK\x03\x04 cut off", b""):
+        (tmp_path / "x.npz").write_bytes(content)
+        with pytest.raises(BundleError, match="cannot be read"):
+            load_proof(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tokens", np.zeros(47, np.int64)),
+        ("tokens", np.zeros((48, 1), np.int64)),
+        ("tokens", np.zeros(48)),
+        ("lengths", np.array([49, -1])),
+        ("lengths", np.array([48])),
+        ("columns", np.array([97])),
+        ("columns", np.array([-1])),
+        ("logits", np.zeros((1, 1), np.float32)),
+        ("argmax", np.zeros(0, np.int64)),
+    ],
+)
+def test_a_proof_of_other_sizes_is_refused(tiny_model: Model, name: str, value: Any) -> None:
+    session = TorchSession(tiny_model, chunk=8)
+    proof = make_proof(tiny_model, session.artifact).sampled()
+    setattr(proof, name, value)
+    with pytest.raises(BundleError, match="the proof is not of this model: export it again"):
+        proof.compare(session, "torch")

@@ -16,12 +16,13 @@ import numpy.typing as npt
 from edgeqkv.backends.coreml._compat import import_coremltools
 from edgeqkv.backends.coreml.calls import HIGHEST_SCORE
 from edgeqkv.backends.coreml.errors import mil_errors
+from edgeqkv.backends.coreml.held import checked_package
 from edgeqkv.backends.coreml.names import CAUSAL_MASK
 from edgeqkv.backends.target import Runner
 from edgeqkv.bundle.manifest import Artifact, Graph
 from edgeqkv.errors import UnsupportedError
 from edgeqkv.extras import needed_for
-from edgeqkv.mil import Evaluator, Package, Peak, Precision
+from edgeqkv.mil import Evaluator, Peak, Precision
 from edgeqkv.mil.package import Function
 
 __all__ = ["CoreMLRunner", "EvaluatorRunner", "open_runner"]
@@ -34,7 +35,7 @@ class EvaluatorRunner:
 
     @mil_errors()
     def __init__(self, directory: Path, artifact: Artifact, precision: Precision = "fp32") -> None:
-        package = Package(directory / artifact.graphs[0].file)
+        package = checked_package(directory, artifact)
         functions = [graph.name for graph in artifact.graphs]
         self.precision: str = precision
         self.state_bytes = artifact.state_bytes
@@ -93,6 +94,8 @@ class CoreMLRunner:
 
     def __init__(self, directory: Path, artifact: Artifact) -> None:
         ct = import_coremltools("running a Core ML bundle")
+        with mil_errors():
+            checked_package(directory, artifact)
         on_neural_engine = artifact.form.startswith("conv")
         units = ct.ComputeUnit.ALL if on_neural_engine else ct.ComputeUnit.CPU_AND_GPU
         functions = [graph.name for graph in artifact.graphs]

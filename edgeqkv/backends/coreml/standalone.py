@@ -13,7 +13,7 @@ from edgeqkv.backends.coreml.errors import mil_errors
 from edgeqkv.backends.coreml.forms import FORMS
 from edgeqkv.backends.target import TargetSpec
 from edgeqkv.bundle.manifest import Artifact, Graph, Normalization, Role, StateTensor, TensorSpec
-from edgeqkv.errors import UnsupportedError
+from edgeqkv.errors import BundleError, UnsupportedError
 from edgeqkv.mil import Evaluator, Package, Precision
 from edgeqkv.mil.package import FeatureSpec, Function
 from edgeqkv.model.variants import Variant
@@ -46,7 +46,12 @@ def read_artifact(path: Path) -> Artifact:
             f"{path} was not exported by edgeqkv, so there is nothing to compare it with: leave out --against to run "
             f"its functions and see whether their results are numbers"
         )
-    return _encoder(path, package, facts) if encoder else _decoder(path, package, facts)
+    try:
+        return _encoder(path, package, facts) if encoder else _decoder(path, package, facts)
+    except (LookupError, ValueError) as error:
+        raise BundleError(
+            f"{path} is damaged: what it says of itself makes no sense ({error}). Export it again"
+        ) from error
 
 
 def _encoder(path: Path, package: Package, facts: dict[str, str]) -> Artifact:

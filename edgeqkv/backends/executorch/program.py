@@ -107,15 +107,15 @@ class ProgramFile:
             size = path.stat().st_size
             with path.open("rb") as file:
                 header = Header.unpack(file.read(Header.SIZE))
+                if header is None:
+                    raise BundleError(f"{path} is not an ExecuTorch program; export it again")
+                expected = max(header.segment_base + header.segment_data_size, header.program_size, Header.SIZE)
+                if size < expected:
+                    raise BundleError(f"{path} is damaged: it has {size} of {expected} bytes; copy or export it again")
                 file.seek(0)
-                self.flatbuffer = bytearray(file.read(header.program_size if header else 0))
+                self.flatbuffer = bytearray(file.read(max(header.program_size, Header.SIZE)))
         except OSError as error:
             raise BundleError(f"{path} cannot be read ({error.strerror}); export it again") from error
-        if header is None:
-            raise BundleError(f"{path} is not an ExecuTorch program; export it again")
-        expected = max(header.segment_base + header.segment_data_size, header.program_size)
-        if size < expected:
-            raise BundleError(f"{path} is damaged: it has {size} of {expected} bytes; copy or export it again")
         self.header = header
         self._root = Table.root(self.flatbuffer)
 
@@ -130,6 +130,15 @@ class ProgramFile:
         except (struct.error, UnicodeDecodeError, KeyError) as error:
             raise BundleError(f"{self.path} is damaged: its memory plan cannot be read; export it again") from error
         return {name: plan for name, plan in plans.items() if plan.arenas}
+
+    def method(self, name: str) -> Table:
+        """A method's execution plan.
+
+        Raises:
+            KeyError: it has no such method.
+            struct.error: the flatbuffer is damaged.
+        """
+        return self._methods()[name]
 
     def operators(self, method: str) -> frozenset[str]:
         """Names of the operators that a method calls outside of its delegates, such as ``aten::add.out``."""

@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from edgeqkv.backends.executorch.methods import held
 from edgeqkv.backends.executorch.program import ProgramFile
 from edgeqkv.backends.executorch.quiet import native_stderr_captured, third_party_notices_silenced
+from edgeqkv.backends.held import check_held
 from edgeqkv.bundle.manifest import Artifact, Graph
 from edgeqkv.errors import BundleError
 
@@ -32,11 +34,14 @@ class ExecuTorchRunner:
 
     def __init__(self, directory: Path, artifact: Artifact) -> None:
         path = directory / artifact.graphs[0].file
-        plans = ProgramFile(path).plans()
+        file = ProgramFile(path)
+        plans = file.plans()
         methods = [graph.name for graph in artifact.graphs]
         missing = set(methods) - plans.keys()
         if missing:
             raise BundleError(f"{path} has no method '{min(missing)}'; export it again")
+        for graph in artifact.graphs:
+            check_held(path, graph, artifact, held(file, graph), "runtime")
         # A state that several methods share lies at one place in memory.
         state = {(b.arena, b.offset): b.nbytes for plan in plans.values() for b in plan.buffers}
         self.state_bytes = sum(state.values())
@@ -46,7 +51,10 @@ class ExecuTorchRunner:
 
     def call(self, graph: Graph, inputs: Mapping[str, npt.NDArray[Any]]) -> Mapping[str, npt.NDArray[Any]]:
         given = [torch.from_numpy(np.ascontiguousarray(inputs[spec.name])) for spec in graph.inputs]
-        outputs = self._methods[graph.name].execute(given)
+        try:
+            outputs = self._methods[graph.name].execute(given)
+        except RuntimeError as error:
+            raise BundleError(f"ExecuTorch cannot run {graph.file}: {error}") from error
         # They lie in planned memory, which the next call overwrites; `Session` copies what it hands on.
         return {spec.name: output.numpy() for spec, output in zip(graph.outputs, outputs, strict=True)}
 

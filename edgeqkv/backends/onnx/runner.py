@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from edgeqkv.backends.held import check_held
+from edgeqkv.backends.onnx.graph_file import GraphFile
 from edgeqkv.bundle.manifest import Artifact, Graph
 from edgeqkv.errors import BundleError
 
@@ -29,6 +31,9 @@ class OnnxRunner:
     Every state tensor is one `OrtValue`, bound as the input and as every output of every graph, so that the
     runtime appends to it where it lies and never copies it. ``threads`` is how many the runtime uses; 0: as many
     as it likes.
+
+    Raises:
+        BundleError: a file is missing or damaged, or not what the artifact says of it.
     """
 
     def __init__(self, directory: Path, artifact: Artifact, engine: str = "onnxruntime", threads: int = 0) -> None:
@@ -36,6 +41,8 @@ class OnnxRunner:
         self._threads = threads
         self._directory = directory
         self._artifact = artifact
+        for graph in artifact.graphs:
+            _check(directory / graph.file, graph, artifact)
         self._state = {
             tensor.name: ort.OrtValue.ortvalue_from_numpy(np.zeros(tensor.shape, tensor.numpy_dtype))
             for tensor in artifact.state_tensors
@@ -58,6 +65,17 @@ class OnnxRunner:
 
     def close(self, graph: Graph) -> None:
         self._opened.pop(graph.name, None)
+
+
+def _check(path: Path, graph: Graph, artifact: Artifact) -> None:
+    """Compare a graph's file with what the manifest says of it, and see that it refers to no other than its weights.
+
+    Raises:
+        BundleError: it is missing or damaged, they differ, or it does.
+    """
+    file, tokens = GraphFile(path), graph.input("tokens")
+    file.check_external(artifact.details.get("weight_file"))
+    check_held(path, graph, artifact, file.held(tokens.name if tokens else None), "in_place")
 
 
 def settings(engine: str, artifact: Artifact) -> Mapping[str, str]:
@@ -102,6 +120,7 @@ class _Opened:
         self, session: ort.InferenceSession, graph: Graph, artifact: Artifact, state: dict[str, ort.OrtValue]
     ) -> None:
         self._session = session
+        self._place = graph.file
         self._binding = session.io_binding()
         for tensor in artifact.state_tensors:
             self._binding.bind_ortvalue_input(tensor.input, state[tensor.name])
@@ -116,5 +135,8 @@ class _Opened:
     def __call__(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Mapping[str, npt.NDArray[Any]]:
         for name, value in inputs.items():
             self._binding.bind_cpu_input(name, value)
-        self._session.run_with_iobinding(self._binding)
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:  # ONNX Runtime's exceptions share no base class but this one
+            raise BundleError(f"ONNX Runtime cannot run {self._place}: {error}") from error
         return {self._name: self._logits}

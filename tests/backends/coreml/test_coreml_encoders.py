@@ -28,7 +28,8 @@ from edgeqkv.backends.coreml.mil import ct
 from edgeqkv.backends.coreml.ops import fp16_factors
 from edgeqkv.backends.coreml.standalone import examine, read_artifact
 from edgeqkv.backends.target import TargetSpec
-from edgeqkv.bundle.bundle import Bundle, proof_name
+from edgeqkv.bundle.bundle import Bundle
+from edgeqkv.bundle.files import proof_name
 from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.checkpoints.synthetic_encoders import random_set_model, random_vit
 from edgeqkv.cli.app import app

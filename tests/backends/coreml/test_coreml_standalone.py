@@ -13,9 +13,10 @@ import coreml_packages  # noqa: F401 - one torch thread
 import numpy as np
 import pytest
 from conftest import read_golden
+from mil_packages import edit
 
 import edgeqkv
-from edgeqkv import InputError, UnsupportedError
+from edgeqkv import BundleError, InputError, UnsupportedError
 from edgeqkv.backends.coreml.standalone import examine, read_artifact
 from edgeqkv.bundle.bundle import Bundle
 from edgeqkv.model.model import Model
@@ -114,3 +115,11 @@ def _stored_bytes(stored: Any) -> int:
     """Codes and scales, which a package stores in fp16."""
     scales = sum(weight.scales.numel() for weight in stored.weights if hasattr(weight, "scales"))
     return int(stored.weight_bytes - 2 * scales)
+
+
+@pytest.mark.parametrize(("fact", "value"), [("form", "x"), ("context", "many"), ("context", "-1"), ("chunk", "0")])
+def test_what_a_package_says_of_itself_is_not_trusted(bundle: Bundle, tmp_path: Path, fact: str, value: str) -> None:
+    copy = Path(shutil.copytree(bundle.path / "model.mlpackage", tmp_path / "copy.mlpackage"))
+    edit(copy, lambda spec: spec.description.metadata.userDefined.update({f"edgeqkv.{fact}": value}))
+    with pytest.raises(BundleError, match="is damaged: what it says of itself makes no sense"):
+        read_artifact(copy)

@@ -41,7 +41,7 @@ def test_the_stock_runner_writes_what_our_session_does(
 ) -> None:
     tokenizer = Tokenizer(tokenizer_path())
     model = edgeqkv.load(checkpoint_path()).with_context(CONTEXT).with_weights("fp32")
-    spec = TargetSpec("stock", "fp32", "fp32", CONTEXT, CHUNK, tokenizer.bos_id, tokenizer.eos_token_ids)
+    spec = TargetSpec("stock", "fp32", "fp32", CONTEXT, CHUNK)
     artifact = TARGET.export(model, tmp_path, spec, silent)
 
     prompt = heldout_path().read_text(encoding="utf-8")[:200]
@@ -72,7 +72,7 @@ def test_what_its_limit_counts_where_a_chunk_is_shorter_than_the_context(
     context, prompt = 64, heldout_path().read_text(encoding="utf-8")[:100]
     tokenizer = Tokenizer(tokenizer_path())
     model = edgeqkv.load(checkpoint_path()).with_context(context).with_weights("fp32")
-    spec = TargetSpec("stock", "fp32", "fp32", context, CHUNK, tokenizer.bos_id, tokenizer.eos_token_ids)
+    spec = TargetSpec("stock", "fp32", "fp32", context, CHUNK)
     TARGET.export(model, tmp_path, spec, silent)
     # The last token that is generated is not fed any more, and so needs no position.
     room = context - len(tokenizer.encode(prompt)) + 1
