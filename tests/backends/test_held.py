@@ -181,7 +181,7 @@ def in_a_function(path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [*(partial(refer, place) for place in ("../model.onnx.data", "/etc/passwd", "other", "", ".")), in_a_function],
-    ids=str,
+    ids=["beside", "absolute", "another", "none", "the folder", "in a function"],
 )
 def test_a_graph_refers_to_its_own_weights_alone(
     onnx_export: Exported, tmp_path: Path, change: Callable[[Path], None]
