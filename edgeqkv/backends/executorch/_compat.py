@@ -8,6 +8,12 @@ Tried with executorch 1.5.1 and torch 2.13:
 ``XnnpackBackend.preprocess``, replaced while a program is lowered
     For: the lowering's progress, and giving back what it has read; it tells nobody how far it is, and one call of it
     serializes the whole model. When it is gone: the progress goes from nothing to all, and the weights' pages stay.
+``XNNPACKPassManager.passes``, thinned out while a program is lowered
+    For: time; each of the 17 passes traces its subgraph anew, also those for operators that the subgraph has not. When
+    it is gone, or its passes are called otherwise: all of them run, as ever.
+``torch.fx.traceback.NodeSource``, shared while a program is lowered
+    For: time; every pass copies the whole history of every node, which gets longer with each. When it is gone: the
+    history is copied, as ever.
 ``EdgeCompileConfig(_check_ir_validity, _skip_dim_order)``
     For: the checks know neither the custom operators nor plain dim orders. When one is gone: it is left out, and the
     checks say what they do not know.
@@ -42,6 +48,8 @@ __all__ = [
     "disabled_level",
     "each_delegate",
     "edge_config",
+    "histories_shared",
+    "idle_passes_skipped",
     "promise",
     "require_gathering_operators",
 ]
@@ -51,6 +59,20 @@ BOOKKEEPING: Final = ("_assert_scalar", "_local_scalar_dense", "sym_size", "scal
 
 MUTATION: Final = "auto_functionalized_v2"
 """Its first argument is the operator that writes into what it is given."""
+
+_FOR_OPERATORS: Final = {
+    "ConvertToUpsampleBilinear2d": ("_index", "upsample"),
+    "FuseBatchNormPass": ("batch_norm",),
+    "DecomposeBatchNorm": ("batch_norm",),
+    "FuseActivationPass": ("relu", "hardtanh"),
+    "DecomposeConcatenate": ("cat",),
+    "RemoveGetItemPass": ("max_pool", "max.dim"),
+    "InsertPadQDQPass": ("pad",),
+    "Conv1dUnsqueezePass": ("convolution",),
+    "PReLUReshapePass": ("prelu",),
+    "DimOrderOpsRevertPass": ("dim_order",),
+}
+"""A pass of XNNPACK's → parts of the names of the operators that it is for; passes that are not here always run."""
 
 _EDGE_OPTIONS: Final = {"_check_ir_validity": False, "_skip_dim_order": True}
 _GATHERING: Final = ("embedding_4bit", "embedding_byte")
@@ -83,6 +105,49 @@ def each_delegate(serialized: Callable[[list[str]], None]) -> Iterator[None]:
         yield
     finally:
         backend.preprocess = staticmethod(preprocess)
+
+
+@contextmanager
+def idle_passes_skipped() -> Iterator[None]:
+    """Inside, XNNPACK's passes for operators that a subgraph does not have are not run on it."""
+    from executorch.backends.xnnpack import xnnpack_preprocess
+
+    original = getattr(xnnpack_preprocess, "XNNPACKPassManager", None)
+    if original is None:
+        yield
+        return
+
+    def thinned(program: ExportedProgram, passes: Any = None) -> Any:
+        manager = original(program, passes)
+        if hasattr(manager, "passes"):
+            present = {getattr(node.target, "__name__", "") for node in program.graph.nodes}
+            manager.passes = [each for each in manager.passes if _has_work(each.__name__, present)]
+        return manager
+
+    xnnpack_preprocess.XNNPACKPassManager = thinned
+    try:
+        yield
+    finally:
+        xnnpack_preprocess.XNNPACKPassManager = original
+
+
+def _has_work(name: str, present: set[str]) -> bool:
+    parts = _FOR_OPERATORS.get(name)
+    return parts is None or any(part in operator for part in parts for operator in present)
+
+
+@contextmanager
+def histories_shared() -> Iterator[None]:
+    """Inside, what torch.fx notes of where a node comes from is shared among copies; nobody writes to it."""
+    source = getattr(torch.fx.traceback, "NodeSource", None)
+    if source is None or hasattr(source, "__deepcopy__"):
+        yield
+        return
+    source.__deepcopy__ = lambda self, _memo: self
+    try:
+        yield
+    finally:
+        del source.__deepcopy__
 
 
 def edge_config() -> Any:

@@ -9,7 +9,7 @@ from typing import Final
 import torch
 
 from edgeqkv.backends.ends import input_spec, output_spec
-from edgeqkv.backends.executorch._compat import require_gathering_operators
+from edgeqkv.backends.executorch._compat import histories_shared, require_gathering_operators
 from edgeqkv.backends.executorch.encoder_module import EncoderModule
 from edgeqkv.backends.executorch.module import DecoderModule, WeightsModule, state_of
 from edgeqkv.backends.executorch.program import MemoryPlan, ProgramFile
@@ -59,7 +59,7 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
         require_gathering_operators()
     module: WeightsModule = (DecoderModule(model, spec) if model.causal else EncoderModule(model)).eval()
     graphs = _graphs(model, spec)
-    with third_party_notices_silenced(), torch.no_grad():
+    with third_party_notices_silenced(), torch.no_grad(), histories_shared():
         programs = {}
         for graph in graphs:
             on_progress(f"trace {graph.name}", None)

@@ -15,7 +15,7 @@ from executorch.exir import (
 from executorch.exir.passes import MemoryPlanningPass
 from torch.export import ExportedProgram
 
-from edgeqkv.backends.executorch._compat import each_delegate, edge_config
+from edgeqkv.backends.executorch._compat import each_delegate, edge_config, idle_passes_skipped
 from edgeqkv.backends.executorch.delegation import delegation_table
 
 __all__ = ["lower", "write"]
@@ -37,7 +37,7 @@ def lower(
         The program, and the delegation table.
     """
     methods = list(programs)
-    with each_delegate(serialized):
+    with each_delegate(serialized), idle_passes_skipped():
         edge = to_edge_transform_and_lower(
             dict(programs),
             partitioner=[XnnpackPartitioner()],

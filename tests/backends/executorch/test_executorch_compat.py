@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from conftest import read_encoder_golden
 
+import edgeqkv
 from edgeqkv.backends.executorch import _compat
 from edgeqkv.backends.executorch.quiet import third_party_notices_silenced
 from edgeqkv.errors import UnsupportedError
@@ -17,6 +22,8 @@ from edgeqkv.errors import UnsupportedError
 with third_party_notices_silenced():
     from executorch import exir
     from executorch.backends.xnnpack import xnnpack_preprocess
+
+    from edgeqkv.backends.executorch import export, lowering
 
 
 def test_nothing_is_promised_without_check(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,3 +89,52 @@ def test_logging_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(logging.root, "manager", SimpleNamespace())
         assert _compat.disabled_level() == logging.NOTSET
+
+
+class Pass:
+    """One of XNNPACK's, by its name."""
+
+    def __init__(self, name: str) -> None:
+        self.__name__ = name
+
+
+def test_passes_for_operators_that_a_graph_has_not_are_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def manager(_program: Any, _passes: Any) -> Any:
+        names = ("DecomposeConcatenate", "PReLUReshapePass", "ConvertToLinearPass")
+        return SimpleNamespace(passes=[Pass(name) for name in names])
+
+    monkeypatch.setattr(xnnpack_preprocess, "XNNPACKPassManager", manager)
+    graph = torch.fx.Graph()
+    graph.call_function(torch.ops.aten.cat.default, ([graph.placeholder("x")],))
+    with _compat.idle_passes_skipped():
+        thinned = xnnpack_preprocess.XNNPACKPassManager(SimpleNamespace(graph=graph))
+    assert [each.__name__ for each in thinned.passes] == ["DecomposeConcatenate", "ConvertToLinearPass"]
+    assert xnnpack_preprocess.XNNPACKPassManager is manager
+    monkeypatch.delattr(xnnpack_preprocess, "XNNPACKPassManager")
+    with _compat.idle_passes_skipped():
+        pass
+
+
+def test_every_pass_that_may_be_skipped_is_one_of_theirs() -> None:
+    """A name that no pass has any more would do nothing, in silence."""
+    passes = xnnpack_preprocess.XNNPACKPassManager(SimpleNamespace()).passes
+    assert set(_compat._FOR_OPERATORS) <= {each.__name__ for each in passes}
+
+
+def test_histories_are_shared_among_copies_and_copied_again_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = torch.fx.traceback.NodeSource(torch.fx.Graph().placeholder("x"))
+    with _compat.histories_shared():
+        assert copy.deepcopy([source])[0] is source
+    assert copy.deepcopy([source])[0] is not source
+    monkeypatch.delattr(torch.fx.traceback, "NodeSource")
+    with _compat.histories_shared():
+        pass
+
+
+def test_what_is_left_out_changes_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = edgeqkv.load(read_encoder_golden("vit_digits_qvv3").path)
+    quick = edgeqkv.export(model, "executorch", out=tmp_path / "quick", weights="int8", verify=False)
+    monkeypatch.setattr(export, "histories_shared", nullcontext)
+    monkeypatch.setattr(lowering, "idle_passes_skipped", nullcontext)
+    slow = edgeqkv.export(model, "executorch", out=tmp_path / "slow", weights="int8", verify=False)
+    assert (quick.path / "model.pte").read_bytes() == (slow.path / "model.pte").read_bytes()
