@@ -78,6 +78,7 @@ def export(
     weights: str | None = None,
     state: str | None = None,
     context: int | None = None,
+    allow_longer: bool = False,
     chunk: int | None = None,
     batch: int | None = None,
     head: str | None = None,
@@ -111,7 +112,10 @@ def export(
         form: which form of the graph.
         weights: precision of the stored weights.
         state: language models: precision of the stored state.
-        context: language models: tokens that the state has room for; the model's positions if not given.
+        context: language models: tokens that the state has room for; the model's positions if not given, or 2048 where
+            those are computed and more.
+        allow_longer: language models: let the context be longer than what the model was trained for, where positions
+            are computed.
         chunk: language models: the most tokens of a prefill call; 128, or the context if that is less.
         batch: encoders: inputs that a call takes; 1 if not given.
         head: precision of the token table and the head, if it is to differ from ``weights``.
@@ -153,6 +157,7 @@ def export(
         weights=weights,
         state=state,
         context=context,
+        allow_longer=allow_longer or None,
         chunk=chunk,
         batch=batch,
         head=head,

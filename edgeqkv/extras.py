@@ -20,6 +20,8 @@ EXTRAS: Final = {
     "torchao": "executorch",
     "coremltools": "coreml",
     "PIL": "images",
+    "transformers": "huggingface",
+    "huggingface_hub": "huggingface",
 }
 """Importable name → the extra of edgeqkv that installs it."""
 

@@ -66,6 +66,7 @@ def _of_attention(attention: Attention) -> Iterator[str]:
         "an attention window": attention.window,
         "an attention softcap": attention.softcap,
         "query or key normalization": attention.q_norm or attention.k_norm,
+        "value normalization": attention.v_norm,
         "a position term in causal attention": attention.term if attention.causal else None,
         "normalized or rotated keys of a merged state": (attention.rope or attention.k_norm)
         if attention.causal and attention.merged

@@ -10,10 +10,9 @@ from edgeqkv.budget.device_comparison import compare_device
 from edgeqkv.budget.device_report import check_bundle, read_device_report
 from edgeqkv.budget.measure import compare, measurable, measure
 from edgeqkv.budget.report import Report
-from edgeqkv.bundle.bundle import Bundle
+from edgeqkv.bundle.bundle import Bundle, is_bundle
 from edgeqkv.errors import InputError
 from edgeqkv.progress import Progress
-from edgeqkv.reading import is_folder
 
 __all__ = ["with_device_report", "with_measurements"]
 
@@ -28,7 +27,7 @@ def with_measurements(
     """
     if context is not None:
         raise InputError("--measure runs the bundle at the context it was exported for; leave out --context")
-    if not is_folder(subject):
+    if not is_bundle(subject):
         raise InputError(f"--measure runs an export; {subject} is a checkpoint. Export it first")
     bundle = Bundle(subject)
     by_target = {candidate.plan.target: candidate.footprint for candidate in report.candidates}
@@ -50,7 +49,7 @@ def with_device_report(report: Report, subject: Path, context: int | None, file:
     """
     if context is not None:
         raise InputError("--compare is with the context that the bundle was exported for; leave out --context")
-    if not is_folder(subject):
+    if not is_bundle(subject):
         raise InputError(f"--compare is with the bundle that was on the device; {subject} is a checkpoint")
     if len({answer.device for answer in report.answers}) > 1 or any(answer.kind == "npu" for answer in report.answers):
         raise InputError("a device report is of one phone, tablet or board; name that one alone with --device")

@@ -18,11 +18,10 @@ from edgeqkv.budget.devices import Device, load_catalogue
 from edgeqkv.budget.npu import GB
 from edgeqkv.budget.plan import ModelShape
 from edgeqkv.budget.report import ASSUMED, Facts, Table, amount, mark, term_rows
-from edgeqkv.bundle.bundle import Bundle
+from edgeqkv.bundle.bundle import Bundle, is_bundle
 from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.errors import InputError
 from edgeqkv.model.variants import Sharing, Variant
-from edgeqkv.reading import is_folder
 
 __all__ = ["DeviceLimit", "EncoderReport", "Prediction", "Saving", "budget_encoder", "encoder_bundle"]
 
@@ -155,7 +154,7 @@ def budget_encoder(bundle: Bundle, device: str | Sequence[str] = (), devices: Pa
 
 def encoder_bundle(subject: object) -> Bundle | None:
     """The subject, a bundle or its folder, if it holds an encoder."""
-    if isinstance(subject, str | Path) and is_folder(subject):
+    if isinstance(subject, str | Path) and is_bundle(subject):
         subject = Bundle(subject)
     return subject if isinstance(subject, Bundle) and not subject.causal else None
 

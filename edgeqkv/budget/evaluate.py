@@ -13,12 +13,11 @@ from edgeqkv.backends.target import TargetSpec
 from edgeqkv.budget.answers import Answer, Candidate, Verdict, evaluate_on
 from edgeqkv.budget.devices import Catalogue, load_catalogue
 from edgeqkv.budget.plan import ModelShape, Plan, footprint_of, plan_of
-from edgeqkv.budget.presets import Choices, for_device, load_preset
+from edgeqkv.budget.presets import Choices, DevicePreset, for_device, load_preset
 from edgeqkv.budget.report import Report, to_json
-from edgeqkv.bundle.bundle import Bundle
+from edgeqkv.bundle.bundle import Bundle, is_bundle
 from edgeqkv.bundle.manifest import Artifact, ModelCard
 from edgeqkv.extras import needed_for
-from edgeqkv.reading import is_folder
 from edgeqkv.settings import check
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ def choose(
     shape = ModelShape.of_model(model)
     if preset is not None:
         known = load_preset(preset)
-        return choices.over(known, shape.positions), f"recipe {known.name}: {known.why}"
+        return choices.over(known, _longest(shape, known)), f"recipe {known.name}: {known.why}"
     if device is None:
         return choices, ""
     catalogue = load_catalogue(devices)
@@ -166,7 +165,7 @@ def _opened(subject: Bundle | Model | str | Path) -> Bundle | Model:
     if not isinstance(subject, str | Path):
         return subject
     path = Path(subject)
-    if is_folder(path):
+    if is_bundle(path):
         return Bundle(path)
     with needed_for("reading a checkpoint"):
         from edgeqkv import checkpoints
@@ -191,7 +190,7 @@ def _check_context(context: int, positions: int) -> None:
 def _planned(shape: ModelShape, choices: Choices, device: str | None, catalogue: Catalogue) -> Candidate:
     """What would be exported for a device: by its first preset that fits, or with the target's defaults."""
     options = [
-        _candidate(shape, choices.over(preset, shape.positions), f"recipe {preset.name}: {preset.why}")
+        _candidate(shape, choices.over(preset, _longest(shape, preset)), f"recipe {preset.name}: {preset.why}")
         for preset in (for_device(device) if device else ())
         if choices.target in (None, preset.target)
     ]
@@ -202,9 +201,14 @@ def _planned(shape: ModelShape, choices: Choices, device: str | None, catalogue:
     return next(fitting, dataclasses.replace(first, why=f"{first.why} (No recipe is known to fit: this is the first.)"))
 
 
+def _longest(shape: ModelShape, preset: DevicePreset) -> int:
+    """The longest context that a preset may choose; one that chooses none gets the model's default."""
+    return shape.positions if preset.context else shape.default_context
+
+
 def _candidate(shape: ModelShape, choices: Choices, why: str) -> Candidate:
     target = backend(choices.target or TARGETS[0])
-    context = shape.positions if choices.context is None else choices.context
+    context = shape.default_context if choices.context is None else choices.context
     _check_context(context, shape.positions)
     spec = TargetSpec(
         form=choice(target, "form", choices.form),

@@ -87,6 +87,11 @@ class ModelShape:
         """The longest context."""
         return self.config.input.shape[0]
 
+    @property
+    def default_context(self) -> int:
+        """The context of an export that does not say which."""
+        return self.config.default_context if isinstance(self.config, DecoderConfig) else self.positions
+
     def with_variant(self, variant: Variant) -> ModelShape:
         """The same model as another variant."""
         return _with_variant(self, variant)

@@ -17,11 +17,17 @@ from pydantic import ValidationError
 from edgeqkv.bundle.files import check_files, is_plain
 from edgeqkv.bundle.manifest import FORMAT, Manifest, TargetCard
 from edgeqkv.errors import BundleError, InputError, UnsupportedError
+from edgeqkv.reading import is_file, is_folder
 
-__all__ = ["MANIFEST", "TOKENIZER", "Bundle"]
+__all__ = ["MANIFEST", "TOKENIZER", "Bundle", "is_bundle"]
 
 MANIFEST: Final = "manifest.json"
 TOKENIZER: Final = "tokenizer.json"
+
+
+def is_bundle(path: str | Path) -> bool:
+    """Whether a path is to be read as a bundle: it is a folder, and not one with a model to be exported."""
+    return is_folder(path) and (is_file(Path(path) / MANIFEST) or not is_file(Path(path) / "config.json"))
 
 
 class Bundle:

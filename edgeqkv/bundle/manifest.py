@@ -326,7 +326,11 @@ class Ranges(_Record):
 
 
 class ModelCard(_Record):
-    """The model: its variant in the canonical spelling, its dimensions and where it came from."""
+    """The model: its variant in the canonical spelling, its dimensions and where it came from.
+
+    ``original`` is how edgeqkv's reference, with which every target is compared, compares with the implementation that
+    the model was made with; None where there is none to run.
+    """
 
     kind: str
     variant: str
@@ -334,6 +338,7 @@ class ModelCard(_Record):
     config: dict[str, Any]
     source: dict[str, Any]
     notes: tuple[str, ...]
+    original: Verification | None = None
 
 
 class TokenizerCard(_Record):

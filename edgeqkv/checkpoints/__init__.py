@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol
 
-from edgeqkv.checkpoints import foreign
+from edgeqkv.checkpoints import foreign, hub, huggingface
 from edgeqkv.checkpoints.architectures import encoder, imagenet, language_model
 from edgeqkv.checkpoints.archive import Archive
-from edgeqkv.checkpoints.containers import safetensors, torch_zip
+from edgeqkv.checkpoints.containers import model_directory, safetensors, torch_zip
 from edgeqkv.errors import CheckpointError, InputError
 from edgeqkv.model.model import Model
 
@@ -33,27 +33,30 @@ class Format(Protocol):
     def read(self, archive: Archive, heads: int | None) -> Model: ...
 
 
-CONTAINERS: Final[tuple[Container, ...]] = (safetensors, torch_zip)
+CONTAINERS: Final[tuple[Container, ...]] = (model_directory, safetensors, torch_zip)
 """The first that matches reads the file; the last takes any."""
 
-FORMATS: tuple[Format, ...] = (language_model, encoder, imagenet)
+FORMATS: tuple[Format, ...] = (huggingface, language_model, encoder, imagenet)
 """The first that matches what the file holds makes the model of it."""
 
 
 def load(path: str | Path, *, heads: int | None = None, ema: bool = False) -> Model:
-    """Read a checkpoint: ``.pt`` as the authors' training scripts save it, or safetensors with its config.
+    """Read a model: ``.pt`` as the authors' training scripts save it, safetensors with its config, or a Hugging Face
+    model's directory.
 
     The file is mapped into memory, not read: optimizer state and masks never enter memory. Nothing in the file
     is executed.
 
     Args:
-        path: the file.
+        path: the file; of a Hugging Face model the directory, or ``org/name``, which is looked up in the hub's cache
+            and fetched if it is not there.
         heads: how many attention heads the model has, for files that do not say.
         ema: take the weights that were averaged over the steps (``ema_state_dict``), not those of the last one.
 
     Raises:
         CheckpointError: the file is missing, damaged, unsafe, of no known format, or contradicts itself.
         InputError: the file says how many heads there are, and it is another number; or it holds no averaged weights.
+        MissingExtra: the file needs a package that is not installed.
     """
     archive = open_archive(Path(path)).with_weights(averaged=ema)
     for format_ in FORMATS:
@@ -71,8 +74,11 @@ def open_archive(path: Path) -> Archive:
     Raises:
         CheckpointError: it is missing, damaged, or unsafe.
     """
+    if hub.is_name(path):
+        path = hub.resolved(path.as_posix())
     try:
-        foreign.refuse_path(path)
+        if not model_directory.matches(path):
+            foreign.refuse_path(path)
         container = next(container for container in CONTAINERS if container.matches(path))
         return container.read(path)
     except OSError as error:

@@ -15,14 +15,12 @@ from typing import Any, Final
 import torch
 
 from edgeqkv.errors import CheckpointError
-from edgeqkv.reading import check_file, is_file, is_folder, reading, shortened
+from edgeqkv.reading import check_file, is_file, is_folder, shortened
 
 __all__ = ["described", "refuse_hub_model", "refuse_path", "refuse_pointer", "refuse_shard", "refused_pickle"]
 
 _POINTER: Final = b"version https://git-lfs.github.com/spec/"
 _SHARD: Final = re.compile(r"(.+)-\d{5}-of-(\d{5})\.safetensors")
-_HUB_ID: Final = re.compile(r"[\w.-]+/[\w.-]+")
-_SUFFIXES: Final = frozenset({".pt", ".pth", ".bin", ".ckpt", ".safetensors"})
 _HUB_KEYS: Final = frozenset({"architectures", "transformers_version"})
 
 _LIGHTNING: Final = 'c["state_dict"]'
@@ -41,13 +39,7 @@ def refuse_path(path: Path) -> None:
     except CheckpointError as error:
         if not isinstance(error.__cause__, FileNotFoundError):
             raise
-        missing = f"there is no file {path}"
-        if _HUB_ID.fullmatch(str(path)) and path.suffix not in _SUFFIXES:
-            raise CheckpointError(
-                f"{missing}. If it names a model on the Hugging Face hub: edgeqkv downloads nothing and does not read "
-                f"such models yet, only checkpoints of the paper's training scripts"
-            ) from error
-        raise CheckpointError(missing) from error
+        raise CheckpointError(f"there is no file {path}") from error
     refuse_pointer(path)
     if path.name.endswith(".safetensors.index.json"):
         raise CheckpointError(f"{path} lists the parts of a model. {_joining(path.name.partition('.')[0])}")
@@ -61,20 +53,10 @@ def _of_folder(path: Path) -> str:
             f"{path} is a folder that torch.distributed.checkpoint wrote; make a file of it: "
             f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {shlex.quote(str(path))} model.pt"
         )
-    if _is_of_hub(path / "config.json"):
-        return (
-            f"{path} is a folder with a Hugging Face model, which edgeqkv does not read yet, only checkpoints of the "
-            f"paper's training scripts"
-        )
-    return f"{path} is a folder; give the checkpoint file in it (model.pt, model.safetensors)"
-
-
-def _is_of_hub(config: Path) -> bool:
-    if not is_file(config):
-        return False
-    with reading(config, "JSON"):
-        found = json.loads(config.read_text(encoding="utf-8"))
-    return isinstance(found, Mapping) and not _HUB_KEYS.isdisjoint(found)
+    return (
+        f"{path} is a folder, and no Hugging Face model's, which would have a config.json that says so; give the "
+        f"checkpoint file in it (model.pt, model.safetensors)"
+    )
 
 
 def refuse_pointer(path: Path) -> None:
@@ -112,8 +94,8 @@ def refuse_hub_model(path: Path, config: Mapping[Any, Any]) -> None:
         kind = config.get("model_type")
         what = f" ({kind})" if isinstance(kind, str) else ""
         raise CheckpointError(
-            f"{path} belongs to a Hugging Face model{what}, as its config says; edgeqkv does not read those yet, only "
-            f"checkpoints of the paper's training scripts"
+            f"{path} belongs to a Hugging Face model{what}, as its config says; give its folder, with the tensors in "
+            f"model.safetensors: {path.parent}"
         )
 
 

@@ -55,6 +55,8 @@ class BackendHealth:
 def examine() -> list[BackendHealth]:
     """Look at every backend's packages, and at torch, which reads checkpoints for all of them."""
     found = [BackendHealth("checkpoints", "reading checkpoints", _versions(("torch", "safetensors")), _pip("torch"))]
+    library = _versions(("transformers", "huggingface_hub"))
+    found.append(BackendHealth("huggingface", "reading Hugging Face models", library, _pip("huggingface")))
     for name in TARGETS:
         target = backend(name)
         found.append(BackendHealth(name, target.title, _versions(target.packages), _pip(target.extra)))

@@ -53,8 +53,15 @@ def export(
     ] = None,
     context: Annotated[
         int | None,
-        typer.Option("--context", help="Tokens the state has room for. Default: the model's positions."),
+        typer.Option(
+            "--context",
+            help="Tokens the state has room for. Default: the model's positions, at most 2048 where they are computed.",
+        ),
     ] = None,
+    allow_longer: Annotated[
+        bool,
+        typer.Option("--allow-longer", help="Let --context be longer than what the model was trained for."),
+    ] = False,
     chunk: Annotated[
         int | None,
         typer.Option("--chunk", help="Most tokens of a prefill call. Default: 128, or the context if less."),
@@ -143,6 +150,7 @@ def export(
         weights=weights,
         state=state,
         context=context,
+        allow_longer=allow_longer or None,
         chunk=chunk,
         batch=batch,
         head=keep_head,

@@ -34,7 +34,7 @@ def describe(model: Model) -> dict[str, Any]:
         "file": str(model.source.path),
         "format": model.source.format,
         "class": model.source.model_class,
-        "variant": str(model.variant),
+        "variant": model.described,
         "parameters": model.parameters,
         "config": dataclasses.asdict(model.config),
         **({"state": _state(model)} if causal else {}),
@@ -47,9 +47,15 @@ def describe(model: Model) -> dict[str, Any]:
 
 def _state(model: Model) -> dict[str, Any]:
     positions = model.config.positions
+    attentions = [block.attention for block in model.network.blocks]
+    tensors = sum(len(attention.roles) for attention in attentions)
+    stored = sum(len(attention.roles) * attention.heads.kv * attention.heads.dim for attention in attentions)
+    unshared = sum(2 * attention.heads.query * attention.heads.dim for attention in attentions)
     return {
-        "tensors_per_layer": model.variant.sharing.tensors,
+        "tensors_per_layer": tensors // len(attentions)
+        if tensors % len(attentions) == 0
+        else tensors / len(attentions),
         "bytes_per_token": {name: model.state_bytes(1, ELEMENT_BYTES[name]) for name in _STATES},
         "bytes_at_full_context": {name: model.state_bytes(positions, ELEMENT_BYTES[name]) for name in _STATES},
-        "reduction_against_qkv": float(model.variant.reduction(model.config.heads)),
+        "reduction_against_qkv": 1 - stored / unshared,
     }

@@ -56,7 +56,12 @@ TargetNames = Annotated[
 ]
 Engine = Annotated[str | None, typer.Option("--engine", help="What is to run it; the target's default if not given.")]
 BundlePath = Annotated[Path, typer.Argument(metavar="DIR", help="A bundle: the folder that 'export' wrote.")]
-CheckpointPath = Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint: model.pt or model.safetensors.")]
+CheckpointPath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="MODEL", help="model.pt, model.safetensors, or a Hugging Face model: its directory or org/name."
+    ),
+]
 Heads = Annotated[
     int | None, typer.Option("--heads", help="Attention heads, for a vision checkpoint that does not say how many.")
 ]

@@ -48,7 +48,8 @@ def show_model(facts: dict[str, Any]) -> None:
 
 
 def _decoder_rows(config: dict[str, Any], state: dict[str, Any]) -> list[tuple[str, object]]:
-    tensors = "one merged tensor" if state["tensors_per_layer"] == 1 else "two tensors"
+    each = state["tensors_per_layer"]
+    tensors = {1: "one merged tensor", 2: "two tensors"}.get(each, f"on average {each:.2f} tensors")
     full = state["bytes_at_full_context"]
     return [
         (
@@ -99,6 +100,8 @@ def show_bundle(bundle: Bundle, seconds: float) -> None:
         rows += [(f"- in {engine}", verdict(each, manifest.model.kind)) for engine, each in card.engines.items()]
         rows += _quality_rows(card)
         rows += [("- in fp16", _in_fp16(card.ranges))] if card.ranges else []
+    if original := manifest.model.original:
+        rows.append(("as the original", f"{verdict(original, manifest.model.kind)}, by {original.engine}"))
     if (read := manifest.tokenizer) is not None:
         ends = f"{', '.join(map(str, read.eos_token_ids))}, as {read.eos_source} says" if read.eos_token_ids else "none"
         rows.append(("tokenizer", f"{read.source}, {read.size:,} tokens; a text is ended by {ends}"))

@@ -10,10 +10,16 @@ from edgeqkv.errors import UnsupportedError
 
 __all__ = ["DecoderConfig", "EncoderConfig", "Features", "Image", "Tokens", "config_of"]
 
+_DEFAULT_CONTEXT: Final = 2048
+
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """A decoder's dimensions. ``positions`` is the longest context that it was trained for."""
+    """A decoder's dimensions. ``positions`` is the longest context that it was trained for.
+
+    ``computed_positions`` says that no table of learned ones ends them: they may be many more than a phone has memory
+    for, and there are further ones.
+    """
 
     layers: int
     hidden_size: int
@@ -25,8 +31,14 @@ class DecoderConfig:
     positions: int
     norm_eps: float
     tied_head: bool
+    computed_positions: bool = False
 
     kind: ClassVar[str] = "decoder"
+
+    @property
+    def default_context(self) -> int:
+        """The context of an export that does not say which."""
+        return min(self.positions, _DEFAULT_CONTEXT) if self.computed_positions else self.positions
 
     @property
     def input(self) -> Tokens:

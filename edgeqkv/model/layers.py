@@ -95,6 +95,10 @@ class Attention:
         q_norm, k_norm: normalization of each head of queries and keys, before they are rotated.
         softcap: scores become ``cap · tanh(score / cap)``.
         term: the 2-D position term.
+        v_norm: normalization of each head of values, before they are stored. A merged layer's one value is normalized
+            by it, and its keys are made of what is stored.
+        joint_norms: normalization of all of a token's queries together, and of all its keys, as they come out of their
+            projections; for layers that are not merged.
     """
 
     q: Linear
@@ -110,6 +114,8 @@ class Attention:
     k_norm: Norm | None = None
     softcap: float | None = None
     term: ScoreTerm | None = None
+    v_norm: Norm | None = None
+    joint_norms: tuple[Norm, Norm] | None = None
 
     @property
     def merged(self) -> bool:
@@ -134,11 +140,16 @@ class MLP:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """A transformer block: normalization before each part and, in some models, after it too."""
+    """A transformer block: normalization before each part, after it, or both.
 
-    attention_norm: Norm
+    ``residual_scale`` is what each part's result is multiplied by before it is added, ``output_scale`` what comes out.
+    """
+
+    attention_norm: Norm | None
     attention: Attention
-    mlp_norm: Norm
+    mlp_norm: Norm | None
     mlp: MLP
     attention_post_norm: Norm | None = None
     mlp_post_norm: Norm | None = None
+    residual_scale: float = 1.0
+    output_scale: float = 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Any, Protocol, Self, TypeVar
 from edgeqkv.errors import CheckpointError, InputError, UnsupportedError
 from edgeqkv.model import storage, walk
 from edgeqkv.model.config import DecoderConfig, EncoderConfig, Features, Image, Tokens
-from edgeqkv.model.layers import Block
+from edgeqkv.model.layers import Attention, Block
 from edgeqkv.model.ops import Ops
 from edgeqkv.model.state import StateScales, StateSpec
-from edgeqkv.model.variants import Variant
+from edgeqkv.model.variants import Sharing, Variant
 from edgeqkv.model.weights import PRECISIONS, Weight
+from edgeqkv.reading import is_folder
 
 __all__ = [
     "DecoderConfig",
@@ -40,6 +42,16 @@ class Source:
     format: str
     model_class: str
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What to call it: a file's name without its ending, or the folder's that it is."""
+        return self.path.resolve().name if is_folder(self.path) else self.path.stem
+
+    @property
+    def folder(self) -> Path:
+        """Where its tokenizer lies, if it has one."""
+        return self.path if is_folder(self.path) else self.path.parent
 
 
 class Network(Protocol):
@@ -75,6 +87,15 @@ class Model:
     state_scales: StateScales | None = None
 
     @property
+    def described(self) -> str:
+        """Its variant, and how many of its layers share otherwise: ``qkv+gqa4, 5 of 30 layers q-k=v``."""
+        blocks: tuple[Block, ...] = self.network.blocks
+        variants = Counter(_variant_of(block.attention) for block in blocks)
+        _, *others = variants.most_common()
+        parts = [f"{count} of {len(blocks)} layers {variant}" for variant, count in others]
+        return ", ".join([str(self.variant), *parts])
+
+    @property
     def causal(self) -> bool:
         """Whether it continues a text and keeps a state, rather than looking at its whole input at once."""
         return bool(self.state(1))
@@ -103,14 +124,17 @@ class Model:
         """KV state for ``context`` tokens, in bytes."""
         return sum(spec.numbers for spec in self.state(context)) * element_bytes
 
-    def with_context(self, context: int) -> Self:
+    def with_context(self, context: int, *, allow_longer: bool = False) -> Self:
         """The same decoder for at most ``context`` tokens: the position rows past it are left out.
+
+        ``allow_longer`` lets a context be longer than what the model was trained for, where positions are computed.
 
         Raises:
             InputError: ``context`` is not between 1 and the positions that the model was trained for.
         """
         table, positions = self.network.position_table, self.config.positions
-        if not 1 <= context <= positions:
+        longer = allow_longer and table is None and context > positions
+        if not longer and not 1 <= context <= positions:
             why = " (learned, so they cannot be extrapolated)" if table is not None else ""
             raise InputError(
                 f"a context of {context} is impossible: the model was trained for {positions} positions{why}; "
@@ -155,6 +179,14 @@ class Model:
                     f"(of {weight.tensor.numel()}): the training diverged or the file is damaged"
                 )
             weight.release_pages()
+
+
+def _variant_of(attention: Attention) -> str:
+    """What a layer shares among queries, keys and values, and its KV heads where it has fewer than query heads."""
+    sharing = {(False, False): Sharing.QKV, (False, True): Sharing.K_IS_V, (True, False): Sharing.Q_IS_K}
+    found = sharing.get((attention.q is attention.k, attention.merged), Sharing.ALL)
+    heads = attention.heads
+    return str(Variant(found, heads.kv if heads.kv < heads.query else None))
 
 
 def language_model(model: Model, purpose: str) -> Model:

@@ -58,8 +58,9 @@ class Ops(Protocol[V]):
         ``q`` is ``[S, query·dim]``, ``k`` and ``v`` are ``[S, kv·dim]`` and *the same value* where the layer shares
         them. A causal layer first appends this step's keys and values to its state, and attends to all of it.
 
-        Keys are normalized and rotated before they are stored. A merged layer stores its one value as it is, for its
-        values are neither; there, both are done to the keys as they are read, each row at the position it stands at.
+        Keys are normalized and rotated before they are stored, values normalized where the layer has a norm for them. A
+        merged layer stores its one value as values are stored; there, both are done to the keys as they are read, each
+        row at the position it stands at.
         """
 
     def patches(self, pixels: V, size: int) -> V:

@@ -92,8 +92,8 @@ class Weight:
         return float(lost.norm() / exact.norm().clamp_min(torch.finfo(torch.float64).tiny))
 
     def stored(self) -> torch.Tensor:
-        """The values as an artifact stores them; a view of the checkpoint where the types agree."""
-        return self.tensor.to(Dtype(self.precision).torch)
+        """The values as an artifact stores them, row by row; a view of the checkpoint where it has them so."""
+        return self.tensor.to(Dtype(self.precision).torch).contiguous()
 
     def values(self) -> torch.Tensor:
         """What the artifact's stored values mean, in float32: the truth that a backend is compared with."""

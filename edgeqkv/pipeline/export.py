@@ -28,6 +28,7 @@ from edgeqkv.errors import InputError, VerificationFailed
 from edgeqkv.extras import installed_version
 from edgeqkv.memory import give_back
 from edgeqkv.model.model import Model
+from edgeqkv.pipeline.original import compare_with_original
 from edgeqkv.pipeline.proof import Proof, make_proof
 from edgeqkv.pipeline.quality import QualityGate
 from edgeqkv.pipeline.spec import ExportSpec, ResolvedExport
@@ -70,7 +71,7 @@ class _Export:
 
     def __init__(self, model: Model, resolved: ResolvedExport, on_progress: Progress) -> None:
         self.resolved = resolved
-        self.model = _normalized(model, resolved)
+        self.model = _as_long(_normalized(model, resolved), resolved)
         self.on_progress = on_progress
         self.calibration = self._calibration()
         self.configs = {name: self._config(name) for name in resolved.targets}
@@ -87,6 +88,7 @@ class _Export:
                 give_back()
             tokenizer = _tokenizer_card(self.model, resolved, staging)
             ranges = self._estimate(artifacts, staging)
+            original = compare_with_original(self.model, self.on_progress) if resolved.verify else None
             proven = self._prove(stored, artifacts, staging) if resolved.verify else {}
             del stored
             measured = self._measure(artifacts, staging)
@@ -105,7 +107,7 @@ class _Export:
                 )
                 for name, artifact in artifacts.items()
             }
-            card = model_card(self.model)
+            card = model_card(self.model, original)
             if resolved.devices:
                 self.on_progress("working out the memory budget", None)
                 entries = resolved.tokenizer.size if resolved.tokenizer else 0
@@ -242,6 +244,14 @@ def _normalized(model: Model, resolved: ResolvedExport) -> Model:
     return dataclasses.replace(model, config=dataclasses.replace(model.config, input=image))
 
 
+def _as_long(model: Model, resolved: ResolvedExport) -> Model:
+    """The model with more positions, where a context asks for them: by now the spec has been told that it may."""
+    longest = max(int(spec.context or 0) for spec in resolved.targets.values())
+    if not model.causal or longest <= model.config.positions:
+        return model
+    return model.with_context(longest, allow_longer=True)
+
+
 def _alike(one: QuantConfig, other: QuantConfig) -> bool:
     """Whether two targets store the same numbers. (Calibration and tuning are an export's, not a target's.)"""
     names = {one.weights, one.head or one.weights}
@@ -262,7 +272,7 @@ def _tokenizer_card(model: Model, resolved: ResolvedExport, staging: Staged) -> 
     if tokenizer is None:
         return None
     tokenizer.save(staging.path / TOKENIZER)
-    beside = tokenizer.path.absolute().parent == checkpoint.absolute().parent
+    beside = tokenizer.path.absolute().parent == model.source.folder.absolute()
     return TokenizerCard(
         file=TOKENIZER,
         size=tokenizer.size,
@@ -274,8 +284,8 @@ def _tokenizer_card(model: Model, resolved: ResolvedExport, staging: Staged) -> 
     )
 
 
-def model_card(model: Model) -> ModelCard:
-    """The model, as the manifest has it."""
+def model_card(model: Model, original: Verification | None = None) -> ModelCard:
+    """The model, as the manifest has it; ``original`` is how it compares with its original implementation."""
     return ModelCard(
         kind=model.config.kind,
         variant=str(model.variant),
@@ -288,4 +298,5 @@ def model_card(model: Model) -> ModelCard:
             "training": model.source.training,
         },
         notes=model.notes,
+        original=original,
     )

@@ -42,6 +42,7 @@ __all__ = [
     "make_proof",
     "pieces",
     "proof_inputs",
+    "proof_tokens",
 ]
 
 TOLERANCES: Final = {
@@ -294,9 +295,14 @@ def make_proof(model: Model, artifact: Artifact) -> Proof:
         inputs = proof_inputs(artifact)
         return InputsProof(inputs, encoder_outputs(model, inputs))
     context = int(artifact.context or 0)
-    tokens = np.random.default_rng(SEED).integers(0, int(artifact.vocab_size or 0), context)
+    tokens = proof_tokens(int(artifact.vocab_size or 0), context)
     lengths = pieces(context, int(artifact.chunk or 1))
     return SequenceProof.of(tokens, lengths, sequence_logits(model, tokens, rows=(np.cumsum(lengths) - 1).tolist()))
+
+
+def proof_tokens(vocab_size: int, count: int) -> npt.NDArray[np.int64]:
+    """Token ids ``[count]``, drawn evenly from the vocabulary."""
+    return np.random.default_rng(SEED).integers(0, vocab_size, count)
 
 
 def pieces(context: int, chunk: int) -> list[int]:

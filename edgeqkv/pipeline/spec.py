@@ -56,6 +56,7 @@ OPTIONS: Final[Mapping[str, Option]] = {
     "weights": Option("--weights"),
     "state": Option("--state", ("decoder",)),
     "context": Option("--context", ("decoder",)),
+    "allow_longer": Option("--allow-longer", ("decoder",)),
     "chunk": Option("--chunk", ("decoder",)),
     "batch": Option("--batch", ("encoder",)),
     "head": Option("--keep-head"),
@@ -131,7 +132,8 @@ class ExportSpec:
         form: which form of the graph.
         weights: precision of the stored weights.
         state: precision of the stored state.
-        context: tokens that the state has room for; the model's positions if not given.
+        context: tokens that the state has room for; `DecoderConfig.default_context` if not given.
+        allow_longer: let the context be longer than what the model was trained for.
         chunk: the most tokens of a prefill call; 128, or the context if that is less.
         batch: inputs that a call of an encoder takes; 1 if not given.
         head: precision of the token table and the head, if it is to differ from ``weights``.
@@ -160,6 +162,7 @@ class ExportSpec:
     weights: str | None = None
     state: str | None = None
     context: int | None = None
+    allow_longer: bool | None = None
     chunk: int | None = None
     batch: int | None = None
     head: str | None = None
@@ -235,13 +238,17 @@ class ExportSpec:
         self._check_companions()
         devices = tuple(device_names(self.devices or (), self.own_devices))
         positions = model.config.positions
-        check("context", self.context, positions, f": the model was trained for {positions} positions")
+        if self.context is not None and self.context > positions and self.allow_longer:
+            model = model.with_context(self.context, allow_longer=True)
+        else:
+            beyond = " (--allow-longer goes beyond)" if model.config.computed_positions else ""
+            check("context", self.context, positions, f": the model was trained for {positions} positions{beyond}")
         tokenizer = self._opened_tokenizer(model)
         ends = self._ends(tokenizer, model.config.vocab_size)
         targets, reasons = {}, []
         for choices, why in self._chosen(model):
             target = backend(choices.target or TARGETS[0])
-            context = positions if choices.context is None else choices.context
+            context = model.config.default_context if choices.context is None else choices.context
             _check_chunk(self.chunk, context)
             targets[target.name] = TargetSpec(
                 form=choice(target, "form", choices.form),
@@ -278,7 +285,7 @@ class ExportSpec:
         return TARGETS[:1] if self.targets is None else tuple(dict.fromkeys(self.targets))
 
     def _folder(self, model: Model) -> Path:
-        return _DEFAULT_FOLDER / model.source.path.stem if self.out is None else self.out
+        return _DEFAULT_FOLDER / model.source.name if self.out is None else self.out
 
     def _chosen(self, model: Model) -> list[tuple[Choices, str]]:
         """For each target what was asked for, completed by a preset where one or a device was named; and why."""
@@ -364,7 +371,7 @@ def kind_of(model: Model) -> Kind:
 
 def tokenizer_beside(model: Model) -> Path | None:
     """The ``tokenizer.json`` that lies beside a language model's checkpoint, if one does."""
-    path = model.source.path.with_name("tokenizer.json")
+    path = model.source.folder / "tokenizer.json"
     return path if kind_of(model) in OPTIONS["tokenizer"].kinds and is_file(path) else None
 
 

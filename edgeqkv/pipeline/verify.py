@@ -113,7 +113,7 @@ def _verify_against(original: Model, directory: Path, card: TargetCard, place: s
             f"be: leave out --against to use the bundle's own proof"
         )
     original.check_finite()
-    shortened = original if artifact.context is None else original.with_context(artifact.context)
+    shortened = original if artifact.context is None else original.with_context(artifact.context, allow_longer=True)
     config = QuantConfig(artifact.weights, how.head if how else None, schemes=backend(artifact.target).schemes)
     stored = quantize.apply(shortened, config)
     if scales := artifact.details.get("state_scales"):

@@ -151,7 +151,7 @@ def _with_scales(weight: Weight, x: Tensor, scheme: Scheme) -> QuantizedWeight:
     step = min(scheme.block, _COLUMNS_AT_ONCE)
     if step < scheme.block:
         assert scheme.block == columns, "scales are for blocks that are done at once, or for whole rows"
-        scales[:, 0] = _best_scales(weight.tensor.float(), scheme)
+        scales[:, 0] = _best_scales(weight.tensor.float().contiguous(), scheme)
 
     def stored(values: Tensor, column: int, block: Tensor) -> Tensor:
         scale = scales[:, column // scheme.block]
@@ -166,7 +166,7 @@ def _with_scales(weight: Weight, x: Tensor, scheme: Scheme) -> QuantizedWeight:
 
 def _with_tables(weight: Weight, x: Tensor, palette: Palette) -> PalettizedWeight:
     """The tables are those of the matrix as it is: columns to come share them."""
-    tables = k_means(weight.tensor.float(), palette)
+    tables = k_means(weight.tensor.float().contiguous(), palette)
     codes = torch.empty(weight.shape, dtype=torch.uint8)
 
     def stored(values: Tensor, column: int, _: Tensor) -> Tensor:
@@ -186,7 +186,7 @@ def _compensated(weight: Weight, x: Tensor, block: int, stored: Callable[[Tensor
         block: columns after which the errors reach those beyond the block, all at once.
         stored: given a column's values, its index and what is left of its block, the values that stand for it.
     """
-    left = weight.tensor.float().clone()
+    left = weight.tensor.float().clone(memory_format=torch.contiguous_format)
     spread = _error_spread(x)
     rows, columns = left.shape
     for start in range(0, columns, block):

@@ -30,7 +30,7 @@ def nearest(weight: Weight, scheme: Scheme) -> QuantizedWeight:
     codes = torch.empty(rows, columns // scheme.block, scheme.block, dtype=torch.int8)
     scales = torch.empty(codes.shape[:2])
     for some in some_rows(rows, columns):
-        blocks = weight.tensor[some].float().view(-1, *codes.shape[1:])
+        blocks = weight.tensor[some].float().reshape(-1, *codes.shape[1:])
         scales[some] = scales_of(blocks.abs().amax(-1), scheme)
         codes[some] = round_to(blocks, scales[some, :, None], scheme)
     return quantized(weight, codes.view(rows, columns), scales, scheme)

@@ -23,7 +23,7 @@ _VALUES_AT_ONCE: Final = 1 << 20  # bounds the memory of sorting, 20 bytes a val
 
 def to_nearest_entry(weight: Weight, palette: Palette) -> PalettizedWeight:
     """Palettize a matrix ``[rows, columns]``; the palette's rows must divide the matrix's."""
-    values = weight.tensor.float()
+    values = weight.tensor.float().contiguous()
     tables = k_means(values, palette)
     return palettized(weight, places(values, tables), tables, palette)
 

@@ -110,7 +110,7 @@ class CostOps(Ops[Result]):
         return self.made("softcap", x.shape, x)
 
     def attention(self, layer: int, q: Result, k: Result, v: Result, attention: Attention) -> Result:
-        for norm in filter(None, (attention.q_norm, attention.k_norm)):
+        for norm in filter(None, (attention.q_norm, attention.k_norm, attention.v_norm)):
             self._use(norm.scale, norm.bias)
         if attention.term is not None:
             self._use(attention.term.bias)

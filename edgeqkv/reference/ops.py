@@ -90,14 +90,16 @@ class TorchOps(Ops[Tensor]):
     def attention(self, layer: int, q: Tensor, k: Tensor, v: Tensor, attention: Attention) -> Tensor:
         heads = attention.heads
         queries = self._placed(_split(q, heads.query), attention.q_norm, attention, self.position)
-        new_keys = _split(k, heads.kv)
+        new_keys, new_values = _split(k, heads.kv), _split(v, heads.kv)
+        if attention.v_norm is not None:
+            new_values = self.norm(new_values, attention.v_norm)
         if v is k:
-            values, start = self.remembered(layer, "kv", new_keys, attention)
+            values, start = self.remembered(layer, "kv", new_values, attention)
             keys = self._placed(values, attention.k_norm, attention, start)
         else:
             new_keys = self._placed(new_keys, attention.k_norm, attention, self.position)
             keys, start = self.remembered(layer, "k", new_keys, attention)
-            values, _ = self.remembered(layer, "v", _split(v, heads.kv), attention)
+            values, _ = self.remembered(layer, "v", new_values, attention)
         bias = None
         if attention.term is not None:
             end = start + keys.shape[-3]

@@ -132,8 +132,10 @@ def test_a_number_that_the_unpickler_refuses(checkpoint: dict[str, Any], tmp_pat
 
 
 @pytest.mark.parametrize("name", ["org/model", "Qwen/Qwen3-0.6B"])
-def test_the_name_of_a_model_on_the_hub(name: str) -> None:
-    assert f"there is no file {name}. If it names a model on the Hugging Face hub" in refusal(name)
+def test_the_name_of_a_model_on_the_hub(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    constants = pytest.importorskip("huggingface_hub").constants
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert f"there is no file or folder {name}, and as a model of the Hugging Face hub" in refusal(name)
     assert "Hugging Face" not in refusal("folder/model.pt")
 
 
@@ -141,8 +143,12 @@ def test_a_hub_model(tmp_path: Path) -> None:
     config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64}
     (tmp_path / "config.json").write_text(json.dumps(config))
     save_file({"model.embed_tokens.weight": torch.ones(4, 4)}, tmp_path / "model.safetensors")
-    assert "is a folder with a Hugging Face model" in refusal(tmp_path)
-    assert "belongs to a Hugging Face model (llama)" in refusal(tmp_path / "model.safetensors")
+    pytest.importorskip("transformers", reason="install edgeqkv[huggingface]")
+    assert "has shape [4, 4]; its config and the other tensors ask for [32000, 64]" in refusal(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "mine.safetensors")
+    message = refusal(tmp_path / "mine.safetensors")
+    assert "belongs to a Hugging Face model (llama)" in message
+    assert f"give its folder, with the tensors in model.safetensors: {tmp_path}" in message
     (tmp_path / "config.json").write_text("[" * 100_000)
     assert "is not JSON or is damaged" in refusal(tmp_path)
 

@@ -25,6 +25,7 @@ GIVEN: dict[str, Any] = {
     "weights": "",
     "state": "",
     "context": 0,
+    "allow_longer": False,
     "chunk": 0,
     "batch": 0,
     "head": "",

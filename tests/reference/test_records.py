@@ -58,8 +58,12 @@ def applied(x: Tensor, linear: Linear) -> Tensor:
 def attended(x: Tensor, a: Attention) -> Tensor:
     """Head by head, row by row."""
     heads, rows = a.heads, len(x)
-    q, k, v = (applied(x, linear).view(rows, -1, heads.dim) for linear in (a.q, a.k, a.v))
-    q, k = normed(q, a.q_norm), normed(k, a.k_norm)
+    of_queries, of_keys = a.joint_norms or (None, None)
+    q, k, v = (
+        normed(applied(x, linear), norm).view(rows, -1, heads.dim)
+        for linear, norm in ((a.q, of_queries), (a.k, of_keys), (a.v, None))
+    )
+    q, k, v = normed(q, a.q_norm), normed(k, a.k_norm), normed(v, a.v_norm)
     if a.rope is not None:
         q, k = (
             torch.stack([torch.stack([turned(h, i, a.rope) for h in row]) for i, row in enumerate(x)]) for x in (q, k)
@@ -90,13 +94,15 @@ def expected(model: Model, tokens: np.ndarray) -> np.ndarray:
     if network.position_table is not None:
         x = x + network.position_table.tensor[: len(tokens)]
     for block in network.blocks:
-        x = x + normed(attended(normed(x, block.attention_norm), block.attention), block.attention_post_norm)
+        mixed = normed(attended(normed(x, block.attention_norm), block.attention), block.attention_post_norm)
+        x = x + mixed * block.residual_scale
         y, mlp = normed(x, block.mlp_norm), block.mlp
         activation = activations[mlp.activation]
         up = applied(y, mlp.up)
         inner = activation(up) if mlp.gate is None else activation(applied(y, mlp.gate)) * up
-        x = x + normed(applied(inner, mlp.down), block.mlp_post_norm)
-    logits = normed(x, network.final_norm) @ network.head.tensor.T
+        x = x + normed(applied(inner, mlp.down), block.mlp_post_norm) * block.residual_scale
+        x = x * block.output_scale
+    logits = normed(x, network.final_norm) @ network.head.tensor.T * network.logit_scale
     cap = network.logit_softcap
     return (logits if cap is None else cap * torch.tanh(logits / cap)).numpy()
 
@@ -133,6 +139,13 @@ FEATURES: dict[str, Model] = {
     "relu": with_block(r := Random(), mlp=r.mlp(activation="relu")),
     "head norms": one_block(rope=HALVES, q_norm=(n := with_norms(Random(9)))[0], k_norm=n[1]),
     "merged head norms": one_block(merged=True, rope=HALVES, q_norm=n[0], k_norm=n[1]),
+    "joint norms": one_block(rope=HALVES, joint_norms=((r := Random(5)).rms(24), r.rms(8))),
+    "value norms": one_block(rope=HALVES, v_norm=Norm("rms", None, None, 1e-6)),
+    "residual and output scale": with_block(Random(), residual_scale=0.3, output_scale=0.7),
+    "logit scale": (r := Random()).model([r.block(r.attention())], logit_scale=0.4, logit_softcap=2.0),
+    "norms behind alone": with_block(
+        r := Random(), attention_norm=None, mlp_norm=None, attention_post_norm=r.rms(), mlp_post_norm=r.rms()
+    ),
     "logit softcap": (r := Random()).model([r.block(r.attention())], logit_softcap=2.0),
     "embedding scale": (r := Random()).model([r.block(r.attention())], embedding_scale=WIDTH**0.5, learned=True),
     "layers that differ": (r := Random()).model(

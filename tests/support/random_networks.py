@@ -55,7 +55,9 @@ class Random:
         return MLP(gate, self.linear(INNER, WIDTH), self.linear(WIDTH, INNER), activation)
 
     def block(self, attention: Attention, **options: Any) -> Block:
-        return Block(self.rms(), attention, self.rms(), options.pop("mlp", None) or self.mlp(), **options)
+        norms = {"attention_norm": self.rms(), "mlp_norm": self.rms()}
+        mlp = options.pop("mlp", None) or self.mlp()
+        return Block(**{**norms, **options}, attention=attention, mlp=mlp)
 
     def model(self, blocks: Sequence[Block], *, learned: bool = False, **rules: Any) -> Model:
         table = self.weight(VOCABULARY, WIDTH, std=1.0)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
-from math import isclose
+from math import isclose, pi, sqrt
 from typing import Final
 
 import torch
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 
 from edgeqkv.backends.executorch._compat import promise
 from edgeqkv.backends.executorch.quantized import quantized_product, quantized_rows
-from edgeqkv.model.layers import Attention, Heads, Linear, Norm
+from edgeqkv.model.layers import Activation, Attention, Heads, Linear, Norm
 from edgeqkv.model.state import HIGHEST, StateScales
 from edgeqkv.model.weights import QuantizedWeight, Weight
 from edgeqkv.reference.ops import TorchOps
@@ -29,6 +29,8 @@ from edgeqkv.reference.ops import TorchOps
 __all__ = ["OPS", "ExecuTorchOps", "PortableOps", "StatefulOps", "StockOps", "promise"]
 
 Tensor = torch.Tensor
+
+_ROOT_2_PI: Final = sqrt(2 / pi)
 
 
 class ExecuTorchOps(TorchOps):
@@ -58,6 +60,12 @@ class ExecuTorchOps(TorchOps):
             return self._product(x, linear.weight, bias)
         # XNNPACK rounds what goes into a quantized product a row at a time, and knows rows of a matrix alone.
         return self._product(x.flatten(0, 1), linear.weight, bias).view(*x.shape[:2], -1)
+
+    def activation(self, x: Tensor, kind: Activation) -> Tensor:
+        if kind != "gelu_tanh":
+            return super().activation(x, kind)
+        # XNNPACK has one GELU, the exact one, and computes that whichever is asked for.
+        return 0.5 * x * (1 + torch.tanh(_ROOT_2_PI * (x + 0.044715 * x * x * x)))
 
     def logits(self, x: Tensor, table: Weight) -> Tensor:
         return self._product(x, table, None)

@@ -31,6 +31,7 @@ _FEATURES: Final = frozenset(
     {
         "rms normalization",
         "normalization scales with an offset",
+        "normalization without scale",
         "the activation gelu_tanh",
         "the activation silu",
         "the activation relu",
@@ -45,6 +46,7 @@ _UNFUSED_FEATURES: Final = _FEATURES | {
     "rotary positions",
     "an attention softcap",
     "query or key normalization",
+    "value normalization",
     "normalized or rotated keys of a merged state",
 }
 """And what the forms have whose attention is made of the standard's own operators."""

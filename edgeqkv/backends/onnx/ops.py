@@ -51,7 +51,8 @@ class OnnxOps(Ops[Value]):
         return self._reshape(self._op("Add", self._by_input(x), self._float(table)), -1, self._channels)
 
     def norm(self, x: Value, norm: Norm) -> Value:
-        assert norm.scale is not None, "`check_features` refuses what has none"
+        if norm.scale is None:
+            return self._plain_norm(x, norm)
         scale = self._float(norm.scale)
         if norm.offset:
             scale = self._op("Add", scale, self._graph.constant(norm.offset, "fp32"))
@@ -60,6 +61,14 @@ class OnnxOps(Ops[Value]):
             return self._op("LayerNormalization", x, scale, *bias, axis=-1, epsilon=norm.eps)
         normed = self._op("RMSNormalization", x, scale, axis=-1, epsilon=norm.eps)
         return self._op("Add", normed, *bias) if bias else normed
+
+    def _plain_norm(self, x: Value, norm: Norm) -> Value:
+        """What has no scale; the standard's operators ask for one of the input's width."""
+        last = self._graph.constant([-1])
+        if norm.kind == "layer":
+            x = self._op("Sub", x, self._op("ReduceMean", x, last))
+        mean = self._op("ReduceMean", self._op("Mul", x, x), last)
+        return self._op("Div", x, self._op("Sqrt", self._op("Add", mean, self._graph.constant(norm.eps, "fp32"))))
 
     def linear(self, x: Value, linear: Linear) -> Value:
         return self._product(x, linear.weight, self._float(linear.bias) if linear.bias is not None else None)

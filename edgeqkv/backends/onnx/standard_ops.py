@@ -53,12 +53,17 @@ class StandardOps(StatefulOps):
     def attention(self, layer: int, q: Value, k: Value, v: Value, attention: Attention) -> Value:
         heads, specs = attention.heads, self._call.specs
         queries = self._placed(q, heads.query, attention.q_norm, attention)
+        new_values = v
+        if attention.v_norm is not None:
+            new_values = self._reshape(
+                self.norm(self._reshape(v, -1, heads.kv, heads.dim), attention.v_norm), -1, heads.kv * heads.dim
+            )
         if v is k:
-            values, unit = self._appended(specs[layer, "kv"], k)
+            values, unit = self._appended(specs[layer, "kv"], new_values)
             keys, key_unit = self._as_keys(values, unit, attention), 1.0 if attention.k_norm else unit
         else:
             keys, key_unit = self._appended(specs[layer, "k"], self._placed(k, heads.kv, attention.k_norm, attention))
-            values, unit = self._appended(specs[layer, "v"], v)
+            values, unit = self._appended(specs[layer, "v"], new_values)
         group = heads.query // heads.kv
         grouped = self._op("Transpose", self._reshape(queries, -1, heads.kv, group, heads.dim), perm=[1, 0, 2, 3])
         folded = self._reshape(grouped, 1, heads.kv, -1, heads.dim)

@@ -14,9 +14,11 @@ V = TypeVar("V")
 
 def block(ops: Ops[V], layer: int, x: V, weights: Block) -> V:
     """``x + attention(norm(x))``, then ``x + mlp(norm(x))``; a post norm is on what is added."""
-    mixed = _attention(ops, layer, ops.norm(x, weights.attention_norm), weights.attention)
-    x = ops.add(x, _normed(ops, mixed, weights.attention_post_norm))
-    return ops.add(x, _normed(ops, _mlp(ops, ops.norm(x, weights.mlp_norm), weights.mlp), weights.mlp_post_norm))
+    mixed = _attention(ops, layer, _normed(ops, x, weights.attention_norm), weights.attention)
+    x = _added(ops, x, _normed(ops, mixed, weights.attention_post_norm), weights.residual_scale)
+    changed = _mlp(ops, _normed(ops, x, weights.mlp_norm), weights.mlp)
+    x = _added(ops, x, _normed(ops, changed, weights.mlp_post_norm), weights.residual_scale)
+    return x if weights.output_scale == 1.0 else ops.scale(x, weights.output_scale)
 
 
 def _attention(ops: Ops[V], layer: int, x: V, weights: Attention) -> V:
@@ -27,6 +29,9 @@ def _attention(ops: Ops[V], layer: int, x: V, weights: Attention) -> V:
         if linear not in projected:
             projected[linear] = ops.linear(x, linear)
     q, k, v = projected[weights.q], projected[weights.k], projected[weights.v]
+    if weights.joint_norms is not None:
+        of_queries, of_keys = weights.joint_norms
+        q, k = ops.norm(q, of_queries), ops.norm(k, of_keys)
     return ops.linear(ops.attention(layer, q, k, v, weights), weights.out)
 
 
@@ -39,3 +44,7 @@ def _mlp(ops: Ops[V], x: V, weights: MLP) -> V:
 
 def _normed(ops: Ops[V], x: V, norm: Norm | None) -> V:
     return x if norm is None else ops.norm(x, norm)
+
+
+def _added(ops: Ops[V], x: V, part: V, scale: float) -> V:
+    return ops.add(x, part if scale == 1.0 else ops.scale(part, scale))

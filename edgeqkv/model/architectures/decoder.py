@@ -32,7 +32,8 @@ class Decoder:
         final_norm: before the head.
         head: ``[vocabulary, C]``, the ``token_table`` itself where the model ties them.
         embedding_scale: what a token's row is multiplied by.
-        logit_softcap: logits become ``cap · tanh(logit / cap)``.
+        logit_scale: what logits are multiplied by.
+        logit_softcap: logits then become ``cap · tanh(logit / cap)``.
     """
 
     token_table: Weight
@@ -41,6 +42,7 @@ class Decoder:
     final_norm: Norm
     head: Weight
     embedding_scale: float = 1.0
+    logit_scale: float = 1.0
     logit_softcap: float | None = None
 
     def state(self, context: int) -> tuple[StateSpec, ...]:
@@ -57,6 +59,8 @@ class Decoder:
         for layer, weights in enumerate(self.blocks):
             x = block(ops, layer, x, weights)
         logits = ops.logits(ops.norm(ops.last(x), self.final_norm), self.head)
+        if self.logit_scale != 1.0:
+            logits = ops.scale(logits, self.logit_scale)
         return logits if self.logit_softcap is None else ops.softcap(logits, self.logit_softcap)
 
 
@@ -66,7 +70,7 @@ def shaped(config: DecoderConfig, variant: Variant) -> Decoder:
     table = shapes.weight("token_table", config.vocab_size, width)
     return Decoder(
         token_table=table,
-        position_table=shapes.weight("position_table", config.positions, width),
+        position_table=None if config.computed_positions else shapes.weight("position_table", config.positions, width),
         blocks=shapes.blocks(
             variant,
             layers=config.layers,

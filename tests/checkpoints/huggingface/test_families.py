@@ -1,0 +1,53 @@
+"""Every family against its original class: at once, chunk by chunk, token by token, and what it writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hugging_face import POSITIONS, SHAPES, VOCABULARY, logits, named
+from reference_session import TorchSession
+
+import edgeqkv
+from edgeqkv.checkpoints.huggingface.families import FAMILIES
+from edgeqkv.reference.outputs import sequence_logits
+
+TOKENS = np.random.default_rng(3).integers(3, VOCABULARY, 32)
+TOLERANCE = 1e-4  # float32 in another order of summation, on logits of about 5
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_family_computes_what_its_original_does(name: str, tmp_path: Path) -> None:
+    original, directory = named(name, tmp_path)
+    model = edgeqkv.load(directory)
+    wanted = logits(original, TOKENS)
+    assert np.abs(wanted).max() > 0.5
+    assert np.abs(sequence_logits(model, TOKENS) - wanted).max() <= TOLERANCE
+
+    session = TorchSession(model, chunk=7)
+    for start, stop in ((0, 12), *((i, i + 1) for i in range(12, len(TOKENS)))):
+        assert np.abs(session.feed(TOKENS[start:stop]) - wanted[stop - 1]).max() <= TOLERANCE
+
+    prompt = TOKENS[:5]
+    count = 24
+    with torch.inference_mode():
+        written = original.generate(
+            torch.as_tensor(prompt)[None], max_new_tokens=count, min_new_tokens=count, do_sample=False, pad_token_id=0
+        )
+    session.reset()
+    row, found = session.feed(prompt), []
+    for _ in range(count):
+        row[2] = -np.inf  # the end, which `generate` was told not to choose
+        found.append(int(row.argmax()))
+        row = session.feed([found[-1]])
+    assert found == written[0, len(prompt) :].tolist()
+
+    parameters = {id(weight): weight.numel() for weight in original.parameters()}
+    assert model.parameters == sum(parameters.values())
+    assert model.config.positions == (32 if "longrope" in name else POSITIONS)
+
+
+def test_every_family_is_tested() -> None:
+    assert {kind for kind, _ in SHAPES.values()} == set(FAMILIES)
