@@ -216,6 +216,16 @@ class PlannedMemory(ABC):
         """Bytes of a scheme's scale."""
         return 4
 
+    def most_tokens(self, spec: TargetSpec) -> int:
+        """The most tokens that a call may take, on which it depends how much is kept of a window (`Network.state`)."""
+        return spec.chunk or 1
+
+    def interpreter(self, spec: TargetSpec) -> CostOps:
+        """The same as `ops`, for calls of a full context."""
+        ops = self.ops(spec, int(spec.context or 0))
+        ops.chunk = self.most_tokens(spec)
+        return ops
+
     def unused(self, spec: TargetSpec, tensors: int) -> int:
         """State tensors that the runtime holds beside the model's own."""
         return 0
@@ -223,7 +233,7 @@ class PlannedMemory(ABC):
     def state(self, network: Network, spec: TargetSpec) -> Term:
         """The state of so many tokens."""
         context, element = int(spec.context or 0), Dtype(str(spec.state)).bytes
-        specs = network.state(context)
+        specs = network.state(context, self.most_tokens(spec))
         size = sum(each.numbers for each in specs) * element
         formula = f"{len(specs)} tensors, {count(size // element)} numbers × {element} bytes"
         if specs and len({each.numbers for each in specs}) == 1:
@@ -261,7 +271,7 @@ class PlannedMemory(ABC):
 
 @lru_cache(maxsize=4096)
 def _planned_peak(memory: PlannedMemory, network: Network, spec: TargetSpec, tokens: int) -> Peak:
-    ops = memory.ops(spec, int(spec.context or 0))
+    ops = memory.interpreter(spec)
     return peak(steps_of(network, ops, tokens), frozenset(ops.logits_names))
 
 

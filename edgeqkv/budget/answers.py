@@ -240,7 +240,7 @@ def _variants(candidate: Candidate, limit: int | None, positions: int) -> tuple[
             VariantRow(
                 variant=str(variant),
                 is_this=this,
-                state_bytes=plan.shape.state_bytes(plan.context, plan.state),
+                state_bytes=sum(term.bytes for term in other.footprint.terms if term.name == "state"),
                 reduction=float(variant.reduction(heads)),
                 peak=other.footprint.peak,
                 assumed=other.footprint.assumes,

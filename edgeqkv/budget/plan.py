@@ -20,8 +20,6 @@ from edgeqkv.bundle.manifest import Artifact, ModelCard
 from edgeqkv.model import shapes
 from edgeqkv.model.architectures import shaped
 from edgeqkv.model.config import DecoderConfig, EncoderConfig, config_of
-from edgeqkv.model.dtypes import Dtype
-from edgeqkv.model.state import StateSpec
 from edgeqkv.model.variants import Variant
 from edgeqkv.reference.cost import costs, multiply_adds
 
@@ -95,11 +93,6 @@ class ModelShape:
     def with_variant(self, variant: Variant) -> ModelShape:
         """The same model as another variant."""
         return _with_variant(self, variant)
-
-    def state_bytes(self, context: int, state: str) -> int:
-        """What the KV state of so many tokens takes."""
-        specs: tuple[StateSpec, ...] = self.network.state(context)
-        return sum(spec.numbers for spec in specs) * Dtype(state).bytes
 
 
 # What was worked out of a network is remembered by the network's identity, so that equal ones have to be one.

@@ -158,7 +158,7 @@ class StateTensor(_Typed):
     """One tensor of the KV state (the KV cache).
 
     ``role`` is ``kv`` for a merged tensor, else ``k`` or ``v``; or ``unused``, for one that a runtime holds and the
-    model has no need of. ``layer`` is None for that, and where one tensor holds all layers.
+    model has no need of. ``layer`` is None for that, and where one tensor holds several layers.
 
     ``update`` says who writes the new rows: the graph itself, where the caller binds ``input``, ``output`` and
     ``aliases`` (further outputs that hold the same tensor) to one memory (``in_place``); the caller, who gets the new

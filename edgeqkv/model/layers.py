@@ -127,6 +127,13 @@ class Attention:
         """What the tensors that are stored are: ``kv``, or ``k`` and ``v``."""
         return ("kv",) if self.merged else ("k", "v")
 
+    def kept(self, context: int, chunk: int = 1) -> int:
+        """How many of ``context`` positions have to be kept for calls of up to ``chunk`` tokens.
+
+        All of them, or a window: as many as the last token of a call sees, and those that only the tokens before it do.
+        """
+        return context if self.window is None else min(self.window + chunk - 1, context)
+
 
 @dataclass(frozen=True, eq=False)
 class MLP:

@@ -59,8 +59,9 @@ class Network(Protocol):
 
     @property
     def blocks(self) -> tuple[Block, ...]: ...
-    def state(self, context: int) -> tuple[StateSpec, ...]:
-        """The tensors that it stores for ``context`` positions; none, if it looks at its whole input at once."""
+    def state(self, context: int, chunk: int = 1) -> tuple[StateSpec, ...]:
+        """The tensors that it stores for ``context`` positions and calls of up to ``chunk`` tokens; none, if it looks
+        at its whole input at once."""
 
     def outputs(self, ops: Ops[V], inputs: V) -> V:
         """What it makes of its input."""
@@ -115,14 +116,14 @@ class Model:
         """Bytes that the weights take in an artifact."""
         return sum(weight.stored_bytes for weight in self.weights)
 
-    def state(self, context: int) -> tuple[StateSpec, ...]:
-        """The tensors of its KV state for ``context`` tokens."""
-        specs: tuple[StateSpec, ...] = self.network.state(context)
+    def state(self, context: int, chunk: int = 1) -> tuple[StateSpec, ...]:
+        """The tensors of its KV state for ``context`` tokens, fed up to ``chunk`` at a time."""
+        specs: tuple[StateSpec, ...] = self.network.state(context, chunk)
         return specs
 
-    def state_bytes(self, context: int, element_bytes: int) -> int:
-        """KV state for ``context`` tokens, in bytes."""
-        return sum(spec.numbers for spec in self.state(context)) * element_bytes
+    def state_bytes(self, context: int, element_bytes: int, chunk: int = 1) -> int:
+        """KV state for ``context`` tokens, fed up to ``chunk`` at a time, in bytes."""
+        return sum(spec.numbers for spec in self.state(context, chunk)) * element_bytes
 
     def with_context(self, context: int, *, allow_longer: bool = False) -> Self:
         """The same decoder for at most ``context`` tokens: the position rows past it are left out.

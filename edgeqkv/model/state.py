@@ -25,7 +25,8 @@ class StateSpec:
         layer: whose it is.
         role: ``kv`` where keys and values are one tensor, else ``k`` or ``v``.
         kv_heads, dim: heads, and numbers in each.
-        length: positions that it has room for: the context, or as many as the layer sees of it.
+        length: positions that it has room for: the context, or as many as the layer sees of it in a call. Where they
+            are fewer than the context, it is a ring: the row of position p is at p modulo the length.
     """
 
     layer: int
@@ -44,17 +45,18 @@ class StateSpec:
         return self.kv_heads * self.dim * self.length
 
 
-def state_of_blocks(blocks: Iterable[Block], context: int) -> tuple[StateSpec, ...]:
-    """What the blocks store for ``context`` positions; nothing, unless their attention is causal."""
-    specs = []
-    for layer, block in enumerate(blocks):
-        attention = block.attention
-        length = context if attention.window is None else min(attention.window, context)
-        if attention.causal:
-            specs += [
-                StateSpec(layer, role, attention.heads.kv, attention.heads.dim, length) for role in attention.roles
-            ]
-    return tuple(specs)
+def state_of_blocks(blocks: Iterable[Block], context: int, chunk: int = 1) -> tuple[StateSpec, ...]:
+    """What the blocks store for ``context`` positions; nothing, unless their attention is causal.
+
+    ``chunk`` is the most tokens of a call that writes its rows before it attends to them: a ring has room for what its
+    first token still sees. With the context as the chunk, no tensor is a ring.
+    """
+    causal = ((layer, block.attention) for layer, block in enumerate(blocks) if block.attention.causal)
+    return tuple(
+        StateSpec(layer, role, attention.heads.kv, attention.heads.dim, attention.kept(context, chunk))
+        for layer, attention in causal
+        for role in attention.roles
+    )
 
 
 @dataclass(frozen=True, eq=False)

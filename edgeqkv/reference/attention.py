@@ -7,19 +7,21 @@ import torch.nn.functional as F
 
 from edgeqkv.model.layers import Attention, Rope
 
-__all__ = ["attend", "rotated"]
+__all__ = ["attend", "rotated", "turns"]
 
 Tensor = torch.Tensor
 
 _QUERY_BLOCK = 256  # rows of the score matrix made at a time: bounds its memory at long contexts
 
 
-def rotated(x: Tensor, rope: Rope, start: int) -> Tensor:
-    """``x [..., S, heads, D]`` with every pair of channels turned; the first row stands at the position ``start``."""
-    # Not `arange` from start to end, which torch.export would have to know.
-    positions = (start + torch.arange(x.shape[-3])).float()
-    angles = positions[:, None, None] * torch.tensor(rope.inverse_frequencies, dtype=torch.float32)
-    cos, sin = angles.cos() * rope.attention_factor, angles.sin() * rope.attention_factor
+def turns(rope: Rope, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of every pair's angle at positions ``[S]``, ``[S, 1, dims / 2]`` each."""
+    angles = positions.float()[:, None, None] * torch.tensor(rope.inverse_frequencies, dtype=torch.float32)
+    return angles.cos() * rope.attention_factor, angles.sin() * rope.attention_factor
+
+
+def rotated(x: Tensor, rope: Rope, cos: Tensor, sin: Tensor) -> Tensor:
+    """``x [..., S, heads, D]`` with every pair of channels turned, by what `turns` says of where its rows stand."""
     turning, rest = x[..., : rope.dims], x[..., rope.dims :]
     if rope.interleaved:
         first, second = turning[..., 0::2], turning[..., 1::2]

@@ -46,6 +46,7 @@ class CostOps(Ops[Result]):
         element: bytes of a number that is computed on the way.
 
     Attributes:
+        chunk: the most tokens of a call, on which it depends what is kept of a window (`Attention.kept`).
         steps: the operations, for `edgeqkv.reference.liveness.peak`.
         multiply_adds: those of matrix products.
         matrices: the weights that something is multiplied with.
@@ -54,6 +55,8 @@ class CostOps(Ops[Result]):
         others: biases, normalizations and the like.
         logits_names: the names of the network's results, if they are logits over a vocabulary.
     """
+
+    chunk: int = 1
 
     def __init__(self, context: int = 0, element: int = 4) -> None:
         self.context = context
@@ -121,9 +124,8 @@ class CostOps(Ops[Result]):
         return self.attend(q, k, v, attention, seen)
 
     def seen(self, k: Result, attention: Attention) -> int:
-        """The positions that a token attends to, at most."""
-        positions = self.context if attention.causal else k.shape[0]
-        return positions if attention.window is None else min(positions, attention.window)
+        """The positions that attention reads, at most."""
+        return attention.kept(self.context, self.chunk) if attention.causal else k.shape[0]
 
     def attend(self, q: Result, k: Result, v: Result, attention: Attention, seen: int) -> Result:
         """What attention makes of this call's rows; an interpreter of a target's notes what lives meanwhile."""

@@ -20,7 +20,7 @@ from edgeqkv.model.layers import Activation, Attention, Linear, Norm
 from edgeqkv.model.ops import Ops
 from edgeqkv.model.state import StateScales, StateSpec
 from edgeqkv.model.weights import Weight
-from edgeqkv.reference.attention import attend, rotated
+from edgeqkv.reference.attention import attend, rotated, turns
 
 __all__ = ["SequenceOps", "StatefulOps", "TorchOps"]
 
@@ -132,9 +132,12 @@ class TorchOps(Ops[Tensor]):
         return F.linear(x, self.values(table))
 
     def _placed(self, x: Tensor, norm: Norm | None, attention: Attention, start: int) -> Tensor:
-        """Heads of queries or keys, normalized and rotated to where they stand."""
+        """Heads of queries or keys ``[…, S, heads, D]``, normalized and rotated; the first row stands at ``start``."""
         x = x if norm is None else self.norm(x, norm)
-        return x if attention.rope is None else rotated(x, attention.rope, start)
+        if attention.rope is None:
+            return x
+        # Not `arange` from start to end, which torch.export would have to know.
+        return rotated(x, attention.rope, *turns(attention.rope, start + torch.arange(x.shape[-3])))
 
 
 def _split(x: Tensor, heads: int) -> Tensor:

@@ -185,6 +185,9 @@ def test_a_window_stores_no_more_than_it_sees() -> None:
     ]
     assert model.state_bytes(POSITIONS, 2) == 2 * (2 * 8 * 6 + 2 * 12 * POSITIONS)
     assert [spec.length for spec in model.state(4)] == [4, 4, 4]
+    # A call's first token still sees a window when its last one has written its row.
+    assert [spec.length for spec in model.state(POSITIONS, 8)] == [13, 13, POSITIONS]
+    assert [spec.length for spec in model.state(12, 8)] == [12, 12, 12]
     assert model.causal
 
 

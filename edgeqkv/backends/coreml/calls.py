@@ -7,6 +7,7 @@ swift-transformers' runner passes: any number of tokens, and a mask. Its pull re
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import numpy as np
@@ -39,12 +40,19 @@ class Call(Protocol):
     place: Place
     last_only: bool
 
-    def mask(self, group: int) -> Var:
-        """What to add to the scores ``[1, 1, group · S, window]``, for ``group`` query heads a KV head."""
+    def stands(self, length: int) -> Var:
+        """Where the rows stand that are read of a state of this length ``[n]`` int32, computed from what is given;
+        0 for those that were not written yet."""
+
+    def mask(self, group: int, length: int, window: int | None) -> Var:
+        """What to add to the scores ``[1, 1, group · S, n]``, for ``group`` query heads a KV head.
+
+        ``window`` is how many positions a token sees; None: all.
+        """
 
 
 class PositionCall:
-    """A fixed number of tokens and ``position [1]``."""
+    """A fixed number of tokens and ``position [1]``. A state shorter than the context is a ring."""
 
     last_only = True
 
@@ -52,11 +60,31 @@ class PositionCall:
         offsets = np.arange(tokens, dtype=np.int32)
         positions = position if tokens == 1 else mb.add(x=position, y=offsets)
         end = mb.add(x=position, y=np.array([tokens], np.int32))
-        self.place = Place(positions=positions, begin=position, end=end, window=context)
-        self._causal = _CausalMask(positions, np.arange(context, dtype=np.int32))
+        self.place = Place(positions=positions, begin=position, end=end, fixed=True)
+        self._context = context
+        self._held: dict[int, Var] = {}
+        self._masks = _CausalMasks(positions, self._columns)
 
-    def mask(self, group: int) -> Var:
-        return self._causal.for_group(group)
+    def stands(self, length: int) -> Var:
+        return mb.maximum(x=self._in_ring(length), y=np.int32(0))
+
+    def mask(self, group: int, length: int, window: int | None) -> Var:
+        return self._masks.of(group, length, window)
+
+    def _columns(self, length: int) -> Var:
+        if length == self._context:
+            return np.arange(length, dtype=np.int32)
+        held = self._in_ring(length)
+        written = mb.greater_equal(x=held, y=np.int32(0))
+        return mb.select(cond=written, a=held, b=np.int32(self._context))
+
+    def _in_ring(self, length: int) -> Var:
+        """Where the row in each place of a ring stands: the last position that belongs there; negative before it."""
+        if length not in self._held:
+            last = mb.sub(x=self.place.end, y=np.array([1], np.int32))
+            since = mb.sub(x=last, y=np.arange(-length, 0, dtype=np.int32))  # a turn is added: never negative
+            self._held[length] = mb.sub(x=last, y=mb.mod(x=since, y=np.int32(length)))
+        return self._held[length]
 
 
 class MaskCall:
@@ -67,12 +95,20 @@ class MaskCall:
     def __init__(self, mask: Var) -> None:
         sizes = mb.shape(x=mask)
         self.place = _ranged_place(_element(sizes, 2), _element(sizes, 3))
-        self._masks = {1: mask}
+        self._given = mask
+        self._masks: dict[tuple[int, int | None], Var] = {}
 
-    def mask(self, group: int) -> Var:
-        if group not in self._masks:
-            self._masks[group] = mb.tile(x=self._masks[1], reps=[1, 1, group, 1])
-        return self._masks[group]
+    def stands(self, length: int) -> Var:
+        return mb.range_1d(start=np.int32(0), end=_scalar(self.place.end), step=np.int32(1))
+
+    def mask(self, group: int, length: int, window: int | None) -> Var:
+        if (group, window) not in self._masks:
+            mask = self._given if group == 1 else mb.tile(x=self._given, reps=[1, 1, group, 1])
+            if window is not None:
+                own = _CausalMasks(self.place.positions, self.stands).of(group, length, window)
+                mask = mb.minimum(x=mask, y=own)  # a sum might be beyond fp16's range
+            self._masks[group, window] = mask
+        return self._masks[group, window]
 
 
 class CountCall:
@@ -83,35 +119,45 @@ class CountCall:
     def __init__(self, tokens: Var, zeros: Var) -> None:
         end = mb.sub(x=_element(mb.shape(x=zeros), 3), y=np.array([1], np.int32))
         self.place = _ranged_place(_element(mb.shape(x=tokens), 1), end)
-        columns = mb.range_1d(start=np.int32(0), end=_scalar(end), step=np.int32(1))
-        self._causal = _CausalMask(self.place.positions, columns)
+        self._stands = mb.range_1d(start=np.int32(0), end=_scalar(end), step=np.int32(1))
+        self._masks = _CausalMasks(self.place.positions, self.stands)
 
-    def mask(self, group: int) -> Var:
-        return self._causal.for_group(group)
+    def stands(self, length: int) -> Var:
+        return self._stands
+
+    def mask(self, group: int, length: int, window: int | None) -> Var:
+        return self._masks.of(group, length, window)
 
 
-class _CausalMask:
-    """Hides the ``columns`` that come after a row's position; one mask for all layers with equal groups."""
+class _CausalMasks:
+    """Hides the ``columns`` of a state of some length that come after a row's position, or a window or more before it;
+    one mask for all layers that are alike."""
 
-    def __init__(self, positions: Var, columns: Var) -> None:
+    def __init__(self, positions: Var, columns: Callable[[int], Var]) -> None:
         self._positions = positions
-        self._columns = mb.reshape(x=columns, shape=[1, 1, 1, -1])
-        self._masks: dict[int, Var] = {}
+        self._columns = columns
+        self._masks: dict[tuple[int, int, int | None], Var] = {}
 
-    def for_group(self, group: int) -> Var:
-        if group not in self._masks:
-            rows = self._positions if group == 1 else mb.tile(x=self._positions, reps=[group])
-            later = mb.greater(x=self._columns, y=mb.reshape(x=rows, shape=[1, 1, -1, 1]))
-            name = CAUSAL_MASK if group == 1 else f"{CAUSAL_MASK}_{group}"
-            self._masks[group] = mb.mul(x=mb.cast(x=later, dtype="fp16"), y=_HIDDEN, name=name)
-        return self._masks[group]
+    def of(self, group: int, length: int, window: int | None) -> Var:
+        key = (group, length, window)
+        if key not in self._masks:
+            positions = self._positions if group == 1 else mb.tile(x=self._positions, reps=[group])
+            rows = mb.reshape(x=positions, shape=[1, 1, -1, 1])
+            columns = mb.reshape(x=self._columns(length), shape=[1, 1, 1, -1])
+            hidden = mb.greater(x=columns, y=rows)
+            if window is not None:
+                seen_no_more = mb.less_equal(x=columns, y=mb.sub(x=rows, y=np.int32(window)))
+                hidden = mb.logical_or(x=hidden, y=seen_no_more)
+            name = CAUSAL_MASK + (f"_{group}" if group > 1 else "") + (f"_window_{window}" if window else "")
+            self._masks[key] = mb.mul(x=mb.cast(x=hidden, dtype="fp16"), y=_HIDDEN, name=name)
+        return self._masks[key]
 
 
 def _ranged_place(count: Var, end: Var) -> Place:
     """The last ``count`` of the ``end`` positions that there are; attention reads no more of the state."""
     begin = mb.sub(x=end, y=count)
     positions = mb.range_1d(start=_scalar(begin), end=_scalar(end), step=np.int32(1))
-    return Place(positions=positions, begin=begin, end=end, window=None)
+    return Place(positions=positions, begin=begin, end=end, fixed=False)
 
 
 def _element(vector: Var, index: int) -> Var:

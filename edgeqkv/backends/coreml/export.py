@@ -13,11 +13,13 @@ from edgeqkv.backends.coreml import lints
 from edgeqkv.backends.coreml.errors import mil_errors
 from edgeqkv.backends.coreml.forms import FORMS, Form
 from edgeqkv.backends.coreml.layouts import ConvLayout
+from edgeqkv.backends.coreml.memory import most_tokens
 from edgeqkv.backends.coreml.metadata import describe
 from edgeqkv.backends.coreml.mil import Function, Program, Var, ct, mb, types
 from edgeqkv.backends.coreml.names import PACKAGE
-from edgeqkv.backends.coreml.ops import ALLOWED, MilOps, StatefulOps
+from edgeqkv.backends.coreml.ops import ALLOWED, CAUSAL, MilOps, StatefulOps
 from edgeqkv.backends.coreml.saving import save
+from edgeqkv.backends.coreml.states import Slot
 from edgeqkv.backends.coreml.weights import WeightPool
 from edgeqkv.backends.ends import input_spec, output_spec
 from edgeqkv.backends.features import check_features
@@ -27,6 +29,7 @@ from edgeqkv.errors import InputError, UnsupportedError
 from edgeqkv.extras import installed_version
 from edgeqkv.mil import Package
 from edgeqkv.model.model import Image, Model
+from edgeqkv.model.state import StateSpec
 from edgeqkv.progress import Progress
 
 __all__ = ["export"]
@@ -47,7 +50,7 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
         InputError: how its images were normalized is not known.
         BundleError: coremltools saved something else than what was built.
     """
-    check_features(model.network, "Core ML", ALLOWED)
+    check_features(model.network, "Core ML", CAUSAL if model.causal else ALLOWED)
     form = FORMS[spec.form]
     artifact, placeholders = _decoder(model, spec, form) if model.causal else (_encoder(model, spec, form), {})
     for warning in artifact.details["warnings"]:
@@ -68,7 +71,18 @@ def _decoder(model: Model, spec: TargetSpec, form: Form) -> tuple[Artifact, _Pla
     """The description of a decoder's package, and the states that must be there though nothing is kept in them."""
     if form.layout is ConvLayout:
         lints.check_dimensions(model)
-    states = _state_tensors(model, form.interface.states)
+    groups = _groups(model, spec, form)
+    states = tuple(
+        StateTensor(
+            name=name,
+            role=first.role,
+            layer=None,
+            dtype="fp16",
+            shape=(len(layers), first.kv_heads, first.length, first.dim),
+            update="runtime",
+        )
+        for name, (first, layers) in groups.items()
+    )
     held = {tensor.name for tensor in states}
     placeholders = {name: shape for name, shape in form.interface.placeholders.items() if name not in held}
     artifact = _artifact(
@@ -80,7 +94,13 @@ def _decoder(model: Model, spec: TargetSpec, form: Form) -> tuple[Artifact, _Pla
         state_tensors=states,
     )
     return artifact.model_copy(
-        update={"details": {**artifact.details, "placeholder_states": placeholders}}
+        update={
+            "details": {
+                **artifact.details,
+                "placeholder_states": placeholders,
+                "state_layers": {name: layers for name, (_, layers) in groups.items()},
+            }
+        }
     ), placeholders
 
 
@@ -134,21 +154,28 @@ def _image(model: Model, spec: TargetSpec) -> tuple[TensorSpec, Normalization]:
     )
 
 
-def _state_tensors(model: Model, names: Mapping[str, str]) -> tuple[StateTensor, ...]:
-    """One tensor of all layers where keys and values are the same, else two."""
-    specs = model.state(model.config.positions)
-    return tuple(
-        StateTensor(
-            name=names[each.role],
-            role=each.role,
-            layer=None,
-            dtype="fp16",
-            shape=(len(model.network.blocks), each.kv_heads, each.length, each.dim),
-            update="runtime",
+def _groups(model: Model, spec: TargetSpec, form: Form) -> dict[str, tuple[StateSpec, list[int]]]:
+    """The states by name: what one holds of the first of its layers, and which layers they are, all alike.
+
+    Raises:
+        UnsupportedError: the form's runner knows two states, and the layers need more.
+    """
+    names, groups = form.interface.states, dict[tuple[Any, ...], tuple[StateSpec, list[int]]]()
+    for each in model.state(int(spec.context or 0), most_tokens(spec)):
+        key = (each.role, each.kv_heads, each.length, each.dim)
+        groups.setdefault(key, (each, []))[1].append(each.layer)
+    named: dict[str, tuple[StateSpec, list[int]]] = {}
+    for first, layers in groups.values():
+        name, count = names[first.role], 1
+        while name in named:
+            name = f"{names[first.role]}_{(count := count + 1)}"
+        named[name] = first, layers
+    if len(named) > len(set(map(names.get, {key[0] for key in groups}))) and not form.interface.several:
+        raise UnsupportedError(
+            f"this model's layers differ in heads or in what they share, and the runner of {spec.form} knows no more "
+            f"than two states, of all layers. Export it with --form linear"
         )
-        for each in specs
-        if each.layer == 0
-    )
+    return named
 
 
 def _program(model: Model, form: Form, artifact: Artifact, placeholders: _Placeholders, on_progress: Progress) -> Any:
@@ -177,9 +204,13 @@ def _decoder_function(
     inputs |= {name: mb.state_tensor_placeholder(shape, types.fp16) for name, shape in held.items()}
     with Function(inputs, opset_version=ct.target.iOS18) as function:
         tokens, position_input = (function.inputs[spec.name] for spec in graph.inputs)
-        states = {tensor.role: function.inputs[tensor.name] for tensor in artifact.state_tensors}
+        slots = {
+            (layer, tensor.role): Slot(function.inputs[tensor.name], index, tensor.shape[2] < context)
+            for tensor in artifact.state_tensors
+            for index, layer in enumerate(artifact.details["state_layers"][tensor.name])
+        }
         call = form.interface.call(tokens, position_input, graph.tokens, context)
-        ops = StatefulOps(weights, form.layout(weights), form.update(), call, states)
+        ops = StatefulOps(weights, form.layout(weights), form.update(), call, context, slots)
         logits = model.network.outputs(ops, tokens)
         for name in placeholders:
             _touch(function.inputs[name])

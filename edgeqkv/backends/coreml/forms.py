@@ -28,7 +28,9 @@ class Interface:
         graphs: the functions, for a request and a vocabulary. Each has two inputs: the tokens, and what says
             where they stand.
         call: what a function knows of a call, from these two inputs, the most tokens and the context.
-        states: the name of the state in each role.
+        states: the name of the state in each role; of further ones of a role, where layers differ, it is followed by a
+            number.
+        several: whether there may be further ones.
         placeholders: states that must be there, and their shapes if nothing is kept in them.
         ranges: the least and greatest size of each dimension that varies, by its name, for a context.
     """
@@ -36,6 +38,7 @@ class Interface:
     graphs: Callable[[TargetSpec, int], tuple[Graph, ...]]
     call: Callable[[Var, Var, int, int], Call]
     states: dict[str, str]
+    several: bool
     placeholders: dict[str, Shape]
     ranges: Callable[[int], dict[str, tuple[int, int]]]
 
@@ -96,6 +99,7 @@ def _runner(mask: TensorSpec, call: Callable[[Var, Var, int, int], Call]) -> Int
         graphs=_runner_graphs(mask),
         call=call,
         states={"kv": "keyCache", "k": "keyCache", "v": "valueCache"},
+        several=False,
         placeholders={"valueCache": (1, 1, 1, 1)},
         ranges=lambda context: {"tokens": (1, context), "end": (1, context), "end + 1": (2, context + 1)},
     )
@@ -105,6 +109,7 @@ _OWN: Final = Interface(
     graphs=_fixed_graphs,
     call=lambda _, position, tokens, context: PositionCall(position, tokens, context),
     states={"kv": "kv_cache", "k": "k_cache", "v": "v_cache"},
+    several=True,
     placeholders={},
     ranges=lambda _: {},
 )

@@ -16,7 +16,7 @@ from edgeqkv.backends.coreml.weights import WeightPool
 from edgeqkv.model.layers import Linear
 from edgeqkv.model.weights import Weight
 
-__all__ = ["ConvLayout", "Layout", "LinearLayout", "gathered", "scaled"]
+__all__ = ["ConvLayout", "Layout", "LinearLayout", "gathered", "part_along", "scaled"]
 
 
 class Layout(Protocol):
@@ -195,8 +195,14 @@ def _clamped(index: Var, start: int, size: int) -> Var:
 
 
 def _one_along(x: Var, axis: int, index: int) -> Var:
-    if x.shape[axis] == 1:
+    return part_along(x, axis, index, index + 1)
+
+
+def part_along(x: Var, axis: int, start: int, stop: int, step: int = 1) -> Var:
+    """``x[start:stop:step]`` of one axis; other sizes need not be known."""
+    if (start, stop, step) == (0, x.shape[axis], 1):
         return x
-    begin = [index if dim == axis else 0 for dim in range(len(x.shape))]
-    end = [index + 1 if dim == axis else size for dim, size in enumerate(x.shape)]
-    return mb.slice_by_index(x=x, begin=begin, end=end)
+    others = [dim != axis for dim in range(len(x.shape))]
+    begin, end = ([0 if other else bound for other in others] for bound in (start, stop))
+    stride = [1 if other else step for other in others]
+    return mb.slice_by_index(x=x, begin=begin, end=end, stride=stride, begin_mask=others, end_mask=others)

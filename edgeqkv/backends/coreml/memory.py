@@ -20,7 +20,7 @@ from edgeqkv.reference.liveness import Step, peak
 if TYPE_CHECKING:
     from edgeqkv.model.model import Network
 
-__all__ = ["CoreMLMemory", "coreml_steps"]
+__all__ = ["CoreMLMemory", "coreml_steps", "most_tokens"]
 
 _BYTES: Final = {
     "fp16": 2,
@@ -67,6 +67,9 @@ class CoreMLMemory(PlannedMemory):
         origin = f"{storage.name} storage of {parameters} parameters; {_UNKNOWN}"
         return (mapped(stored(found, storage, spec), f"{parameters} parameters, once", origin, assumed=True),)
 
+    def most_tokens(self, spec: TargetSpec) -> int:
+        return most_tokens(spec)
+
     def ops(self, spec: TargetSpec, context: int) -> CostOps:
         return ScoresOps(context, element=2)
 
@@ -86,6 +89,11 @@ class CoreMLMemory(PlannedMemory):
             steps = coreml_steps(package.function(graph.name))
             terms.append(live(phase, peak(steps), f"function {graph.name}", assumed=True))
         return tuple(terms)
+
+
+def most_tokens(spec: TargetSpec) -> int:
+    """The most tokens that a call may take; swift-transformers' runner feeds a prompt at once."""
+    return int(spec.context or 1) if spec.form.startswith("swift-transformers") else spec.chunk or 1
 
 
 def coreml_steps(function: Function) -> list[Step]:

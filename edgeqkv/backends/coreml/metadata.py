@@ -33,7 +33,7 @@ def describe(spec: Any, model: Model, artifact: Artifact) -> None:
     """Fill in the descriptions of a specification, in place."""
     if artifact.causal:
         summary = f"for contexts of up to {artifact.context} tokens."
-        features, facts = _FEATURES, _decoder_facts(artifact)
+        features, facts = _FEATURES | _states(artifact), _decoder_facts(artifact)
     else:
         config = model.config
         summary = f"for {config.task}: {config.classes} classes."
@@ -45,6 +45,18 @@ def describe(spec: Any, model: Model, artifact: Artifact) -> None:
     kind = "decoder" if artifact.causal else "encoder"
     summary = f"A {model.variant} {kind} of {model.parameters:,} parameters in {artifact.weights}, {summary}"
     _fill_in(spec, model, summary, facts, features)
+
+
+def _states(artifact: Artifact) -> dict[str, str]:
+    """What the states hold, where layers differ and one does not hold all of them."""
+    layers: Mapping[str, list[int]] = artifact.details["state_layers"]
+    if len({*map(tuple, layers.values())}) == 1:
+        return {}
+    held = {"kv": "Keys, which are the values too,", "k": "The keys", "v": "The values"}
+    return {
+        tensor.name: f"{held[tensor.role]} of the layers {', '.join(map(str, layers[tensor.name]))}."
+        for tensor in artifact.state_tensors
+    }
 
 
 def _fill_in(spec: Any, model: Model, summary: str, facts: Mapping[str, str], features: Mapping[str, str]) -> None:

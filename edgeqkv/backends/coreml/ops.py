@@ -17,31 +17,47 @@ from math import isclose
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import numpy.typing as npt
+import torch
 
 from edgeqkv.backends.coreml.calls import Call
-from edgeqkv.backends.coreml.layouts import Layout, gathered
+from edgeqkv.backends.coreml.layouts import Layout, gathered, part_along
 from edgeqkv.backends.coreml.mil import Var, mb
-from edgeqkv.backends.coreml.states import Update
+from edgeqkv.backends.coreml.states import Slot, Update
 from edgeqkv.backends.coreml.weights import WeightPool
 from edgeqkv.errors import UnsupportedError
 from edgeqkv.model.ops import Ops
 from edgeqkv.model.weights import Weight
+from edgeqkv.reference.attention import turns
 
 if TYPE_CHECKING:
-    from edgeqkv.model.layers import Activation, Attention, Heads, Linear, Norm
+    from edgeqkv.model.layers import Activation, Attention, Linear, Norm, Rope
 
-__all__ = ["ALLOWED", "MilOps", "StatefulOps", "fp16_factors"]
+__all__ = ["ALLOWED", "CAUSAL", "MilOps", "StatefulOps", "fp16_factors"]
 
 ALLOWED: Final = frozenset(
     {
+        "rms normalization",
+        "normalization scales with an offset",
         "normalization without scale",
         "the activation gelu_tanh",
         "the activation silu",
         "the activation relu",
         "a logit softcap",
+        "an attention softcap",
     }
 )
 """What a package has beyond plain layers."""
+
+CAUSAL: Final = ALLOWED | {
+    "layers with different heads",
+    "layers that share differently",
+    "rotary positions",
+    "query or key normalization",
+    "an attention window",
+    "normalized or rotated keys of a merged state",
+}
+"""And what a decoder's has."""
 
 
 class MilOps(Ops[Var]):
@@ -63,13 +79,7 @@ class MilOps(Ops[Var]):
         return mb.add(x=x, y=self._layout.whole(table))
 
     def norm(self, x: Var, norm: Norm) -> Var:
-        weights = {"gamma": norm.scale, "beta": norm.bias}
-        return mb.layer_norm(
-            x=x,
-            axes=[self._layout.channel_axis],
-            **{name: self._weights.constant(weight, 1) for name, weight in weights.items() if weight is not None},
-            epsilon=np.float16(norm.eps),
-        )
+        return self._normalized(x, norm, self._layout.channel_axis)
 
     def linear(self, x: Var, linear: Linear) -> Var:
         return self._layout.linear(x, linear)
@@ -103,11 +113,8 @@ class MilOps(Ops[Var]):
         heads, term = attention.heads, attention.term
         # What is shared is split once.
         split = {x: self._layout.split_heads(x, heads.query, heads.dim) for x in dict.fromkeys((q, k, v))}
-        queries, mask = self._scaled(split[q], attention), {}
-        if term is not None:
-            mask = {"attn_mask": self._weights.arranged(term.bias, (1, 1, *term.bias.shape))}
-        mixed = mb.scaled_dot_product_attention(query=queries, key=split[k], value=split[v], **mask)
-        return self._layout.merge_heads(mixed)
+        mask = None if term is None else self._weights.arranged(term.bias, (1, 1, *term.bias.shape))
+        return self._layout.merge_heads(self._mixed(split[q], split[k], split[v], mask, attention))
 
     def patches(self, pixels: Var, size: int) -> Var:
         batch, channels, height, width = pixels.shape
@@ -141,12 +148,47 @@ class MilOps(Ops[Var]):
     def logits(self, x: Var, table: Weight) -> Var:
         return self._layout.logits(x, table)
 
-    def _scaled(self, queries: Var, attention: Attention) -> Var:
-        """Queries times what the attention operation, which scales by 1/√dim, does not do itself."""
+    def _normalized(self, x: Var, norm: Norm, axis: int) -> Var:
+        """Normalization over an axis.
+
+        Squares of large activations are beyond fp16's range, and only the operation of layer normalization computes
+        them in a wider one. Beside their opposites numbers have the mean 0, and their mean square is their variance.
+
+        An offset is not added to the scale, which fp16 would round to fewer digits.
+        """
+        eps = np.float16(norm.eps)
+        if norm.kind == "layer" and not norm.offset:
+            weights = {"gamma": norm.scale, "beta": norm.bias}
+            constants = {name: self._weights.constant(each, 1) for name, each in weights.items() if each is not None}
+            return mb.layer_norm(x=x, axes=[axis], **constants, epsilon=eps)
+        if norm.kind == "layer":
+            normed = mb.layer_norm(x=x, axes=[axis], epsilon=eps)
+        else:
+            both = mb.concat(values=[x, mb.mul(x=x, y=np.float16(-1))], axis=axis)
+            normed = part_along(mb.layer_norm(x=both, axes=[axis], epsilon=eps), axis, 0, x.shape[axis])
+        rank = len(x.shape) - axis
+        result = normed
+        if norm.scale is not None:
+            result = mb.mul(x=normed, y=self._weights.constant(norm.scale, rank))
+            if norm.offset:
+                result = mb.add(x=result, y=self.scale(normed, norm.offset))
+        return result if norm.bias is None else mb.add(x=result, y=self._weights.constant(norm.bias, rank))
+
+    def _mixed(self, queries: Var, keys: Var, values: Var, mask: Var | None, attention: Attention) -> Var:
+        """Attention of ``[B, heads, S, dim]``; one operation, unless the scores have a cap."""
         term = 1.0 if attention.term is None else attention.term.scale
-        own = attention.scale * attention.heads.dim**0.5
-        factor = term if isclose(own, 1.0) else own * term
-        return queries if factor == 1.0 else self.scale(queries, factor)
+        if attention.softcap is None:
+            own = attention.scale * attention.heads.dim**0.5  # the operation scales by 1/√dim
+            scaled = self._times(queries, term if isclose(own, 1.0) else own * term)
+            added = {} if mask is None else {"attn_mask": mask}
+            return mb.scaled_dot_product_attention(query=scaled, key=keys, value=values, **added)
+        scaled = self._times(queries, attention.scale * term / attention.softcap)
+        scores = self._times(mb.tanh(x=mb.matmul(x=scaled, y=keys, transpose_y=True)), attention.softcap)
+        weights = mb.softmax(x=scores if mask is None else mb.add(x=scores, y=mask), axis=-1)
+        return mb.matmul(x=weights, y=values)
+
+    def _times(self, x: Var, factor: float) -> Var:
+        return x if factor == 1.0 else self.scale(x, factor)
 
 
 class StatefulOps(MilOps):
@@ -157,16 +199,25 @@ class StatefulOps(MilOps):
         layout: how activations lie.
         update: how the state is appended to.
         call: what this function is given, and gives back.
-        states: the state variables by role: ``kv``, or ``k`` and ``v``.
+        context: positions that there are.
+        slots: where the state of a layer and role (``kv``, or ``k`` and ``v``) is.
     """
 
     def __init__(
-        self, weights: WeightPool, layout: Layout, update: Update, call: Call, states: Mapping[str, Var]
+        self,
+        weights: WeightPool,
+        layout: Layout,
+        update: Update,
+        call: Call,
+        context: int,
+        slots: Mapping[tuple[int, str], Slot],
     ) -> None:
         super().__init__(weights, layout)
         self._update = update
         self._call = call
-        self._states = states
+        self._context = context
+        self._slots = slots
+        self._turns: dict[tuple[Rope, int | None], tuple[Var, Var]] = {}
 
     def embedding(self, ids: Var, table: Weight) -> Var:
         return self._layout.rows(table, mb.reshape(x=ids, shape=[-1]))
@@ -176,23 +227,81 @@ class StatefulOps(MilOps):
 
     def attention(self, layer: int, q: Var, k: Var, v: Var, attention: Attention) -> Var:
         heads = attention.heads
-        keys = self._appended("kv" if v is k else "k", layer, k, heads)
-        values = keys if v is k else self._appended("v", layer, v, heads)
-        queries = self._scaled(self._layout.split_heads(q, heads.query, heads.dim), attention)
-        mixed = mb.scaled_dot_product_attention(
-            query=mb.reshape(x=queries, shape=[1, heads.kv, -1, heads.dim]),
-            key=keys,
-            value=values,
-            attn_mask=self._call.mask(heads.query // heads.kv),
-        )
+        length = self._slots[layer, attention.roles[0]].length
+        queries = self._placed(self._split(q, heads.query, heads.dim), attention.q_norm, attention.rope, None)
+        rows = self._split(k, heads.kv, heads.dim)
+        if v is k:
+            keys = values = self._appended(layer, "kv", rows)
+            if attention.k_norm is not None or attention.rope is not None:
+                # What is cut out of a state up to the call's end has lost all of its sizes.
+                sized = values if self._call.place.fixed else mb.reshape(x=values, shape=[1, heads.kv, -1, heads.dim])
+                keys = self._placed(sized, attention.k_norm, attention.rope, length)
+        else:
+            keys = self._appended(layer, "k", self._placed(rows, attention.k_norm, attention.rope, None))
+            values = self._appended(layer, "v", self._split(v, heads.kv, heads.dim))
+        window = attention.window if attention.window is not None and attention.window < self._context else None
+        mask = self._call.mask(heads.query // heads.kv, length, window)
+        folded = mb.reshape(x=queries, shape=[1, heads.kv, -1, heads.dim])
+        mixed = self._mixed(folded, keys, values, mask, attention)
         return self._layout.merge_heads(mb.reshape(x=mixed, shape=[1, heads.query, -1, heads.dim]))
 
     def last(self, x: Var) -> Var:
         return self._layout.last(x) if self._call.last_only else x
 
-    def _appended(self, role: str, layer: int, rows: Var, heads: Heads) -> Var:
-        new = self._layout.split_heads(rows, heads.kv, heads.dim)
-        return self._update.append(self._states[role], layer, new, self._call.place)
+    def _split(self, x: Var, heads: int, dim: int) -> Var:
+        return self._layout.split_heads(x, heads, dim)
+
+    def _appended(self, layer: int, role: str, rows: Var) -> Var:
+        return self._update.append(self._slots[layer, role], rows, self._call.place)
+
+    def _placed(self, x: Var, norm: Norm | None, rope: Rope | None, length: int | None) -> Var:
+        """Heads ``[1, heads, n, dim]`` of queries or keys, normalized and rotated to where they stand: as this call's
+        tokens, or as what is read of a state of this length."""
+        x = x if norm is None else self._normalized(x, norm, 3)
+        return x if rope is None else self._rotated(x, rope, *self._turn(rope, length))
+
+    def _rotated(self, x: Var, rope: Rope, cos: Var, sin: Var) -> Var:
+        """Every pair of channels turned.
+
+        Neighbours that are a pair come out half the channels apart: queries and keys alike, whose products do not
+        depend on the order.
+        """
+        half = rope.dims // 2
+        if rope.interleaved:
+            first, second = (part_along(x, 3, start, rope.dims, 2) for start in (0, 1))
+            turning = mb.concat(values=[first, second], axis=3)
+        else:
+            first, second = part_along(x, 3, 0, half), part_along(x, 3, half, rope.dims)
+            turning = part_along(x, 3, 0, rope.dims)
+        across = mb.mul(x=mb.concat(values=[second, first], axis=3), y=sin)
+        turned = mb.add(x=mb.mul(x=turning, y=cos), y=across)
+        rest = [part_along(x, 3, rope.dims, x.shape[3])] if rope.dims < x.shape[3] else []
+        return mb.concat(values=[turned, *rest], axis=3) if rest else turned
+
+    def _turn(self, rope: Rope, length: int | None) -> tuple[Var, Var]:
+        """What both channels of every pair are multiplied with ``[1, 1, n, dims]``, themselves and crosswise: cosines,
+        and sines with the first ones' sign turned.
+
+        They are looked up, for sines of large angles are not to be trusted on a GPU, and the angles are beyond fp16.
+        """
+        if (rope, length) not in self._turns:
+            positions = self._call.place.positions if length is None else self._call.stands(length)
+            halves = []
+            for index, name in enumerate(("cos", "sin")):
+                table = self._weights.numbers((rope, name), lambda i=index: _table(rope, self._context, i))  # type: ignore[misc]
+                rows = mb.gather(x=table, indices=positions, axis=0, validate_indices=False)
+                halves.append(mb.expand_dims(x=mb.cast(x=rows, dtype="fp16"), axes=[0, 1]))
+            cos, sin = halves
+            opposite = mb.mul(x=sin, y=np.float16(-1))
+            both = mb.concat(values=[cos, cos], axis=3), mb.concat(values=[opposite, sin], axis=3)
+            self._turns[rope, length] = both
+        return self._turns[rope, length]
+
+
+def _table(rope: Rope, context: int, which: int) -> npt.NDArray[np.float32]:
+    """Cosines (0) or sines (1) of every pair's angle at every position, ``[context, dims / 2]``."""
+    result: npt.NDArray[np.float32] = turns(rope, torch.arange(context))[which].squeeze(1).numpy()
+    return result
 
 
 def fp16_factors(scale: float) -> list[np.float16]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any, Final
@@ -16,14 +17,16 @@ from edgeqkv.bundle.manifest import Artifact, Graph, Normalization, Role, StateT
 from edgeqkv.errors import BundleError, UnsupportedError
 from edgeqkv.mil import Evaluator, Package, Precision
 from edgeqkv.mil.package import FeatureSpec, Function
-from edgeqkv.model.variants import Variant
 
 __all__ = ["examine", "read_artifact"]
 
-_FACTS = {"form", "weights", "context", "chunk", "variant"}
+_FACTS = {"form", "weights", "context", "chunk", "variant", "state"}
 _ENCODER_FACTS = {"form", "weights", "batch", "variant"}
 
 _ROLES: Final[dict[str, Role]] = {"pixels": "pixels", "features": "features"}
+
+_STATE: Final = re.compile(r"(\w+) \((kv|k|v)\)")
+"""A state's name and role, as the package's description lists them."""
 
 _NUMPY = {"fp32": np.float32, "fp16": np.float16, "int32": np.int32}
 
@@ -84,7 +87,6 @@ def _decoder(path: Path, package: Package, facts: dict[str, str]) -> Artifact:
         chunk=int(facts["chunk"]),
     )
     function = package.function()
-    roles = ("kv",) if Variant.parse(facts["variant"]).sharing.tensors == 1 else ("k", "v")
     vocab_size = function.outputs["logits"].shape[-1]
     return Artifact(
         target="coreml",
@@ -98,14 +100,9 @@ def _decoder(path: Path, package: Package, facts: dict[str, str]) -> Artifact:
         graphs=tuple(graph.model_copy(update={"file": path.name}) for graph in interface.graphs(spec, vocab_size)),
         state_tensors=tuple(
             StateTensor(
-                name=interface.states[role],
-                role=role,
-                layer=None,
-                dtype="fp16",
-                shape=function.states[interface.states[role]].shape,
-                update="runtime",
+                name=name, role=role, layer=None, dtype="fp16", shape=function.states[name].shape, update="runtime"
             )
-            for role in roles
+            for name, role in _STATE.findall(facts["state"])
         ),
         versions={},
         details={"variant": facts["variant"]},

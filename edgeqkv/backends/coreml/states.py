@@ -1,8 +1,9 @@
-"""How new rows get into a state tensor ``[layers, kv_heads, context, head_dim]``, which holds all layers.
+"""How new rows get into a state tensor ``[layers, kv_heads, length, head_dim]``, which holds all layers that are alike.
 
 ``SliceUpdate`` writes the rows at the position, the natural thing to do on the GPU and the CPU.
 ``OnehotUpdate`` writes a whole layer of the state, in which every position is either the new row that belongs
-there or what it was: the operations have constant indices only, as the Neural Engine wants it.
+there or what it was: the operations have constant indices only, as the Neural Engine wants it. It is also how several
+rows get into a ring, whose end they may pass.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 
 from edgeqkv.backends.coreml.mil import Var, mb
 
-__all__ = ["OnehotUpdate", "Place", "SliceUpdate", "Update"]
+__all__ = ["OnehotUpdate", "Place", "SliceUpdate", "Slot", "Update"]
 
 
 @dataclass(frozen=True)
@@ -25,70 +26,95 @@ class Place:
         positions: ``[S]`` int32.
         begin: ``[1]`` int32, the first position.
         end: ``[1]`` int32, one past the last.
-        window: positions that attention reads: all that the state has, or ``end`` where that is None.
+        fixed: whether attention reads all positions that a state has, rather than those up to ``end``.
     """
 
     positions: Var
     begin: Var
     end: Var
-    window: int | None
+    fixed: bool
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a layer's rows are: in a state variable, at an index. ``ring``: row p is at p modulo its length."""
+
+    state: Var
+    index: int
+    ring: bool
+
+    @property
+    def length(self) -> int:
+        return int(self.state.shape[2])
 
 
 class Update(Protocol):
     """One way to append to a state."""
 
-    def append(self, state: Var, layer: int, rows: Var, place: Place) -> Var:
-        """Put ``rows [1, kv_heads, S, head_dim]`` into the layer; what attention reads of it."""
+    def append(self, slot: Slot, rows: Var, place: Place) -> Var:
+        """Put ``rows [1, kv_heads, S, head_dim]`` into the slot; what attention reads of it."""
 
 
 class SliceUpdate:
     """Writes the new rows alone, at an index known at run time."""
 
-    def append(self, state: Var, layer: int, rows: Var, place: Place) -> Var:
-        _, heads, _, dim = state.shape
+    def __init__(self) -> None:
+        self._around = OnehotUpdate()
+
+    def append(self, slot: Slot, rows: Var, place: Place) -> Var:
+        if slot.ring and rows.shape[2] != 1:
+            return self._around.append(slot, rows, place)
+        _, heads, length, dim = slot.state.shape
+        first, last = place.begin, place.end
+        if slot.ring:
+            first = mb.mod(x=first, y=np.int32(length))
+            last = mb.add(x=first, y=np.int32(1))
         updated = mb.slice_update(
-            x=mb.read_state(input=state),
+            x=mb.read_state(input=slot.state),
             update=rows,
-            begin=_corner(layer, 0, place.begin, 0),
-            end=_corner(layer + 1, heads, place.end, dim),
+            begin=_corner(slot.index, 0, first, 0),
+            end=_corner(slot.index + 1, heads, last, dim),
         )
-        written = mb.coreml_update_state(state=state, value=updated)
-        end = place.end if place.window is None else place.window
-        return mb.slice_by_index(x=written, begin=_corner(layer, 0, 0, 0), end=_corner(layer + 1, heads, end, dim))
+        written = mb.coreml_update_state(state=slot.state, value=updated)
+        end = length if place.fixed else place.end
+        begin = _corner(slot.index, 0, 0, 0)
+        return mb.slice_by_index(x=written, begin=begin, end=_corner(slot.index + 1, heads, end, dim))
 
 
 class OnehotUpdate:
     """Writes the whole layer, at constant indices."""
 
     def __init__(self) -> None:
-        self._masks: tuple[Var, Var | None] | None = None
+        self._masks: dict[int, tuple[Var, Var | None]] = {}
 
-    def append(self, state: Var, layer: int, rows: Var, place: Place) -> Var:
-        _, heads, context, dim = state.shape
-        content = mb.read_state(input=state)
-        begin, end = _corner(layer, 0, 0, 0), _corner(layer + 1, heads, context, dim)
+    def append(self, slot: Slot, rows: Var, place: Place) -> Var:
+        _, heads, length, dim = slot.state.shape
+        content = mb.read_state(input=slot.state)
+        begin, end = _corner(slot.index, 0, 0, 0), _corner(slot.index + 1, heads, length, dim)
         before = mb.slice_by_index(x=content, begin=begin, end=end)
-        is_new, onehot = self._placement(place, context)
+        is_new, onehot = self._placement(place, slot)
         spread = rows if onehot is None else mb.matmul(x=onehot, y=rows)
         after = mb.select(cond=is_new, a=spread, b=before)
-        mb.coreml_update_state(state=state, value=mb.slice_update(x=content, update=after, begin=begin, end=end))
+        mb.coreml_update_state(state=slot.state, value=mb.slice_update(x=content, update=after, begin=begin, end=end))
         return after
 
-    def _placement(self, place: Place, context: int) -> tuple[Var, Var | None]:
-        """Which positions are new ``[1, 1, context, 1]``, and which row is whose ``[1, 1, context, S]``.
+    def _placement(self, place: Place, slot: Slot) -> tuple[Var, Var | None]:
+        """Which rows are new ``[1, 1, length, 1]``, and which row is whose ``[1, 1, length, S]``.
 
         One row needs no placing, it is broadcast. The product with a one-hot matrix is exact in any precision.
         """
-        if self._masks is None:
-            columns = np.arange(context, dtype=np.int32).reshape(1, 1, context, 1)
-            matches = mb.equal(x=columns, y=mb.reshape(x=place.positions, shape=[1, 1, 1, -1]))
+        length = slot.length
+        if length not in self._masks:
+            columns = np.arange(length, dtype=np.int32).reshape(1, 1, length, 1)
+            places = mb.mod(x=place.positions, y=np.int32(length)) if slot.ring else place.positions
+            matches = mb.equal(x=columns, y=mb.reshape(x=places, shape=[1, 1, 1, -1]))
             if place.positions.shape[0] == 1:
-                self._masks = matches, None
+                self._masks[length] = matches, None
             else:
                 onehot = mb.cast(x=matches, dtype="fp16")
                 occupied = mb.reduce_max(x=onehot, axes=[3], keep_dims=True)
-                self._masks = mb.cast(x=occupied, dtype="bool"), onehot
-        return self._masks
+                self._masks[length] = mb.cast(x=occupied, dtype="bool"), onehot
+        return self._masks[length]
 
 
 def _corner(*indices: int | Var) -> Any:

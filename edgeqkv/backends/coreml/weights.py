@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from edgeqkv.backends.coreml._compat import store_once
 from edgeqkv.backends.coreml.mil import Var, mb, types
+from edgeqkv.model.layers import Rope
 from edgeqkv.model.weights import PalettizedWeight, QuantizedWeight, Weight
 
 __all__ = ["LARGEST_DIMENSION", "WeightPool"]
@@ -21,8 +23,8 @@ LARGEST_DIMENSION: Final = 16384
 
 _LEAST_EXPONENT: Final = -14  # of a normal number of fp16
 
-# A weight, a part of a quantized one, a table in another shape, or the size of a bias of zeros.
-_Key = Weight | tuple[Weight, str] | tuple[Weight, tuple[int, ...]] | int
+# A weight, a part of a quantized one, a table in another shape, a rule's numbers, or the size of a bias of zeros.
+_Key = Weight | tuple[Weight, str] | tuple[Weight, tuple[int, ...]] | tuple[Rope, str] | int
 
 
 class WeightPool:
@@ -122,6 +124,12 @@ class WeightPool:
             self._arrays.setdefault((weight, name), part.exp2().half().numpy().reshape(shape))
             found.append(self._constant((weight, name), f"{weight.name}_{name}"))
         return found
+
+    def numbers(self, key: tuple[Rope, str], make: Callable[[], npt.NDArray[np.float32]]) -> Var:
+        """Numbers that follow from a model's rules, in fp32, made once."""
+        if key not in self._arrays:
+            self._arrays[key] = make()
+        return self._constant(key, f"{key[1]}_{len(self._constants)}")
 
     def zeros(self, size: int) -> Var:
         """The bias of a matrix product that has none: ``linear`` would make one of its own at every place."""

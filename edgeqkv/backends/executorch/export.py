@@ -45,6 +45,9 @@ _FEATURES: Final = frozenset(
         "a logit softcap",
         "rotary positions",
         "query or key normalization",
+        "normalized or rotated keys of a merged state",
+        "an attention softcap",
+        "an attention window",
     }
 )
 """What an export has beyond plain layers."""

@@ -76,7 +76,7 @@ class ExecuTorchMemory(PlannedMemory):
         return _PortableOps(context) if spec.form == "portable" else _StockOps(context, Dtype(str(spec.state)))
 
     def activations(self, network: Network, spec: TargetSpec) -> tuple[Term, ...]:
-        ops = self.ops(spec, int(spec.context or 0))
+        ops = self.interpreter(spec)
         assert isinstance(ops, _DelegatedOps)
         steps = steps_of(network, ops, spec.chunk or 1)
         planned = peak(steps, frozenset(ops.inside | ops.logits_names)).bytes
@@ -112,8 +112,16 @@ class _DelegatedOps(CostOps):
         return result
 
 
-class _StockOps(_DelegatedOps):
-    """Attention as one operator, which reads the state where it lies; an int8 one is cut to size and widened."""
+class _PortableOps(_DelegatedOps, ScoresOps):
+    """Attention of core operators."""
+
+
+class _StockOps(_PortableOps):
+    """Attention as one operator, unless scores have a cap.
+
+    It reads the state where it lies. A part of it is a copy: of an int8 one, which is widened too, of a window's, and
+    of what keys are made of as they are read.
+    """
 
     def __init__(self, context: int, state: Dtype) -> None:
         super().__init__(context)
@@ -121,18 +129,27 @@ class _StockOps(_DelegatedOps):
 
     def attend(self, q: Result, k: Result, v: Result, attention: Attention, seen: int) -> Result:
         if not attention.causal:
+            return CostOps.attend(self, q, k, v, attention, seen)
+        if attention.softcap is not None:
             return super().attend(q, k, v, attention, seen)
-        return self.made("attention", q.shape, q, *(self._read(x, attention, seen) for x in dict.fromkeys((k, v))))
+        rows = [self._part(x, attention, seen) for x in dict.fromkeys((k, v))]
+        if v is k and _made_of_state(attention):
+            rows.append(self.made("placed keys", rows[0].shape, rows[0]))
+        return self.made("attention", q.shape, q, *rows)
 
-    def _read(self, rows: Result, attention: Attention, seen: int) -> Result:
+    def _part(self, rows: Result, attention: Attention, seen: int) -> Result:
         shape = (attention.heads.kv, seen, attention.heads.dim)
-        if self._state != Dtype.INT8:
-            return self.made("state", shape, rows, element=0)
-        return self.made("widened state", shape, self.made("filled state", shape, rows, element=self._state.bytes))
+        if self._state == Dtype.INT8:
+            return self.made("widened state", shape, self.made("filled state", shape, rows, element=self._state.bytes))
+        masked = attention.window is not None and attention.window < self.context
+        if masked or (attention.merged and _made_of_state(attention)):
+            return self.made("filled state", shape, rows, element=self._state.bytes)
+        return self.made("state", shape, rows, element=0)
 
 
-class _PortableOps(_DelegatedOps, ScoresOps):
-    """Attention of core operators."""
+def _made_of_state(attention: Attention) -> bool:
+    """Whether a merged layer's keys are normalized or rotated as they are read."""
+    return attention.rope is not None or attention.k_norm is not None
 
 
 def _with_workspace(planned: int, network: Network, chunk: int | None, origin: str) -> tuple[Term, ...]:

@@ -78,7 +78,7 @@ class DecoderModule(WeightsModule):
             return {"": weight.values() if weight in wide else weight.stored()}
 
         self.hold(model.weights, parts)
-        for each in model.state(self.context):
+        for each in model.state(self.context, spec.chunk or 1):
             shape = (1, each.length, each.kv_heads, each.dim)
             self.register_buffer(
                 state_name(each.layer, each.role), torch.zeros(shape, dtype=Dtype(str(spec.state)).torch)
@@ -89,7 +89,7 @@ class DecoderModule(WeightsModule):
         promise(position >= 0)
         promise(position < self.context)
         promise(position + tokens.shape[1] <= self.context)
-        ops = self.interpreter(position, self.parameter_of, self._state_of, self.state_scales)
+        ops = self.interpreter(position, self.context, self.parameter_of, self._state_of, self.state_scales)
         logits: torch.Tensor = self.network.outputs(ops, tokens[0])
         return logits
 

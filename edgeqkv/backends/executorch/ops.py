@@ -14,16 +14,17 @@ from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
 from math import isclose, pi, sqrt
-from typing import Final
+from typing import Final, cast
 
 import torch
 import torch.nn.functional as F
 
 from edgeqkv.backends.executorch._compat import promise
 from edgeqkv.backends.executorch.quantized import quantized_product, quantized_rows
-from edgeqkv.model.layers import Activation, Attention, Heads, Linear, Norm
+from edgeqkv.model.layers import Activation, Attention, Linear, Norm, Rope
 from edgeqkv.model.state import HIGHEST, StateScales
 from edgeqkv.model.weights import QuantizedWeight, Weight
+from edgeqkv.reference.attention import rotated, turns
 from edgeqkv.reference.ops import TorchOps
 
 __all__ = ["OPS", "ExecuTorchOps", "PortableOps", "StatefulOps", "StockOps", "promise"]
@@ -104,6 +105,7 @@ class StatefulOps(ExecuTorchOps):
 
     Args:
         position: where the first token stands, a symbol during tracing.
+        context: positions that there are; a state buffer shorter than that is a ring (`edgeqkv.model.state`).
         parameter: the parameter that holds a weight, or the named part of a quantized one.
         state: the buffer ``[1, length, kv_heads, head_dim]`` of a layer and role (``kv``, ``k`` or ``v``).
         scales: how an int8 state rounds; None for a state in floating point.
@@ -112,6 +114,7 @@ class StatefulOps(ExecuTorchOps):
     def __init__(
         self,
         position: int,
+        context: int,
         parameter: Callable[[Weight, str], Tensor],
         state: Callable[[int, str], Tensor],
         scales: StateScales | None,
@@ -119,85 +122,188 @@ class StatefulOps(ExecuTorchOps):
         super().__init__(parameter)
         self.position = position
         self.scales = scales
+        self._context = context
         self._state = state
+        # Of this call: where rows stand and how they turn there, and what is added to scores.
+        self._stands: dict[int | None, Tensor] = {}
+        self._turns: dict[tuple[Rope, int | None], tuple[Tensor, Tensor]] = {}
+        self._masks: dict[tuple[int, int | None], Tensor] = {}
 
     def add_positions(self, x: Tensor, table: Weight) -> Tensor:
-        # Not `len(x)`, which would fix the length that it is traced with.
-        positions = self.position + torch.arange(x.shape[0])
-        return x + F.embedding(positions, self.values(table)).float()
+        return x + F.embedding(self._rows_stand(x.shape[0]), self.values(table)).float()
 
     def last(self, x: Tensor) -> Tensor:
         return x[-1:]
 
     def attention(self, layer: int, q: Tensor, k: Tensor, v: Tensor, attention: Attention) -> Tensor:
-        heads = attention.heads
-        # What computes the scores scales them by 1/√dim.
-        factor = attention.scale * heads.dim**0.5
+        heads, steps = attention.heads, q.shape[0]
         q = self._as_placed(q, heads.query, attention.q_norm, attention)
-        keys, key_scale = self._appended(
-            layer, "kv" if v is k else "k", self._as_placed(k, heads.kv, attention.k_norm, attention), heads
-        )
-        values, value_scale = (keys, key_scale) if v is k else self._appended(layer, "v", v, heads)
-        queries = _scaled(q, key_scale if isclose(factor, 1.0) else factor * (key_scale or 1.0))
+        if v is k:
+            values, value_scale = self._appended(layer, "kv", v, attention)
+            keys, key_scale = self._as_keys(values, value_scale, self._state(layer, "kv").shape[1], steps, attention)
+        else:
+            placed = self._as_placed(k, heads.kv, attention.k_norm, attention)
+            keys, key_scale = self._appended(layer, "k", placed, attention)
+            values, value_scale = self._appended(layer, "v", v, attention)
+        # What computes the scores scales them by 1/√dim.
+        factor = attention.scale * heads.dim**0.5 * (key_scale or 1.0)
+        queries = _scaled(q, None if isclose(factor, 1.0) else factor)
         queries = queries.view(1, -1, heads.query, heads.dim).to(keys.dtype)
-        mixed = self._attend(queries, keys, values).reshape(q.shape[0], -1).float()
-        return _scaled(mixed, value_scale)
+        if self._is_fused(attention):
+            mixed = self._attend(queries, keys, values)
+        else:
+            mask = self._mask(self._state(layer, attention.roles[0]).shape[1], steps, self._window(attention))
+            mixed = self._attend_seen(queries, keys, values, mask, attention.softcap)
+        return _scaled(mixed.reshape(steps, -1).float(), value_scale)
 
     def _as_placed(self, x: Tensor, heads: int, norm: Norm | None, attention: Attention) -> Tensor:
         """Queries or keys ``[S, heads·dim]``, each head normalized and rotated to where it stands."""
         if norm is None and attention.rope is None:
             return x
         split = x.view(-1, heads, attention.heads.dim)
-        return self._placed(split, norm, attention, self.position).reshape(x.shape[0], -1)
+        split = split if norm is None else self.norm(split, norm)
+        return self._turned(split, attention.rope, None, x.shape[0]).reshape(x.shape[0], -1)
 
-    def _appended(self, layer: int, role: str, rows: Tensor, heads: Heads) -> tuple[Tensor, float | None]:
+    def _as_keys(
+        self, rows: Tensor, scale: float | None, length: int, steps: int, attention: Attention
+    ) -> tuple[Tensor, float | None]:
+        """What a merged layer stored ``[1, T, KV, D]`` as keys, normalized and rotated as it is read; and its scale."""
+        if not _differ(attention):
+            return rows, scale
+        keys = rows[0].float()
+        if attention.k_norm is not None:
+            keys, scale = self.norm(_scaled(keys, scale), attention.k_norm), None
+        return self._turned(keys, attention.rope, length, steps).to(rows.dtype)[None], scale
+
+    def _turned(self, x: Tensor, rope: Rope | None, length: int | None, steps: int) -> Tensor:
+        """Heads ``[rows, heads, D]`` turned to where they stand: this call's, or those of a state of so many rows."""
+        if rope is None:
+            return x
+        if (rope, length) not in self._turns:
+            stands = self._rows_stand(steps) if length is None else self._state_stands(length, steps)
+            self._turns[rope, length] = turns(rope, stands)
+        return rotated(x, rope, *self._turns[rope, length])
+
+    def _appended(self, layer: int, role: str, rows: Tensor, attention: Attention) -> tuple[Tensor, float | None]:
         """Write a step's rows into the state; what is to be attended to ``[1, T, KV, D]``, and its scale if it has one.
 
         The codes of an int8 state are widened a layer at a time, as far as it is filled. Their scale is left to the
         queries and to what comes out, which are few.
         """
         state, steps = self._state(layer, role), rows.shape[0]
-        rows = rows.view(1, steps, heads.kv, heads.dim)
+        rows = rows.view(1, steps, attention.heads.kv, attention.heads.dim)
         if self.scales is None:
             self._write(state, rows.to(state.dtype))
-            return self._readable(state, steps), None
+            # The fused operator knows how far a state is filled, and reads no further.
+            return state if self._is_fused(attention) else self._filled(state, steps), None
         scale = self.scales.of[f"{role}_{layer}"]
         self._write(state, (rows / scale).round().clamp(-HIGHEST - 1, HIGHEST).to(state.dtype))
         return self._filled(state, steps).float(), scale
 
     def _filled(self, state: Tensor, steps: int) -> Tensor:
-        """The rows up to the last token of this call."""
+        """The rows up to the last token of this call, or all of a ring that was once around."""
         # Those past it were never written and may hold anything, NaN included, which a mask would let through
         # (0 × NaN): they are not read at all.
-        stop = self.position + steps
-        promise(stop <= state.shape[1])
-        return state.narrow(1, 0, stop)
+        count = self._count(state.shape[1], steps)
+        promise(count <= state.shape[1])
+        return state.narrow(1, 0, count)
 
-    def _readable(self, state: Tensor, steps: int) -> Tensor:
-        """What `_attend` is to be given of a state in floating point."""
-        return self._filled(state, steps)
+    def _count(self, length: int, steps: int) -> int:
+        """The rows of a state of this length that hold something."""
+        stop = self.position + steps
+        if length == self._context:
+            return stop
+        return cast("int", torch.sym_min(stop, length))  # type: ignore[no-untyped-call]
+
+    def _places(self, length: int, steps: int) -> Tensor:
+        """Where this call's rows go in a state of this length, ``[S]``."""
+        stands = self._rows_stand(steps)
+        return stands % length if length < self._context else stands
+
+    def _rows_stand(self, steps: int) -> Tensor:
+        """Where this call's rows stand, ``[S]``."""
+        if None not in self._stands:
+            # Not `arange` from start to end, which torch.export would have to know.
+            self._stands[None] = self.position + torch.arange(steps)
+        return self._stands[None]
+
+    def _state_stands(self, length: int, steps: int) -> Tensor:
+        """Where the rows stand that are read of a state of this length, ``[T]``.
+
+        A ring has in each place the last position that belongs there.
+        """
+        if length not in self._stands:
+            rows = torch.arange(self._count(length, steps))
+            if length < self._context:
+                last = self.position + steps - 1
+                since = (rows.neg() + (last + length)) % length
+                rows = since.neg() + last
+            self._stands[length] = rows
+        return self._stands[length]
+
+    def _window(self, attention: Attention) -> int | None:
+        """How many positions a token sees, if that is fewer than there are."""
+        return attention.window if attention.window is not None and attention.window < self._context else None
+
+    def _mask(self, length: int, steps: int, window: int | None) -> Tensor:
+        """Added to scores ``[S, T]``: 0 where a row of a state of this length is seen, -∞ elsewhere."""
+        if (length, window) not in self._masks:
+            columns, rows = self._state_stands(length, steps), self._rows_stand(steps)[:, None]
+            seen = columns <= rows
+            if window is not None:
+                seen = seen & (columns > rows - window)
+            self._masks[length, window] = torch.where(seen, 0.0, -torch.inf)
+        return self._masks[length, window]
+
+    def _is_fused(self, attention: Attention) -> bool:
+        """Whether `_attend` can do it, with a state in floating point as it lies."""
+        return False
 
     @abstractmethod
     def _write(self, state: Tensor, rows: Tensor) -> None:
         """Put ``rows [1, S, KV, D]`` into the state at the position."""
 
-    @abstractmethod
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Causal attention of ``q [1, S, H, D]`` to ``k, v [1, T, KV, D]``; ``[1, S, H, D]``."""
+        raise NotImplementedError
+
+    def _attend_seen(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, softcap: float | None) -> Tensor:
+        """The same with a mask ``[S, T]`` that is added to the scores, and a cap on them: of core operators."""
+        steps, heads, dim = q.shape[1:]
+        total, kv_heads = k.shape[1:3]
+        # Query heads of a group become rows of one matrix, so that the state is not repeated for each.
+        queries = q.view(steps, kv_heads, heads // kv_heads, dim).permute(1, 2, 0, 3)
+        queries = queries.reshape(kv_heads, heads // kv_heads * steps, dim)
+        scores = torch.bmm(queries, k[0].permute(1, 2, 0)) * dim**-0.5
+        if softcap is not None:
+            scores = self.softcap(scores, softcap)
+        weights = F.softmax(scores.view(kv_heads, -1, steps, total) + mask.to(scores.dtype), dim=-1)
+        mixed = torch.bmm(weights.view(kv_heads, -1, total), v[0].transpose(0, 1))
+        return mixed.view(kv_heads, -1, steps, dim).permute(2, 0, 1, 3).reshape(1, steps, heads, dim)
 
 
 class StockOps(StatefulOps):
     """With the custom operators of ExecuTorch's LLM extension, which read and write the state in place."""
 
-    def _readable(self, state: Tensor, steps: int) -> Tensor:
-        return state  # the operator knows how far it is filled, and reads no further
+    def _is_fused(self, attention: Attention) -> bool:
+        return self._window(attention) is None and attention.softcap is None and not _differ(attention)
 
     def _write(self, state: Tensor, rows: Tensor) -> None:
-        torch.ops.llama.update_cache(rows, state, self.position)
+        length, steps = state.shape[1], rows.shape[1]
+        if length < self._context:
+            torch.ops.llama.update_cache_with_indices(rows, state, 0, self._places(length, steps)[None])
+        else:
+            torch.ops.llama.update_cache(rows, state, self.position)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         # Whatever k and v are, the operator takes a buffer for each: the same one twice where they are shared.
         result: Tensor = torch.ops.llama.custom_sdpa(q, k, v, self.position, None, 0.0, True)
+        return result
+
+    def _attend_seen(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, softcap: float | None) -> Tensor:
+        if softcap is not None:
+            return super()._attend_seen(q, k, v, mask, softcap)
+        result: Tensor = torch.ops.llama.custom_sdpa(q, k, v, 0, mask, 0.0, False)  # a float32 mask always
         return result
 
 
@@ -205,20 +311,12 @@ class PortableOps(StatefulOps):
     """With core ATen operators only."""
 
     def _write(self, state: Tensor, rows: Tensor) -> None:
-        state.index_copy_(1, self.position + torch.arange(rows.shape[1]), rows)
+        state.index_copy_(1, self._places(state.shape[1], rows.shape[1]), rows)
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        steps, heads, dim = q.shape[1:]
-        total, kv_heads = k.shape[1:3]
-        # Query heads of a group become rows of one matrix, so that the state is not repeated for each.
-        queries = q.view(steps, kv_heads, heads // kv_heads, dim).permute(1, 2, 0, 3)
-        queries = queries.reshape(kv_heads, heads // kv_heads * steps, dim)
-        scores = torch.bmm(queries, k[0].permute(1, 2, 0)) * dim**-0.5
-        visible = torch.arange(total) <= (self.position + torch.arange(steps))[:, None]
-        future = torch.where(visible, 0.0, -torch.inf).to(scores.dtype)
-        weights = F.softmax(scores.view(kv_heads, -1, steps, total) + future, dim=-1)
-        mixed = torch.bmm(weights.view(kv_heads, -1, total), v[0].transpose(0, 1))
-        return mixed.view(kv_heads, -1, steps, dim).permute(2, 0, 1, 3).reshape(1, steps, heads, dim)
+
+def _differ(attention: Attention) -> bool:
+    """Whether a merged layer's keys are not what it stores."""
+    return attention.merged and (attention.rope is not None or attention.k_norm is not None)
 
 
 def _scaled(x: Tensor, scale: float | None) -> Tensor:

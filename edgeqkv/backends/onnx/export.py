@@ -9,6 +9,7 @@ from typing import Any, Final
 from edgeqkv.backends.ends import input_spec, output_spec
 from edgeqkv.backends.features import check_features
 from edgeqkv.backends.onnx.calls import Call, OwnCall
+from edgeqkv.backends.onnx.forms import is_fused, most_tokens
 from edgeqkv.backends.onnx.genai import GenaiCall
 from edgeqkv.backends.onnx.genai_files import CONFIG, check_ends, write_files
 from edgeqkv.backends.onnx.graph import GraphBuilder
@@ -42,14 +43,19 @@ _FEATURES: Final = frozenset(
 )
 """What every form has beyond plain layers."""
 
-_UNFUSED_FEATURES: Final = _FEATURES | {
+_CAUSAL_FEATURES: Final = _FEATURES | {
     "rotary positions",
+    "an attention window",
     "an attention softcap",
     "query or key normalization",
-    "value normalization",
-    "normalized or rotated keys of a merged state",
 }
-"""And what the forms have whose attention is made of the standard's own operators."""
+"""And what every form of a decoder has."""
+
+_UNFUSED_FEATURES: Final = _CAUSAL_FEATURES | {
+    "normalized or rotated keys of a merged state",
+    "value normalization",
+}
+"""And those whose attention is made of the standard's own operators."""
 
 _SMALLEST_WINDOW = 256
 
@@ -62,9 +68,12 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
     Raises:
         UnsupportedError: the form cannot hold the model.
     """
-    plain = _is_fused(spec) or not model.causal
-    check_features(model.network, "ONNX", _FEATURES if plain else _UNFUSED_FEATURES)
-    if _is_fused(spec):
+    fused = is_fused(spec)
+    causal = _CAUSAL_FEATURES if fused else _UNFUSED_FEATURES
+    if spec.form == "genai":  # that runtime allocates one shape for all of the state
+        causal -= {"layers with different heads"}
+    check_features(model.network, "ONNX", causal if model.causal else _FEATURES)
+    if fused:
         _check_heads(model, spec)
     if spec.form == "genai":
         check_ends(spec)
@@ -136,11 +145,6 @@ def _build_encoder(builder: GraphBuilder, model: Model, spec: TargetSpec) -> Non
     builder.output(logits, output.name, output.dtype, sizes, output.role)
 
 
-def _is_fused(spec: TargetSpec) -> bool:
-    """Whether attention is ONNX Runtime's own operator, which makes no float copy of an int8 state."""
-    return spec.form == "ort" or (spec.form == "genai" and spec.state == "int8")
-
-
 def _check_heads(model: Model, spec: TargetSpec) -> None:
     size = model.config.head_dim
     if size % _HEAD_MULTIPLE:
@@ -153,14 +157,14 @@ def _check_heads(model: Model, spec: TargetSpec) -> None:
 
 def _call(builder: GraphBuilder, model: Model, spec: TargetSpec, tokens: int | None) -> Call:
     context, state = int(spec.context or 0), str(spec.state)
-    specs = model.state(context)
+    specs = model.state(context, most_tokens(spec))
     if spec.form == "genai":
         return GenaiCall(builder, specs, context=context, state=state)
     return OwnCall(builder, specs, context=context, state=state, tokens=tokens)
 
 
 def _ops(builder: GraphBuilder, call: Call, model: Model, spec: TargetSpec, window: int | None) -> StatefulOps:
-    if _is_fused(spec):
+    if is_fused(spec):
         return OrtOps(builder, call, scales=model.state_scales)
     return StandardOps(builder, call, window=window, scales=model.state_scales)
 

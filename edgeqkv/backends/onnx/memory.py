@@ -27,6 +27,7 @@ from edgeqkv.backends.memory import (
     rest,
     stored,
 )
+from edgeqkv.backends.onnx.forms import is_fused, most_tokens
 from edgeqkv.backends.onnx.liveness import onnx_steps
 from edgeqkv.backends.target import TargetSpec
 from edgeqkv.bundle.manifest import Artifact
@@ -104,13 +105,16 @@ class OnnxMemory(PlannedMemory):
         )
 
     def ops(self, spec: TargetSpec, context: int) -> CostOps:
-        if spec.form == "ort" or (spec.form == "genai" and spec.state == Dtype.INT8):
+        if is_fused(spec):
             return _FusedOps(context, Dtype(str(spec.state)), keeps_present=spec.form == "genai")
         return _StandardOps(context, Dtype(str(spec.state)), reads_all=spec.form == "static")
 
     def activations(self, network: Network, spec: TargetSpec) -> tuple[Term, ...]:
         terms = super().activations(network, spec)
         return tuple(map(_laid_out, terms)) if spec.form == "static" else terms
+
+    def most_tokens(self, spec: TargetSpec) -> int:
+        return most_tokens(spec)
 
     def unused(self, spec: TargetSpec, tensors: int) -> int:
         return tensors % 2 if spec.form == "genai" else 0  # onnxruntime-genai holds tensors in pairs
@@ -153,25 +157,30 @@ class _StandardOps(CostOps):
         super().__init__(context)
         self._state = state
         self._reads_all = reads_all
-        self._masks: dict[tuple[int, int], Result] = {}
+        self._masks: dict[tuple[int, int, int | None], Result] = {}
 
     def attend(self, q: Result, k: Result, v: Result, attention: Attention, seen: int) -> Result:
         heads, tokens = attention.heads, q.shape[0]
         keys = self._read(k, attention, seen)
         values = keys if v is k else self._read(v, attention, seen)
         if v is k and (attention.rope is not None or attention.k_norm is not None):
-            keys = self.made("placed keys", keys.shape, keys)
+            keys = self._placed(keys)
         queries = self.made("scaled queries", q.shape, self.made("grouped queries", q.shape, q))
         turned = self.made("keys, transposed", keys.shape, keys)
         scores = self.made("scores", (heads.query, tokens, seen), queries, turned)
         if attention.softcap is not None:
             scores = self.softcap(scores, attention.softcap)
-        key = (heads.query // heads.kv, seen)
+        key = (heads.query // heads.kv, seen, attention.window)
         if key not in self._masks:
             self._masks[key] = self.made("mask", (tokens * key[0], seen))
         masked = self.made("masked scores", scores.shape, scores, self._masks[key])
         weights = self.made("softmax", scores.shape, masked)
         return self.made("mixed, in order", q.shape, self.made("mixed", q.shape, weights, values))
+
+    def _placed(self, keys: Result) -> Result:
+        """What a merged layer stored, rotated as it is read: its channels in pairs, and their products."""
+        pairs = self.made("pairs of channels", keys.shape, keys)
+        return self.made("placed keys", keys.shape, pairs, self.made("products of channels", keys.shape, pairs))
 
     def _read(self, rows: Result, attention: Attention, seen: int) -> Result:
         """A state tensor as attention reads it: the filled part, in float32; the whole is the caller's memory."""

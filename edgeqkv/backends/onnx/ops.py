@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from edgeqkv.backends.onnx.graph import GraphBuilder
+from edgeqkv.backends.onnx.graph import DTYPES, GraphBuilder
 from edgeqkv.model.ops import Ops
 from edgeqkv.model.weights import QuantizedWeight, Weight
 
 if TYPE_CHECKING:
     from edgeqkv.backends.onnx.calls import Call
-    from edgeqkv.model.layers import Activation, Attention, Heads, Linear, Norm
+    from edgeqkv.model.layers import Activation, Attention, Heads, Linear, Norm, Rope
 
 __all__ = ["OnnxOps", "StatefulOps"]
 
@@ -203,6 +203,8 @@ class StatefulOps(OnnxOps):
     def __init__(self, graph: GraphBuilder, call: Call) -> None:
         super().__init__(graph)
         self._call = call
+        self._turns: dict[tuple[Rope, Value], tuple[Value, Value]] = {}
+        self._rows_stand: Value | None = None
 
     def embedding(self, ids: Value, table: Weight) -> Value:
         return self._rows(table, self._op("Squeeze", ids, self._graph.constant([0])))
@@ -215,3 +217,48 @@ class StatefulOps(OnnxOps):
 
     def attention(self, layer: int, q: Value, k: Value, v: Value, attention: Attention) -> Value:
         raise NotImplementedError
+
+    def _placed(self, x: Value, heads: int, norm: Norm | None, attention: Attention) -> Value:
+        """This call's queries or keys ``[T, heads·dim]``, each head normalized and rotated to where it stands."""
+        dim = attention.heads.dim
+        if norm is None and attention.rope is None:
+            return x
+        split = self._reshape(x, -1, heads, dim)
+        if norm is not None:
+            split = self.norm(split, norm)
+        if attention.rope is not None:
+            if self._rows_stand is None:
+                self._rows_stand = self._reshape(self._call.positions, -1, 1, 1)
+            split = self._rotated(split, attention.rope, dim, self._rows_stand)
+        return self._reshape(split, -1, heads * dim)
+
+    def _rotated(self, x: Value, rope: Rope, dim: int, positions: Value) -> Value:
+        """``x [..., dim]`` at the positions, which have as many dimensions and a last one of 1."""
+        cos, sin = self._turn(rope, positions)
+        half = rope.dims // 2
+        places = ((0, rope.dims, 2), (1, rope.dims, 2)) if rope.interleaved else ((0, half, 1), (half, rope.dims, 1))
+        first, second = (self._channels_of(x, *place) for place in places)
+        turned = [
+            self._op("Sub", self._op("Mul", first, cos), self._op("Mul", second, sin)),
+            self._op("Add", self._op("Mul", second, cos), self._op("Mul", first, sin)),
+        ]
+        if rope.interleaved:
+            last = self._graph.constant([-1])
+            pairs = self._op("Concat", *(self._op("Unsqueeze", each, last) for each in turned), axis=-1)
+            shape = self._op("Concat", self._op("Shape", first, end=-1), self._graph.constant([rope.dims]), axis=0)
+            turned = [self._op("Reshape", pairs, shape)]
+        rest = [self._channels_of(x, rope.dims, dim, 1)] if rope.dims < dim else []
+        return self._op("Concat", *turned, *rest, axis=-1)
+
+    def _turn(self, rope: Rope, positions: Value) -> tuple[Value, Value]:
+        """Cosine and sine of every pair's angle ``[..., dims / 2]``; the same ones for all layers."""
+        if (rope, positions) not in self._turns:
+            frequencies = self._graph.constant(rope.inverse_frequencies, "fp32")
+            angles = self._op("Mul", self._op("Cast", positions, to=DTYPES["fp32"]), frequencies)
+            cos, sin = (self.scale(self._op(kind, angles), rope.attention_factor) for kind in ("Cos", "Sin"))
+            self._turns[rope, positions] = cos, sin
+        return self._turns[rope, positions]
+
+    def _channels_of(self, x: Value, start: int, stop: int, step: int) -> Value:
+        bounds = (self._graph.constant([each]) for each in (start, stop, -1, step))
+        return self._op("Slice", x, *bounds)

@@ -6,6 +6,7 @@ operator then writes every new row twice to the same place, and the state is hel
 
 It appends in place only what is bound so: a present that lies elsewhere silently gets a copy of the whole state.
 That is what a caller with no place for a second present (`edgeqkv.backends.onnx.genai`) pays, for one layer at a time.
+Of a layer's window it keeps all positions, and attends to the last ones.
 
 An int8 state is rounded with one constant scale a tensor (`edgeqkv.model.state`) as it is appended. The operator
 computes in float32 on what it then reads back, so that the rounding of the state is all that differs.
@@ -48,6 +49,7 @@ class OrtOps(StatefulOps):
 
     def attention(self, layer: int, q: Value, k: Value, v: Value, attention: Attention) -> Value:
         heads, specs = attention.heads, self._call.specs
+        queries = self._placed(q, heads.query, attention.q_norm, attention)
         if v is k:
             keys, tensor = self._call.past(specs[layer, "kv"], both=True)
             values, tensors = keys, (tensor, tensor)
@@ -56,11 +58,12 @@ class OrtOps(StatefulOps):
         else:
             keys, key_tensor = self._call.past(specs[layer, "k"])
             values, value_tensor = self._call.past(specs[layer, "v"])
-            tensors, new = (key_tensor, value_tensor), (self._batched(k), self._batched(v))
+            placed = self._placed(k, heads.kv, attention.k_norm, attention)
+            tensors, new = (key_tensor, value_tensor), (self._batched(placed), self._batched(v))
         quantization, scales = self._quantization(*(tensor.name for tensor in tensors))
         mixed, *presents = self._graph.ops(
             "GroupQueryAttention",
-            self._batched(q),
+            self._batched(queries),
             *new,
             keys,
             values,
@@ -72,6 +75,7 @@ class OrtOps(StatefulOps):
             num_heads=heads.query,
             kv_num_heads=heads.kv,
             scale=attention.scale,
+            **_rules(attention),
             **quantization,
         )
         if v is not k:
@@ -104,3 +108,9 @@ class OrtOps(StatefulOps):
         scales = [self._graph.constant([self._scales.of[name]], "fp32") for name in names]
         attributes = {"k_quant_type": "PER_TENSOR", "v_quant_type": "PER_TENSOR", "kv_cache_bit_width": 8}
         return attributes, [*_UNUSED, *scales]
+
+
+def _rules(attention: Attention) -> dict[str, Any]:
+    """What the operator needs to know of a window and a cap."""
+    rules = {"local_window_size": attention.window, "softcap": attention.softcap}
+    return {name: value for name, value in rules.items() if value is not None}

@@ -45,9 +45,9 @@ class Decoder:
     logit_scale: float = 1.0
     logit_softcap: float | None = None
 
-    def state(self, context: int) -> tuple[StateSpec, ...]:
-        """What it stores for ``context`` positions."""
-        return state_of_blocks(self.blocks, context)
+    def state(self, context: int, chunk: int = 1) -> tuple[StateSpec, ...]:
+        """What it stores for ``context`` positions and calls of up to ``chunk`` tokens."""
+        return state_of_blocks(self.blocks, context, chunk)
 
     def outputs(self, ops: Ops[V], inputs: V) -> V:
         """Token ids → the logits after the last of them, continuing from the interpreter's state."""

@@ -48,9 +48,9 @@ class TrunkNetwork:
     def blocks(self) -> tuple[Block, ...]:
         return self.trunk.blocks
 
-    def state(self, context: int) -> tuple[StateSpec, ...]:
+    def state(self, context: int, chunk: int = 1) -> tuple[StateSpec, ...]:
         """What it stores: nothing, as none of its blocks is causal."""
-        return state_of_blocks(self.blocks, context)
+        return state_of_blocks(self.blocks, context, chunk)
 
 
 @dataclass(frozen=True, eq=False)
