@@ -2,10 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format device-tests bench fuzz-kills clean
+.PHONY: demo demo-convert test check format device-tests bench fuzz-kills clean
 
 demo: .venv/demo.stamp            ## the built-in model: inspect, export, verify, generate
 	$(BIN)/edgeqkv demo
+
+demo-convert: .venv/demo.stamp    ## an ordinary model converted to an eighth of its state: convert, export, verify
+	$(BIN)/edgeqkv demo --convert
 
 test: check                       ## everything that CI runs
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeqkv.budget import budget
+from edgeqkv.convert import convert
 from edgeqkv.errors import (
     BundleError,
     CheckpointError,
@@ -54,6 +55,7 @@ __all__ = [
     "VerificationFailed",
     "bench",
     "budget",
+    "convert",
     "export",
     "load",
     "open",

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from edgeqkv import demo
+from edgeqkv.demo.corpus import read_reference
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -50,7 +51,9 @@ def run_edgeqkv(command: str, folder: Path) -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
 def test_what_a_page_says_works(page: Path, tmp_path: Path) -> None:
     shutil.copyfile(demo.checkpoint_path(), tmp_path / "model.pt")
+    shutil.copyfile(demo.teacher_path(), tmp_path / "ordinary.pt")
     shutil.copyfile(demo.tokenizer_path(), tmp_path / "tokenizer.json")
+    (tmp_path / "text.txt").write_text(read_reference()[:60000], encoding="utf-8")
     shutil.copyfile(ROOT / "tests/data/checkpoints/vit_digits_q_ne_k_eq_v.pt", tmp_path / "vit.pt")
     Image.linear_gradient("L").resize((8, 8)).save(tmp_path / "digit.png")
     (tmp_path / "heldout.txt").write_text(demo.heldout_path().read_text(encoding="utf-8")[:6000], encoding="utf-8")

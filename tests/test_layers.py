@@ -30,7 +30,7 @@ LAYERS: Final = (
     },
     {"model"},
     {"reference"},
-    {"checkpoints", "quantize"},
+    {"checkpoints", "convert", "quantize"},
     {"bundle"},
     {"backends"},
     {"run"},

@@ -20,6 +20,7 @@ __all__ = [
     "WINDOW",
     "checkpoint_path",
     "heldout_path",
+    "teacher_path",
     "tokenizer_path",
 ]
 
@@ -45,6 +46,14 @@ DEMO_PROMPT = DEMO_PROMPTS[0]
 def checkpoint_path() -> Path:
     """The checkpoint: a `final_model.pt` of the authors' language-model format, weights in fp16."""
     return _HERE / "model.pt"
+
+
+def teacher_path() -> Path:
+    """A checkpoint of an ordinary model (`qkv`, 8 heads, 256 positions, fp16), for conversion to start from.
+
+    The tokenizer and the held-out text are the same.
+    """
+    return _HERE / "teacher.pt"
 
 
 def tokenizer_path() -> Path:

@@ -1,27 +1,20 @@
-"""Train the demo model from text that every CPython installation carries: `python -m edgeqkv.demo.train`.
+"""Train the demo models from text that every CPython installation carries: `python -m edgeqkv.demo.train`.
 
-Two sources, both English about Python: the language reference as `pydoc_data.topics` has it, and the prose
-of docstrings and comments in the standard library's own modules. Whole reference topics are held out by a
-checksum of their names, and no training paragraph shares eight words in a row with them.
+The text is that of `edgeqkv.demo.corpus`.
 
 The same Python version, seed, thread count and machine give the same weights. The result is three files:
-`model.pt` (the layout of a `final_model.pt`), `tokenizer.json` and `heldout.txt`.
+`model.pt` (the layout of a `final_model.pt`), `tokenizer.json` and `heldout.txt`. With `--ordinary` the model is one of
+separate keys and values, for conversion to start from; the tokenizer and the held-out text are the same.
 """
 
 from __future__ import annotations
 
-import ast
 import math
 import platform
-import re
-import sysconfig
 import time
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from pydoc_data.topics import topics
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,7 +24,9 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn, optim
 
-__all__ = ["Corpus", "DemoGPT", "ModelConfig", "TrainConfig", "perplexity", "read_corpus", "train"]
+from edgeqkv.demo.corpus import Corpus, read_corpus
+
+__all__ = ["ORDINARY", "Corpus", "DemoGPT", "ModelConfig", "TrainConfig", "perplexity", "read_corpus", "train"]
 
 END_OF_TEXT = "<|endoftext|>"
 Tokens = NDArray[np.int64]
@@ -40,14 +35,17 @@ Logits = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """`model_config` of the checkpoint, under the names that the authors' Q-GQA script gives them."""
+    """`model_config` of the checkpoint, under the names that the authors' scripts give them.
+
+    Without `n_kv_groups` it is an ordinary model, whose every query head has keys and values of its own.
+    """
 
     vocab_size: int = 1024
     n_positions: int = 512
     n_layer: int = 4
     n_embd: int = 128
     n_head: int = 4
-    n_kv_groups: int = 2
+    n_kv_groups: int | None = 2
     n_inner: int = 512
     embd_pdrop: float = 0.0
     resid_pdrop: float = 0.05
@@ -57,6 +55,14 @@ class ModelConfig:
     use_bias: bool = True
     tie_word_embeddings: bool = True
     use_flash_attention: bool = False
+
+    def entries(self) -> dict[str, float]:
+        """What the checkpoint says of it: an ordinary model has no groups to speak of."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+ORDINARY = ModelConfig(n_positions=256, n_head=8, n_kv_groups=None)
+"""The teacher that the package ships, `edgeqkv.demo.teacher_path`."""
 
 
 @dataclass(frozen=True)
@@ -75,81 +81,6 @@ class TrainConfig:
     python: str = platform.python_version()
 
 
-class Corpus(NamedTuple):
-    """Documents to train on, from both sources, and the held-out text."""
-
-    reference: list[str]
-    library: list[str]
-    heldout: str
-
-
-# What a Linux distribution may package apart from the interpreter, or a version may lack; and the tests.
-_NOT_EVERYWHERE = re.compile(
-    r"distutils|ensurepip|idlelib|lib2to3|pydoc_data|(site|dist)-packages|tests?|tkinter|turtle.*|config-.*"
-)
-_NAMES_PEOPLE = re.compile("copyright|licen[cs]e|@", re.IGNORECASE)
-
-
-def read_corpus() -> Corpus:
-    """Read the text of this Python installation and split it into what is trained on and what is not."""
-    names = sorted(topics, key=lambda name: (-len(topics[name]), name))
-    held = [name for name in names if zlib.crc32(name.encode()) % 16 == 2]
-    heldout = "\n\n".join(part for name in sorted(held) for part in _paragraphs(topics[name])) + "\n"
-    seen: set[str] = set()
-    forbidden = set(_runs_of_eight(heldout))
-
-    def new_documents(texts: Iterable[str]) -> list[str]:
-        pairs = ((text, "\n\n".join(filter(is_new, _paragraphs(text)))) for text in texts)
-        # What is left of a section that repeats a chapter is its headings: not worth reading.
-        return [new for text, new in pairs if len(new) >= max(200, len(text) // 2)]
-
-    def is_new(paragraph: str) -> bool:
-        runs = list(_runs_of_eight(paragraph))
-        if runs and (paragraph in seen or not forbidden.isdisjoint(runs)):
-            return False
-        seen.add(paragraph)  # shorter ones, headings for the most part, may recur
-        return True
-
-    # Largest first: a chapter keeps its flow, and the sections that repeat its paragraphs shrink instead.
-    reference = new_documents(topics[name] for name in names if name not in held)
-    return Corpus(reference, new_documents(_library_prose()), heldout)
-
-
-def _library_prose() -> Iterator[str]:
-    """The prose of each standard-library module: its docstrings, then its blocks of comments."""
-    root = Path(sysconfig.get_path("stdlib"))
-    owners = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    for path in sorted(root.rglob("*.py")):
-        if any(map(_NOT_EVERYWHERE.fullmatch, path.relative_to(root).parts)):
-            continue
-        source = path.read_text("utf-8", errors="ignore")
-        nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, owners)]
-        comments = re.findall(r"(?:^[ \t]*#.*\n){2,}", source, re.MULTILINE)
-        texts = [ast.get_docstring(node) or "" for node in nodes]
-        texts += [re.sub(r"^[ \t]*#+ ?", "", block, flags=re.MULTILINE) for block in comments]
-        parts = (part for text in texts for part in _paragraphs(text))
-        yield "\n\n".join(part for part in parts if _is_prose(part) and not _NAMES_PEOPLE.search(part))
-
-
-def _paragraphs(text: str) -> Iterator[str]:
-    """Prose without its line breaks, which a small model would spend its capacity on; the rest as it is."""
-    for paragraph in re.split(r"\n[ \t]*\n", text):
-        if paragraph.strip():
-            yield " ".join(paragraph.split()) if _is_prose(paragraph) else paragraph.strip("\n").rstrip()
-
-
-def _is_prose(paragraph: str) -> bool:
-    """Whether it is sentences, not a code example, a heading, a table or a grammar."""
-    letters = sum(character.isalpha() or character.isspace() for character in paragraph)
-    is_sentence = re.search(r"[.:?!][)\"”]?(\s*\[\d+\])*$", paragraph.rstrip()) and ":\n" not in paragraph
-    return bool(is_sentence) and letters > 0.85 * len(paragraph)
-
-
-def _runs_of_eight(text: str) -> Iterator[tuple[str, ...]]:
-    words = re.findall(r"\w+", text.lower())
-    return (tuple(words[start : start + 8]) for start in range(len(words) - 7))
-
-
 def train_tokenizer(documents: list[str], vocab_size: int) -> Tokenizer:
     """Byte-level BPE: any UTF-8 text goes through unchanged, because all 256 bytes are tokens."""
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -164,7 +95,10 @@ def train_tokenizer(documents: list[str], vocab_size: int) -> Tokenizer:
 
 
 class DemoGPT(nn.Module):
-    """GPT-2 with Q-K=V attention over shared heads; `state_dict()` has the keys of class `GPT_Q_GQA`."""
+    """GPT-2, with Q-K=V attention over shared heads unless it is ordinary.
+
+    `state_dict()` has the keys of class `GPT_Q_GQA`, or of class `GPT`.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -191,11 +125,14 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        width, self.groups = config.n_embd, config.n_kv_groups
+        width, self.groups = config.n_embd, config.n_kv_groups or config.n_head
         self.head_dim = width // config.n_head
         kv_width = self.groups * self.head_dim
         self.ln_1 = nn.LayerNorm(width, eps=config.layer_norm_epsilon)
-        shapes = {"c_q": (width, width), "c_k": (width, kv_width), "c_proj": (width, width)}
+        shapes = {"c_q": (width, width), "c_k": (width, kv_width)}
+        if config.n_kv_groups is None:
+            shapes = {"c_attn": (width, 3 * width)}
+        shapes["c_proj"] = (width, width)
         self.attn = nn.ModuleDict({name: nn.Linear(*shape) for name, shape in shapes.items()})
         self.ln_2 = nn.LayerNorm(width, eps=config.layer_norm_epsilon)
         shapes = {"c_fc": (width, config.n_inner), "c_proj": (config.n_inner, width)}
@@ -205,24 +142,29 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         attn, mlp = self.attn, self.mlp
         y = self.ln_1(x)
-        x = x + self.drop(attn["c_proj"](self._attend(attn["c_q"](y), attn["c_k"](y))))
+        if "c_attn" in attn:
+            q, k, v = attn["c_attn"](y).chunk(3, dim=-1)
+        else:
+            q, k = attn["c_q"](y), attn["c_k"](y)
+            v = k
+        x = x + self.drop(attn["c_proj"](self._attend(q, k, v)))
         out: Tensor = x + self.drop(mlp["c_proj"](F.gelu(mlp["c_fc"](self.ln_2(x)))))
         return out
 
-    def _attend(self, q: Tensor, kv: Tensor) -> Tensor:
-        """Causal attention whose keys and values are one tensor; neighbouring query heads share a head of it.
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Causal attention; neighbouring query heads share a head of keys and values.
 
         In strips of queries that skip the keys ahead: three times as fast as PyTorch's fused one on a CPU.
         """
         batch, length, _ = q.shape
         q = (q * self.head_dim**-0.5).view(batch, length, self.groups, -1, self.head_dim).permute(0, 2, 3, 1, 4)
-        kv = kv.view(batch, length, self.groups, 1, self.head_dim).permute(0, 2, 3, 1, 4)
+        k, v = (x.view(batch, length, self.groups, 1, self.head_dim).permute(0, 2, 3, 1, 4) for x in (k, v))
         strips = []
         for start in range(0, length, 128):
-            rows, past = q[..., start : start + 128, :], kv[..., : start + 128, :]
-            scores = rows @ past.transpose(-1, -2)
+            stop = start + 128
+            scores = q[..., start:stop, :] @ k[..., :stop, :].transpose(-1, -2)
             future = torch.full(scores.shape[-2:], -math.inf, dtype=scores.dtype).triu(start + 1)
-            strips.append((scores + future).softmax(-1) @ past)
+            strips.append((scores + future).softmax(-1) @ v[..., :stop, :])
         return torch.cat(strips, dim=-2).permute(0, 3, 1, 2, 4).flatten(2)
 
 
@@ -279,7 +221,7 @@ def train(out: Path, shape: ModelConfig, config: TrainConfig, corpus: Corpus) ->
     tokens_seen = config.steps * config.batch_size * shape.n_positions
     checkpoint = {
         "model_state_dict": weights,
-        "model_config": asdict(shape),
+        "model_config": shape.entries(),
         "train_config": asdict(config),
         "step": config.steps,
         "epoch": tokens_seen // sum(map(len, streams)),
@@ -322,14 +264,19 @@ def _measure(weights: dict[str, Tensor], shape: ModelConfig, heldout: Tokens, si
 
 
 def main(
-    out: Path = Path("demo-model"), steps: int = 5000, seed: int = 1, threads: int = 1, force: bool = False
+    out: Path = Path("demo-model"),
+    steps: int = 5000,
+    seed: int = 1,
+    threads: int = 1,
+    ordinary: bool = False,
+    force: bool = False,
 ) -> None:
-    """Train the demo model and write its three files to the folder OUT, over others of these names with --force."""
+    """Train a demo model and write its three files to the folder OUT, over others of these names with --force."""
     there = [name for name in ("heldout.txt", "tokenizer.json", "model.pt") if (out / name).exists()]
     if there and not force:
         raise typer.BadParameter(f"{out} holds {', '.join(there)} already; give another --out, or --force")
     torch.set_num_threads(threads)
-    train(out, ModelConfig(), TrainConfig(steps=steps, seed=seed), read_corpus())
+    train(out, ORDINARY if ordinary else ModelConfig(), TrainConfig(steps=steps, seed=seed), read_corpus())
 
 
 if __name__ == "__main__":

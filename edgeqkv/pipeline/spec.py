@@ -30,6 +30,7 @@ __all__ = [
     "ExportSpec",
     "Option",
     "ResolvedExport",
+    "check_degradation",
     "check_variant",
     "kind_of",
     "tokenizer_beside",
@@ -314,10 +315,7 @@ class ExportSpec:
         if self.tune and self.calibrate is None:
             raise InputError("tuning needs a text; give one with --calibrate")
         _check_chunk(self.chunk, self.context)
-        if self.max_degradation is not None:
-            check("max_degradation", self.max_degradation * 100)
-            if self.text is None:
-                raise InputError("--max-degradation is of the perplexity on a text; give one with --text")
+        check_degradation(self.max_degradation, self.text)
         if self.own_devices is not None and not self.devices:
             raise InputError(f"{self.own_devices} says what devices there are; name one with --device")
         for purpose, path in (("calibrating on", self.calibrate), ("measuring the perplexity on", self.text)):
@@ -387,6 +385,15 @@ def check_variant(model: Model, claim: str | None) -> None:
             f"{model.source.model_class}, {kv_heads} KV heads). Export it with --variant {model.variant}, "
             f"or without --variant"
         )
+
+
+def check_degradation(most: float | None, text: Path | None) -> None:
+    """Raise `InputError` if that is no bound, or nothing to measure it on was given."""
+    if most is None:
+        return
+    check("max_degradation", most * 100)
+    if text is None:
+        raise InputError("--max-degradation is of the perplexity on a text; give one with --text")
 
 
 def _check_chunk(chunk: int | None, context: int | None) -> None:

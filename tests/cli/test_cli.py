@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,22 @@ def test_export_prints_the_manifest_as_json(tmp_path: Path) -> None:
     printed = json.loads(run("export", MODEL, "--out", tmp_path / "b", "--json").stdout)
     assert printed["bundle"] == str(tmp_path / "b")
     assert printed["targets"]["onnx"]["verification"]["passed"]
+
+
+def test_convert_says_what_it_cost(tmp_path: Path) -> None:
+    sizes = {"n_layer": 1, "n_embd": 32, "n_head": 4, "n_positions": 32, "vocab_size": 1024}
+    write_random_checkpoint(tmp_path / "model.pt", "qkv", std=0.2, **sizes)
+    (tmp_path / "tokenizer.json").write_bytes(demo.tokenizer_path().read_bytes())
+    text = demo.heldout_path()
+    command = ["convert", "model.pt", "--to", "q-k=v+mqa", "--calibrate", text, "--out", "out.pt", "--windows", 8]
+    told = run(*command, "--text", text, cwd=tmp_path).stdout
+    assert "variant: qkv → q-k=v+mqa" in told
+    assert "KV state: 16 bytes a token in fp16, 87.5% less than 128" in told
+    assert "tokens of heldout.txt; the original's 14" in told
+    assert "out.pt exists already" in run(*command, code=2, cwd=tmp_path).stderr
+    facts = json.loads(run(*command, "--force", "--json", cwd=tmp_path).stdout)
+    assert facts["quality"] is None
+    assert 0 < facts["lost"][0] < 1
 
 
 def test_a_tokenizer_beside_the_model_is_taken_along(tmp_path: Path) -> None:
@@ -176,6 +193,15 @@ def test_the_checkpoint_being_exported_is_not_replaced_by_its_bundle(tmp_path: P
     assert "holds 'model.pt'" in run("export", model, "--out", tmp_path / "b", "--force", code=2).stderr
     assert sorted(tmp_path.rglob("*")) == before
     assert model.read_bytes() == MODEL.read_bytes()
+
+
+def test_the_demo_of_conversion_shows_three_perplexities(tmp_path: Path) -> None:
+    done = run("demo", "--convert", "--out", tmp_path / "demo")
+    assert "variant: qkv → q-k=v+gqa2" in done.stdout
+    perplexities = re.findall(r"perplexity: ([\d.]+) on .*; the original's ([\d.]+)", done.stdout)
+    (converted, teacher), (exported, again) = perplexities
+    assert float(teacher) < float(converted) == pytest.approx(float(again))
+    assert float(exported) == pytest.approx(float(converted), rel=0.01)
 
 
 def test_doctor_says_what_is_missing_and_how_to_add_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

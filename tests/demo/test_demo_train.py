@@ -23,6 +23,7 @@ from torch import Tensor
 
 from edgeqkv import demo
 from edgeqkv.demo.train import (
+    ORDINARY,
     Block,
     Corpus,
     DemoGPT,
@@ -121,7 +122,7 @@ def test_training_lowers_the_perplexity(trained: Path, corpus: Corpus, tmp_path:
 def test_attention_reads_one_tensor_as_keys_and_values_and_shares_it_between_neighbours() -> None:
     config = ModelConfig()
     torch.manual_seed(0)
-    length, heads, groups, head_dim = 300, config.n_head, config.n_kv_groups, 32
+    length, heads, groups, head_dim = 300, config.n_head, 2, 32
     q, kv = torch.randn(2, length, heads * head_dim), torch.randn(2, length, groups * head_dim)
 
     def split(x: Tensor, count: int) -> Tensor:
@@ -130,7 +131,7 @@ def test_attention_reads_one_tensor_as_keys_and_values_and_shares_it_between_nei
     shared = split(kv, groups).repeat_interleave(heads // groups, dim=1)
     expected = F.scaled_dot_product_attention(split(q, heads), shared, shared, is_causal=True)
     # fp32 sums of at most 300 terms of size about 1, taken in another order.
-    torch.testing.assert_close(Block(config)._attend(q, kv), expected.transpose(1, 2).flatten(2), rtol=0, atol=1e-5)
+    torch.testing.assert_close(Block(config)._attend(q, kv, kv), expected.transpose(1, 2).flatten(2), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("length", [2, 8, 9, 10, 16, 17, 30])
@@ -217,6 +218,25 @@ def test_positions_up_to_the_last_were_trained(shipped: dict[str, Any]) -> None:
     with torch.no_grad():
         late, early = model(inputs)[:, 384:], model(inputs[:, 384:])
     assert F.cross_entropy(late.mT, targets) < F.cross_entropy(early.mT, targets)
+
+
+def test_the_shipped_teacher_is_an_ordinary_model_of_this_trainer() -> None:
+    teacher = load(demo.teacher_path())
+    assert demo.teacher_path().stat().st_size <= 2_000_000
+    assert teacher["model_config"] == ORDINARY.entries()
+    assert "n_kv_groups" not in teacher["model_config"]
+    made = teacher["train_config"]
+    assert made == asdict(TrainConfig(steps=2000, python=made["python"]))
+    weights = teacher["model_state_dict"]
+    assert all(weight.dtype == torch.float16 and weight.isfinite().all() for weight in weights.values())
+    assert weights["h.3.attn.c_attn.weight"].shape == (3 * 128, 128)
+    model = DemoGPT(ORDINARY).eval()
+    model.load_state_dict(weights)
+    tokens = np.array(
+        Tokenizer.from_file(str(demo.tokenizer_path())).encode(demo.heldout_path().read_text("utf-8")).ids
+    )
+    measured = perplexity(lambda ids: window_logits(model, ids), tokens, ORDINARY.n_positions)
+    assert measured == pytest.approx(teacher["val_metrics"]["perplexity"], rel=1e-4)
 
 
 @given(st.text())

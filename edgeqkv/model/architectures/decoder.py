@@ -51,13 +51,20 @@ class Decoder:
 
     def outputs(self, ops: Ops[V], inputs: V) -> V:
         """Token ids → the logits after the last of them, continuing from the interpreter's state."""
+        x = self.embedded(ops, inputs)
+        for layer, weights in enumerate(self.blocks):
+            x = block(ops, layer, x, weights)
+        return self.read_out(ops, x)
+
+    def embedded(self, ops: Ops[V], inputs: V) -> V:
+        """Token ids → what the first block is given."""
         x = ops.embedding(inputs, self.token_table)
         if self.embedding_scale != 1.0:
             x = ops.scale(x, self.embedding_scale)
-        if self.position_table is not None:
-            x = ops.add_positions(x, self.position_table)
-        for layer, weights in enumerate(self.blocks):
-            x = block(ops, layer, x, weights)
+        return x if self.position_table is None else ops.add_positions(x, self.position_table)
+
+    def read_out(self, ops: Ops[V], x: V) -> V:
+        """What the last block made → the logits."""
         logits = ops.logits(ops.norm(ops.last(x), self.final_norm), self.head)
         if self.logit_scale != 1.0:
             logits = ops.scale(logits, self.logit_scale)

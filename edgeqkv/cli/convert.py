@@ -1,0 +1,128 @@
+"""``edgeqkv convert``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import edgeqkv
+from edgeqkv.bundle.manifest import ELEMENT_BYTES
+from edgeqkv.cli import console
+from edgeqkv.cli.options import CheckpointPath, Json
+from edgeqkv.cli.summaries import perplexity
+from edgeqkv.convert import WINDOWS
+from edgeqkv.extras import needed_for
+
+if TYPE_CHECKING:
+    from edgeqkv.bundle.manifest import Quality
+    from edgeqkv.model.model import Model
+    from edgeqkv.pipeline.conversion import Converted
+
+__all__ = ["convert"]
+
+
+def convert(
+    model: CheckpointPath,
+    to: Annotated[str, typer.Option("--to", metavar="VARIANT", help="q-k=v or qkv, with +gqaN or +mqa if you like.")],
+    calibrate: Annotated[
+        Path, typer.Option("--calibrate", metavar="TEXT", help="Text like those that the model is for.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The checkpoint to write: .pt, or .safetensors.")],
+    tokenizer: Annotated[
+        Path | None, typer.Option("--tokenizer", help="The model's tokenizer.json. Default: one beside MODEL.")
+    ] = None,
+    text: Annotated[
+        Path | None,
+        typer.Option("--text", metavar="TEXT", help="Text on which to measure the perplexity before and after."),
+    ] = None,
+    max_degradation: Annotated[
+        float | None,
+        typer.Option(
+            "--max-degradation",
+            help="Percent by which the perplexity on --text may rise; if it rises by more, nothing is written.",
+        ),
+    ] = None,
+    windows: Annotated[
+        int, typer.Option("--windows", help="Pieces of 512 tokens of the text that are looked at.")
+    ] = WINDOWS,
+    distill: Annotated[
+        int | None,
+        typer.Option(
+            "--distill",
+            metavar="STEPS",
+            help="Then train it for so many steps to predict as the original does; kept if that helps.",
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace a file at --out.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make an ordinary model share keys and values, or heads, without training it."""
+    started = time.perf_counter()
+    loaded = edgeqkv.load(model)
+    with needed_for("conversion"):
+        from edgeqkv.pipeline.conversion import ConvertSpec, run_convert
+        from edgeqkv.pipeline.spec import tokenizer_beside
+
+    spec = ConvertSpec(
+        variant=to,
+        calibrate=calibrate,
+        out=out,
+        tokenizer=tokenizer_beside(loaded) if tokenizer is None else tokenizer,
+        text=text,
+        max_degradation=None if max_degradation is None else max_degradation / 100,
+        windows=windows,
+        distill=distill,
+        overwrite=force,
+    )
+    with console.progress() as on_progress:
+        converted = run_convert(loaded, spec, on_progress)
+    facts = _facts(loaded, converted)
+    if as_json:
+        console.print_json(facts)
+    else:
+        _show(facts, converted.quality, time.perf_counter() - started)
+
+
+def _facts(original: Model, converted: Converted) -> dict[str, Any]:
+    """What became of a model, as JSON values; sizes are in bytes, in fp16."""
+    model, quality, distillation = converted.conversion.model, converted.quality, converted.distillation
+    bytes_of = ELEMENT_BYTES["fp16"]
+    return {
+        "file": str(converted.path),
+        "variant": {"before": str(original.variant), "after": str(model.variant)},
+        "state_bytes_per_token": {
+            "before": original.state_bytes(1, bytes_of),
+            "after": model.state_bytes(1, bytes_of),
+        },
+        "lost": list(converted.conversion.lost),
+        "distillation": None
+        if distillation is None
+        else {"before": distillation.before, "after": distillation.after, "taken": distillation.taken},
+        "quality": None if quality is None else {**quality.model_dump(mode="json"), "degradation": quality.degradation},
+    }
+
+
+def _show(facts: dict[str, Any], quality: Quality | None, seconds: float) -> None:
+    state, variant = facts["state_bytes_per_token"], facts["variant"]
+    rows = [
+        ("variant", f"{variant['before']} → {variant['after']}"),
+        (
+            "KV state",
+            f"{state['after']:,} bytes a token in fp16, {1 - state['after'] / state['before']:.1%} less than "
+            f"{state['before']:,}",
+        ),
+        ("lost", f"{', '.join(f'{part:.1%}' for part in facts['lost'])} of what counts, layer by layer"),
+        *_distilled(facts["distillation"]),
+        ("perplexity", "not measured (--text TEXT does)" if quality is None else perplexity(quality)),
+    ]
+    console.print_facts(f"{facts['file']} written in {seconds:.1f} s", rows)
+
+
+def _distilled(facts: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if facts is None:
+        return []
+    said = f"perplexity on text that it did not see {facts['before']:.3f} → {facts['after']:.3f}"
+    return [("distilled", said if facts["taken"] else f"no: {said}, so that the closed form is kept")]
