@@ -130,13 +130,14 @@ class _Check:
             self._differs(f"calls of {self.graph.tokens} tokens", f"an input '{tokens.name}' {list(tokens.shape)}")
 
     def _check_context(self) -> None:
-        """Logits for the vocabulary, and a state with room for the context."""
+        """Logits for the vocabulary, and a state with room for the context, unless it is a ring."""
         if (entries := self._shape(self.graph.logits)[-1]) != self.artifact.vocab_size:
             self._differs(f"a vocabulary of {self.artifact.vocab_size} tokens", f"logits of {entries}")
         if "context" not in self.artifact.axes:
             return
         axis = self.artifact.axes.index("context")
-        rooms = [tensor.shape[axis] if axis < len(tensor.shape) else 0 for tensor in self.artifact.state_tensors]
+        whole = [tensor.shape for tensor in self.artifact.state_tensors if not tensor.ring]
+        rooms = [shape[axis] if axis < len(shape) else 0 for shape in whole]
         if rooms and max(rooms) != self.artifact.context:
             self._differs(f"a context of {self.artifact.context} tokens", f"a state with room for {max(rooms)}")
 

@@ -163,12 +163,15 @@ class StateTensor(_Typed):
     ``update`` says who writes the new rows: the graph itself, where the caller binds ``input``, ``output`` and
     ``aliases`` (further outputs that hold the same tensor) to one memory (``in_place``); the caller, who gets the new
     rows alone as ``output`` (``rows``); or the runtime, which holds the state and lets nobody see it (``runtime``).
+
+    A ``ring`` has fewer rows than the context: where a layer sees a window alone, new rows replace the oldest.
     """
 
     name: str
     role: str
     layer: int | None
     shape: tuple[Count, ...]
+    ring: bool = False
     update: StateUpdate
     input: str | None = None
     output: str | None = None

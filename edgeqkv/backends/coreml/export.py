@@ -79,6 +79,7 @@ def _decoder(model: Model, spec: TargetSpec, form: Form) -> tuple[Artifact, _Pla
             layer=None,
             dtype="fp16",
             shape=(len(layers), first.kv_heads, first.length, first.dim),
+            ring=first.length < int(spec.context or 0),
             update="runtime",
         )
         for name, (first, layers) in groups.items()

@@ -100,7 +100,13 @@ def _decoder(path: Path, package: Package, facts: dict[str, str]) -> Artifact:
         graphs=tuple(graph.model_copy(update={"file": path.name}) for graph in interface.graphs(spec, vocab_size)),
         state_tensors=tuple(
             StateTensor(
-                name=name, role=role, layer=None, dtype="fp16", shape=function.states[name].shape, update="runtime"
+                name=name,
+                role=role,
+                layer=None,
+                dtype="fp16",
+                shape=(shape := function.states[name].shape),
+                ring=shape[2] < int(spec.context or 0),
+                update="runtime",
             )
             for name, role in _STATE.findall(facts["state"])
         ),

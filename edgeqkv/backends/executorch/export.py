@@ -52,6 +52,8 @@ _FEATURES: Final = frozenset(
 )
 """What an export has beyond plain layers."""
 
+_AXES: Final = ("batch", "context", "kv_heads", "head_dim")
+
 PACKAGES: Final = ("torch", "executorch", "torchao")
 
 
@@ -76,7 +78,7 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
     saved = store_once(directory / FILE)
     file = ProgramFile(directory / FILE)
     plans = file.plans()
-    state = _state(plans)
+    state = _state(plans, spec.context)
     versions = {name: installed_version(name) for name in PACKAGES}
     return Artifact(
         target="executorch",
@@ -87,7 +89,7 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
         chunk=max(graph.tokens for graph in graphs) if model.causal else None,
         batch=spec.batch,
         vocab_size=model.config.vocab_size,
-        axes=("batch", "context", "kv_heads", "head_dim") if state else (),
+        axes=_AXES if state else (),
         graphs=graphs,
         state_tensors=state,
         versions={name: version for name, version in versions.items() if version is not None},
@@ -193,7 +195,7 @@ def planned_memory(plans: Mapping[str, MemoryPlan]) -> int:
     return own + sum(max(plan.arenas.get(arena, 0) for plan in plans.values()) for arena in state)
 
 
-def _state(plans: Mapping[str, MemoryPlan]) -> tuple[StateTensor, ...]:
+def _state(plans: Mapping[str, MemoryPlan], context: int | None) -> tuple[StateTensor, ...]:
     """The state as the memory plan has it; what lies in the same place in two methods is one tensor."""
     buffers = {(buffer.arena, buffer.offset): buffer for plan in plans.values() for buffer in plan.buffers}
     tensors = []
@@ -204,7 +206,13 @@ def _state(plans: Mapping[str, MemoryPlan]) -> tuple[StateTensor, ...]:
         layer, role = place
         tensors.append(
             StateTensor(
-                name=buffer.name, role=role, layer=layer, dtype=buffer.dtype, shape=buffer.shape, update="runtime"
+                name=buffer.name,
+                role=role,
+                layer=layer,
+                dtype=buffer.dtype,
+                shape=buffer.shape,
+                ring=context is not None and buffer.shape[_AXES.index("context")] < context,
+                update="runtime",
             )
         )
     return tuple(sorted(tensors, key=lambda tensor: (tensor.layer or 0, tensor.role)))

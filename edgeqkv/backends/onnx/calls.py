@@ -90,6 +90,7 @@ class OwnCall(Call):
             layer=spec.layer,
             dtype=self.state,
             shape=(1, spec.kv_heads, spec.length, spec.dim),
+            ring=spec.length < self.context,
             update="in_place",
             input=f"past_{spec.name}",
             output=f"present_{spec.name}",

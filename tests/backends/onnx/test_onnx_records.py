@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -105,7 +106,7 @@ def test_the_fused_operator_computes_what_the_records_say(name: str, tmp_path: P
 @pytest.mark.parametrize("state", ["fp32", "int8"])
 def test_onnxruntime_genai_is_given_a_window(state: str, tmp_path: Path) -> None:
     model = with_state(MODELS["window"].with_context(CONTEXT), state, None)
-    spec = TargetSpec(form="genai", weights="fp32", state=state, context=CONTEXT, chunk=CHUNK)
+    spec = TargetSpec(form="genai", weights="fp32", state=state, context=CONTEXT, chunk=CHUNK, eos_token_ids=(0,))
     artifact = TARGET.export(model, tmp_path, spec, silent)
     assert {tensor.shape[2] for tensor in artifact.state_tensors} == {CONTEXT}
     assert_computes(tmp_path, artifact, model, 5e-4 if state == "fp32" else 2e-2)
@@ -134,7 +135,7 @@ def test_rings_and_masks_are_planned_as_they_are_read(form: str, tmp_path: Path)
     r, heads = Random(width=64, inner=64), Heads(4, 2, 16)
     near, far = r.block(r.attention(heads, rope=PARTIAL, window=9)), r.block(r.attention(heads, merged=True))
     model = r.model([near, far, near]).with_context(POSITIONS)
-    spec = TargetSpec(form=form, weights="fp32", state="fp32", context=POSITIONS, chunk=CHUNK)
+    spec = TargetSpec(form=form, weights="fp32", state="fp32", context=POSITIONS, chunk=CHUNK, eos_token_ids=(0,))
     artifact, network = TARGET.export(model, tmp_path, spec, silent), shapes.of_network(model.network)
     terms = TARGET.memory.exported(tmp_path, artifact, network), TARGET.memory.planned(network, spec)
     read, planned = ({(term.name, term.phases): term.bytes for term in each} for each in terms)
@@ -154,8 +155,8 @@ def test_onnxruntime_genai_holds_tensors_of_one_shape() -> None:
 def test_what_cannot_be_expressed_is_named() -> None:
     r = Random()
     norm = Norm("rms", None, None, 1e-6)
-    unscaled = r.model([r.block(r.attention(), attention_post_norm=norm)])
-    with pytest.raises(UnsupportedError, match="normalization without scale, which ONNX exports cannot express yet"):
-        TARGET.export(unscaled, Path("nowhere"), request("portable"), silent)
+    normed = r.model([r.block(replace(r.attention(), v_norm=norm))])
+    with pytest.raises(UnsupportedError, match="value normalization, which ONNX exports cannot express yet"):
+        TARGET.export(normed, Path("nowhere"), request("ort"), silent)
     with pytest.raises(UnsupportedError, match="rotated keys of a merged state, which ONNX"):
         TARGET.export(MODELS["merged"], Path("nowhere"), request("ort"), silent)
