@@ -210,8 +210,8 @@ def _decoder_function(
             for tensor in artifact.state_tensors
             for index, layer in enumerate(artifact.details["state_layers"][tensor.name])
         }
-        call = form.interface.call(tokens, position_input, graph.tokens, context)
-        ops = StatefulOps(weights, form.layout(weights), form.update(), call, context, slots)
+        signature = form.interface.signature(tokens, position_input, graph.tokens, context)
+        ops = StatefulOps(weights, form.layout(weights), form.update(), signature, context, slots)
         logits = model.network.outputs(ops, tokens)
         for name in placeholders:
             _touch(function.inputs[name])

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from edgeqkv.backends.coreml.calls import Call, CountCall, MaskCall, PositionCall
 from edgeqkv.backends.coreml.layouts import ConvLayout, Layout, LinearLayout
 from edgeqkv.backends.coreml.mil import Var
 from edgeqkv.backends.coreml.names import PACKAGE
+from edgeqkv.backends.coreml.signatures import CountSignature, GraphSignature, MaskSignature, PositionSignature
 from edgeqkv.backends.coreml.states import OnehotUpdate, SliceUpdate, Update
 from edgeqkv.backends.coreml.weights import WeightPool
 from edgeqkv.backends.target import TargetSpec
@@ -27,7 +27,7 @@ class Interface:
     Attributes:
         graphs: the functions, for a request and a vocabulary. Each has two inputs: the tokens, and what says
             where they stand.
-        call: what a function knows of a call, from these two inputs, the most tokens and the context.
+        signature: what a function knows of a call, from these two inputs, the most tokens and the context.
         states: the name of the state in each role; of further ones of a role, where layers differ, it is followed by a
             number.
         several: whether there may be further ones.
@@ -36,7 +36,7 @@ class Interface:
     """
 
     graphs: Callable[[TargetSpec, int], tuple[Graph, ...]]
-    call: Callable[[Var, Var, int, int], Call]
+    signature: Callable[[Var, Var, int, int], GraphSignature]
     states: dict[str, str]
     several: bool
     placeholders: dict[str, Shape]
@@ -93,11 +93,11 @@ def _runner_graphs(mask: TensorSpec) -> Callable[[TargetSpec, int], tuple[Graph,
     return graphs
 
 
-def _runner(mask: TensorSpec, call: Callable[[Var, Var, int, int], Call]) -> Interface:
+def _runner(mask: TensorSpec, signature: Callable[[Var, Var, int, int], GraphSignature]) -> Interface:
     """swift-transformers' runner, which insists on two states; a merged model leaves the second empty."""
     return Interface(
         graphs=_runner_graphs(mask),
-        call=call,
+        signature=signature,
         states={"kv": "keyCache", "k": "keyCache", "v": "valueCache"},
         several=False,
         placeholders={"valueCache": (1, 1, 1, 1)},
@@ -107,7 +107,7 @@ def _runner(mask: TensorSpec, call: Callable[[Var, Var, int, int], Call]) -> Int
 
 _OWN: Final = Interface(
     graphs=_fixed_graphs,
-    call=lambda _, position, tokens, context: PositionCall(position, tokens, context),
+    signature=lambda _, position, tokens, context: PositionSignature(position, tokens, context),
     states={"kv": "kv_cache", "k": "k_cache", "v": "v_cache"},
     several=True,
     placeholders={},
@@ -115,11 +115,11 @@ _OWN: Final = Interface(
 )
 _MASK_RUNNER: Final = _runner(
     TensorSpec(name="fullAttentionMask", dtype="fp16", shape=(1, 1, "tokens", "end"), role="mask"),
-    lambda _, mask, *__: MaskCall(mask),
+    lambda _, mask, *__: MaskSignature(mask),
 )
 _COUNT_RUNNER: Final = _runner(
     TensorSpec(name="causalMask", dtype="fp16", shape=(1, 1, 1, "end + 1"), role="length"),
-    lambda tokens, zeros, *_: CountCall(tokens, zeros),
+    lambda tokens, zeros, *_: CountSignature(tokens, zeros),
 )
 
 FORMS: Final = {

@@ -2,8 +2,8 @@
 
 `MilOps` is all that a model without a state needs: static shapes, no tensor of more than four dimensions. Activations
 lie as the layout has it (`edgeqkv.backends.coreml.layouts`). Of a decoder's, how the state is appended to
-(`edgeqkv.backends.coreml.states`) and what a call is given (`edgeqkv.backends.coreml.calls`) are parts that are put
-together; everything else is in `StatefulOps`, once.
+(`edgeqkv.backends.coreml.states`) and what a call is given (`edgeqkv.backends.coreml.signatures`) are parts that are
+put together; everything else is in `StatefulOps`, once.
 
 Where a model shares projections, the same variable is query, key or value of an attention, and read from the same
 state. Query heads that read the same KV head are folded into the rows of the queries, so that no key or value is ever
@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edgeqkv.backends.coreml.calls import Call
 from edgeqkv.backends.coreml.layouts import Layout, gathered, part_along
 from edgeqkv.backends.coreml.mil import Var, mb
+from edgeqkv.backends.coreml.signatures import GraphSignature
 from edgeqkv.backends.coreml.states import Slot, Update
 from edgeqkv.backends.coreml.weights import WeightPool
 from edgeqkv.errors import UnsupportedError
@@ -198,7 +198,7 @@ class StatefulOps(MilOps):
         weights: where constants come from.
         layout: how activations lie.
         update: how the state is appended to.
-        call: what this function is given, and gives back.
+        signature: what this function is given, and gives back.
         context: positions that there are.
         slots: where the state of a layer and role (``kv``, or ``k`` and ``v``) is.
     """
@@ -208,13 +208,13 @@ class StatefulOps(MilOps):
         weights: WeightPool,
         layout: Layout,
         update: Update,
-        call: Call,
+        signature: GraphSignature,
         context: int,
         slots: Mapping[tuple[int, str], Slot],
     ) -> None:
         super().__init__(weights, layout)
         self._update = update
-        self._call = call
+        self._signature = signature
         self._context = context
         self._slots = slots
         self._turns: dict[tuple[Rope, int | None], tuple[Var, Var]] = {}
@@ -223,7 +223,7 @@ class StatefulOps(MilOps):
         return self._layout.rows(table, mb.reshape(x=ids, shape=[-1]))
 
     def add_positions(self, x: Var, table: Weight) -> Var:
-        return mb.add(x=x, y=self._layout.rows(table, self._call.place.positions))
+        return mb.add(x=x, y=self._layout.rows(table, self._signature.place.positions))
 
     def attention(self, layer: int, q: Var, k: Var, v: Var, attention: Attention) -> Var:
         heads = attention.heads
@@ -234,25 +234,27 @@ class StatefulOps(MilOps):
             keys = values = self._appended(layer, "kv", rows)
             if attention.k_norm is not None or attention.rope is not None:
                 # What is cut out of a state up to the call's end has lost all of its sizes.
-                sized = values if self._call.place.fixed else mb.reshape(x=values, shape=[1, heads.kv, -1, heads.dim])
+                sized = (
+                    values if self._signature.place.fixed else mb.reshape(x=values, shape=[1, heads.kv, -1, heads.dim])
+                )
                 keys = self._placed(sized, attention.k_norm, attention.rope, length)
         else:
             keys = self._appended(layer, "k", self._placed(rows, attention.k_norm, attention.rope, None))
             values = self._appended(layer, "v", self._split(v, heads.kv, heads.dim))
         window = attention.window if attention.window is not None and attention.window < self._context else None
-        mask = self._call.mask(heads.query // heads.kv, length, window)
+        mask = self._signature.mask(heads.query // heads.kv, length, window)
         folded = mb.reshape(x=queries, shape=[1, heads.kv, -1, heads.dim])
         mixed = self._mixed(folded, keys, values, mask, attention)
         return self._layout.merge_heads(mb.reshape(x=mixed, shape=[1, heads.query, -1, heads.dim]))
 
     def last(self, x: Var) -> Var:
-        return self._layout.last(x) if self._call.last_only else x
+        return self._layout.last(x) if self._signature.last_only else x
 
     def _split(self, x: Var, heads: int, dim: int) -> Var:
         return self._layout.split_heads(x, heads, dim)
 
     def _appended(self, layer: int, role: str, rows: Var) -> Var:
-        return self._update.append(self._slots[layer, role], rows, self._call.place)
+        return self._update.append(self._slots[layer, role], rows, self._signature.place)
 
     def _placed(self, x: Var, norm: Norm | None, rope: Rope | None, length: int | None) -> Var:
         """Heads ``[1, heads, n, dim]`` of queries or keys, normalized and rotated to where they stand: as this call's
@@ -285,7 +287,7 @@ class StatefulOps(MilOps):
         They are looked up, for sines of large angles are not to be trusted on a GPU, and the angles are beyond fp16.
         """
         if (rope, length) not in self._turns:
-            positions = self._call.place.positions if length is None else self._call.stands(length)
+            positions = self._signature.place.positions if length is None else self._signature.stands(length)
             halves = []
             for index, name in enumerate(("cos", "sin")):
                 table = self._weights.numbers((rope, name), lambda i=index: _table(rope, self._context, i))  # type: ignore[misc]

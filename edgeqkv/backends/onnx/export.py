@@ -8,13 +8,13 @@ from typing import Any, Final
 
 from edgeqkv.backends.ends import input_spec, output_spec
 from edgeqkv.backends.features import check_features
-from edgeqkv.backends.onnx.calls import Call, OwnCall
 from edgeqkv.backends.onnx.forms import is_fused, most_tokens
-from edgeqkv.backends.onnx.genai import GenaiCall
+from edgeqkv.backends.onnx.genai import GenaiSignature
 from edgeqkv.backends.onnx.genai_files import CONFIG, check_ends, write_files
 from edgeqkv.backends.onnx.graph import GraphBuilder
 from edgeqkv.backends.onnx.ops import OnnxOps, StatefulOps
 from edgeqkv.backends.onnx.ort_ops import OrtOps
+from edgeqkv.backends.onnx.signatures import GraphSignature, OwnSignature
 from edgeqkv.backends.onnx.standard_ops import StandardOps
 from edgeqkv.backends.onnx.weight_file import WeightFile
 from edgeqkv.backends.target import TargetSpec
@@ -125,11 +125,11 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
 def _build_decoder(
     builder: GraphBuilder, model: Model, directory: Path, spec: TargetSpec, tokens: int | None, window: int | None
 ) -> tuple[StateTensor, ...]:
-    call = _call(builder, model, spec, tokens)
-    ops = _ops(builder, call, model, spec, window)
-    state = call.finish(model.network.outputs(ops, call.tokens), model.config.vocab_size)
-    if isinstance(call, GenaiCall):
-        write_files(directory, model, spec, "model.onnx", call.layers)
+    signature = _signature(builder, model, spec, tokens)
+    ops = _ops(builder, signature, model, spec, window)
+    state = signature.finish(model.network.outputs(ops, signature.tokens), model.config.vocab_size)
+    if isinstance(signature, GenaiSignature):
+        write_files(directory, model, spec, "model.onnx", signature.layers)
     return state
 
 
@@ -155,18 +155,20 @@ def _check_heads(model: Model, spec: TargetSpec) -> None:
         )
 
 
-def _call(builder: GraphBuilder, model: Model, spec: TargetSpec, tokens: int | None) -> Call:
+def _signature(builder: GraphBuilder, model: Model, spec: TargetSpec, tokens: int | None) -> GraphSignature:
     context, state = int(spec.context or 0), str(spec.state)
     specs = model.state(context, most_tokens(spec))
     if spec.form == "genai":
-        return GenaiCall(builder, specs, context=context, state=state)
-    return OwnCall(builder, specs, context=context, state=state, tokens=tokens)
+        return GenaiSignature(builder, specs, context=context, state=state)
+    return OwnSignature(builder, specs, context=context, state=state, tokens=tokens)
 
 
-def _ops(builder: GraphBuilder, call: Call, model: Model, spec: TargetSpec, window: int | None) -> StatefulOps:
+def _ops(
+    builder: GraphBuilder, signature: GraphSignature, model: Model, spec: TargetSpec, window: int | None
+) -> StatefulOps:
     if is_fused(spec):
-        return OrtOps(builder, call, scales=model.state_scales)
-    return StandardOps(builder, call, window=window, scales=model.state_scales)
+        return OrtOps(builder, signature, scales=model.state_scales)
+    return StandardOps(builder, signature, window=window, scales=model.state_scales)
 
 
 def _form_details(spec: TargetSpec) -> dict[str, Any]:

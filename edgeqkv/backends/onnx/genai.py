@@ -14,23 +14,23 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
-from edgeqkv.backends.onnx.calls import Call
 from edgeqkv.backends.onnx.graph import GraphBuilder
+from edgeqkv.backends.onnx.signatures import GraphSignature
 from edgeqkv.bundle.manifest import StateTensor
 from edgeqkv.model.state import StateSpec
 
-__all__ = ["GenaiCall"]
+__all__ = ["GenaiSignature"]
 
 Value = ir.Value
 
 _PAIR = ("key", "value")
 
 
-class GenaiCall(Call):
+class GenaiSignature(GraphSignature):
     """Any number of tokens with a mask; the state's room is what the caller allocates (``context``).
 
     Args:
-        graph, specs, context, state: as for `Call`; the caller allocates no more than the context.
+        graph, specs, context, state: as for `GraphSignature`; the caller allocates no more than the context.
     """
 
     def __init__(self, graph: GraphBuilder, specs: Iterable[StateSpec], *, context: int, state: str) -> None:

@@ -23,7 +23,7 @@ from edgeqkv.model.ops import Ops
 from edgeqkv.model.weights import QuantizedWeight, Weight
 
 if TYPE_CHECKING:
-    from edgeqkv.backends.onnx.calls import Call
+    from edgeqkv.backends.onnx.signatures import GraphSignature
     from edgeqkv.model.layers import Activation, Attention, Heads, Linear, Norm, Rope
 
 __all__ = ["OnnxOps", "StatefulOps"]
@@ -197,12 +197,12 @@ class StatefulOps(OnnxOps):
 
     Args:
         graph: where the nodes go.
-        call: how the graph is called, which also says how the state is stored; arithmetic is float32.
+        signature: how the graph is called, which also says how the state is stored; arithmetic is float32.
     """
 
-    def __init__(self, graph: GraphBuilder, call: Call) -> None:
+    def __init__(self, graph: GraphBuilder, signature: GraphSignature) -> None:
         super().__init__(graph)
-        self._call = call
+        self._signature = signature
         self._turns: dict[tuple[Rope, Value], tuple[Value, Value]] = {}
         self._rows_stand: Value | None = None
 
@@ -210,10 +210,10 @@ class StatefulOps(OnnxOps):
         return self._rows(table, self._op("Squeeze", ids, self._graph.constant([0])))
 
     def add_positions(self, x: Value, table: Weight) -> Value:
-        return self._op("Add", x, self._rows(table, self._call.positions))
+        return self._op("Add", x, self._rows(table, self._signature.positions))
 
     def last(self, x: Value) -> Value:
-        return self._op("Gather", x, self._call.last_row)
+        return self._op("Gather", x, self._signature.last_row)
 
     def attention(self, layer: int, q: Value, k: Value, v: Value, attention: Attention) -> Value:
         raise NotImplementedError
@@ -228,7 +228,7 @@ class StatefulOps(OnnxOps):
             split = self.norm(split, norm)
         if attention.rope is not None:
             if self._rows_stand is None:
-                self._rows_stand = self._reshape(self._call.positions, -1, 1, 1)
+                self._rows_stand = self._reshape(self._signature.positions, -1, 1, 1)
             split = self._rotated(split, attention.rope, dim, self._rows_stand)
         return self._reshape(split, -1, heads * dim)
 

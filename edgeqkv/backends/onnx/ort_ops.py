@@ -18,9 +18,9 @@ from typing import Any
 
 import onnx_ir as ir
 
-from edgeqkv.backends.onnx.calls import Call
 from edgeqkv.backends.onnx.graph import DTYPES, GraphBuilder
 from edgeqkv.backends.onnx.ops import StatefulOps
+from edgeqkv.backends.onnx.signatures import GraphSignature
 from edgeqkv.model.layers import Attention
 from edgeqkv.model.state import StateScales
 
@@ -36,28 +36,28 @@ class OrtOps(StatefulOps):
     """Interprets a decoder into a graph whose attention is fused.
 
     Args:
-        graph, call: as for `StatefulOps`.
+        graph, signature: as for `StatefulOps`.
         scales: how an int8 state rounds; None for the others.
     """
 
-    def __init__(self, graph: GraphBuilder, call: Call, *, scales: StateScales | None) -> None:
-        super().__init__(graph, call)
+    def __init__(self, graph: GraphBuilder, signature: GraphSignature, *, scales: StateScales | None) -> None:
+        super().__init__(graph, signature)
         self._scales = scales
-        length = self._op("Cast", call.filled(), to=DTYPES["int32"])
+        length = self._op("Cast", signature.filled(), to=DTYPES["int32"])
         self._last_position = self._op("Sub", length, graph.constant([1], "int32"))
         self._length = self._op("Squeeze", length, graph.constant([0]))
 
     def attention(self, layer: int, q: Value, k: Value, v: Value, attention: Attention) -> Value:
-        heads, specs = attention.heads, self._call.specs
+        heads, specs = attention.heads, self._signature.specs
         queries = self._placed(q, heads.query, attention.q_norm, attention)
         if v is k:
-            keys, tensor = self._call.past(specs[layer, "kv"], both=True)
+            keys, tensor = self._signature.past(specs[layer, "kv"], both=True)
             values, tensors = keys, (tensor, tensor)
             rows = self._batched(k)
             new = (rows, rows)
         else:
-            keys, key_tensor = self._call.past(specs[layer, "k"])
-            values, value_tensor = self._call.past(specs[layer, "v"])
+            keys, key_tensor = self._signature.past(specs[layer, "k"])
+            values, value_tensor = self._signature.past(specs[layer, "v"])
             placed = self._placed(k, heads.kv, attention.k_norm, attention)
             tensors, new = (key_tensor, value_tensor), (self._batched(placed), self._batched(v))
         quantization, scales = self._quantization(*(tensor.name for tensor in tensors))
@@ -80,11 +80,11 @@ class OrtOps(StatefulOps):
         )
         if v is not k:
             for tensor, present in zip(tensors, presents, strict=True):
-                self._call.present(tensor, present)
+                self._signature.present(tensor, present)
         elif tensors[0].aliases:
-            self._call.present(tensors[0], *presents)
+            self._signature.present(tensors[0], *presents)
         else:
-            self._call.present(tensors[0], presents[0])
+            self._signature.present(tensors[0], presents[0])
             self._use_up(presents[1])
         return self._op("Squeeze", mixed, self._graph.constant([0]))
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgeqkv.backends.onnx.calls import Call
 from edgeqkv.backends.onnx.graph import DTYPES, GraphBuilder
 from edgeqkv.backends.onnx.ops import StatefulOps
+from edgeqkv.backends.onnx.signatures import GraphSignature
 from edgeqkv.bundle.manifest import StateTensor
 from edgeqkv.model.layers import Attention
 from edgeqkv.model.state import StateScales, StateSpec
@@ -49,22 +49,24 @@ class StandardOps(StatefulOps):
     """Interprets a decoder into a graph whose attention is ``MatMul`` and ``Softmax``.
 
     Args:
-        graph, call: as for `StatefulOps`.
+        graph, signature: as for `StatefulOps`.
         window: positions that attention reads; None: as many as the call says.
         scales: how an int8 state rounds; None for the others.
     """
 
-    def __init__(self, graph: GraphBuilder, call: Call, *, window: int | None, scales: StateScales | None) -> None:
-        super().__init__(graph, call)
+    def __init__(
+        self, graph: GraphBuilder, signature: GraphSignature, *, window: int | None, scales: StateScales | None
+    ) -> None:
+        super().__init__(graph, signature)
         self._scales = scales
         self._window = window
-        self._filled = call.filled() if window is None else None
+        self._filled = signature.filled() if window is None else None
         self._reaches: dict[int, _Reach] = {}
         self._masks: dict[tuple[int, int, int | None], Value] = {}
         self._indices: dict[tuple[int, int], Value] = {}
 
     def attention(self, layer: int, q: Value, k: Value, v: Value, attention: Attention) -> Value:
-        heads, specs = attention.heads, self._call.specs
+        heads, specs = attention.heads, self._signature.specs
         queries = self._placed(q, heads.query, attention.q_norm, attention)
         reach = self._reach(specs[layer, attention.roles[0]].length)
         new_values = v
@@ -93,10 +95,10 @@ class StandardOps(StatefulOps):
 
     def _appended(self, spec: StateSpec, rows: Value, reach: _Reach) -> tuple[Value, float]:
         """Put this call's rows into a state tensor; what attention reads of it, in float32, and its scale."""
-        past, tensor = self._call.past(spec)
+        past, tensor = self._signature.past(spec)
         new = self._reshape(self._stored(tensor, rows), 1, -1, spec.kv_heads, spec.dim)
         present = self._op("ScatterND", past, self._scatter_indices(spec.kv_heads, spec.length), new)
-        self._call.present(tensor, present)
+        self._signature.present(tensor, present)
         if reach.stop is not None:
             start, axis = self._graph.constant([0]), self._graph.constant([2])
             present = self._op("Slice", present, start, reach.stop, axis)
@@ -132,7 +134,7 @@ class StandardOps(StatefulOps):
         return self._reaches[length]
 
     def _is_ring(self, length: int) -> bool:
-        return length < self._call.context
+        return length < self._signature.context
 
     def _read_rows(self, length: int) -> tuple[Value, Value | None]:
         """The rows that are read of tensors of this length, and one past the last of them if there are more."""
@@ -153,7 +155,7 @@ class StandardOps(StatefulOps):
         if self._filled is not None:
             last = self._op("Sub", self._filled, self._graph.constant([1]))
         else:
-            last = self._op("Gather", self._call.positions, self._graph.constant([-1]))
+            last = self._op("Gather", self._signature.positions, self._graph.constant([-1]))
         since = self._op("Add", self._op("Sub", last, rows), self._graph.constant(length))  # never negative
         return self._op("Sub", last, self._op("Mod", since, self._graph.constant(length)))
 
@@ -162,7 +164,7 @@ class StandardOps(StatefulOps):
         if (kv_heads, length) not in self._indices:
             zeros = self._graph.constant(np.zeros((1, 1, kv_heads, 1)))
             heads = self._graph.constant(np.arange(kv_heads).reshape(1, 1, kv_heads, 1))
-            place = self._call.positions
+            place = self._signature.positions
             if self._is_ring(length):
                 place = self._op("Mod", place, self._graph.constant(length))
             position = self._op("Add", zeros, self._reshape(place, 1, -1, 1, 1))
@@ -176,12 +178,12 @@ class StandardOps(StatefulOps):
 
         Visible is what stands at the token's position or before it, and not a window or more before.
         """
-        if window is not None and window >= self._call.context:
+        if window is not None and window >= self._signature.context:
             window = None
         key = (group, reach.length, window)
         if key not in self._masks:
             each = self._op(
-                "Add", self._reshape(self._call.positions, -1, 1), self._graph.constant(np.zeros((1, group)))
+                "Add", self._reshape(self._signature.positions, -1, 1), self._graph.constant(np.zeros((1, group)))
             )
             rows = self._reshape(each, -1, 1)
             visible = self._op("LessOrEqual", reach.positions, rows)

@@ -1,6 +1,6 @@
 """How a graph is called: the inputs and outputs at its two ends, whatever is computed between them.
 
-`OwnCall` is how edgeqkv's own forms are called; onnxruntime-genai has its own way (`edgeqkv.backends.onnx.genai`).
+`OwnSignature` is how edgeqkv's own forms are called; onnxruntime-genai has its own way (`edgeqkv.backends.onnx.genai`).
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from edgeqkv.backends.onnx.graph import GraphBuilder
 from edgeqkv.bundle.manifest import StateTensor
 from edgeqkv.model.state import StateSpec
 
-__all__ = ["Call", "OwnCall"]
+__all__ = ["GraphSignature", "OwnSignature"]
 
 Value = ir.Value
 
 
-class Call(ABC):
+class GraphSignature(ABC):
     """The ends of one graph.
 
     Attributes:
@@ -63,11 +63,11 @@ class Call(ABC):
         """Declare the outputs, ``logits [1, vocabulary]`` first, and return the state that the graph keeps."""
 
 
-class OwnCall(Call):
+class OwnSignature(GraphSignature):
     """Says which row's logits it wants and how many positions are filled; state tensors are named after their role.
 
     Args:
-        graph, specs, context, state: as for `Call`.
+        graph, specs, context, state: as for `GraphSignature`.
         tokens: tokens a call takes; None: any number.
     """
 

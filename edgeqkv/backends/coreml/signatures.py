@@ -1,8 +1,8 @@
 """What a function is told when it is called: how many tokens, where they stand, and what they may look at.
 
-``PositionCall`` takes a fixed number of tokens and the position of the first. The others are what
+``PositionSignature`` takes a fixed number of tokens and the position of the first. The others are what
 swift-transformers' runner passes: any number of tokens, and a mask. Its pull request 331 makes a real one
-(``MaskCall``); its releases up to 1.3.3 pass zeros, of which only the number means something (``CountCall``).
+(``MaskSignature``); its releases up to 1.3.3 pass zeros, of which only the number means something (``CountSignature``).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from edgeqkv.backends.coreml.mil import Var, mb
 from edgeqkv.backends.coreml.names import CAUSAL_MASK
 from edgeqkv.backends.coreml.states import Place
 
-__all__ = ["HIGHEST_SCORE", "Call", "CountCall", "MaskCall", "PositionCall"]
+__all__ = ["HIGHEST_SCORE", "CountSignature", "GraphSignature", "MaskSignature", "PositionSignature"]
 
 HIGHEST_SCORE: Final = 21800.0
 """The magnitude up to which scores can be masked in fp16."""
@@ -31,7 +31,7 @@ Minus infinity would hide any score, but what the Neural Engine makes of it is n
 refused (`edgeqkv.pipeline.ranges`)."""
 
 
-class Call(Protocol):
+class GraphSignature(Protocol):
     """What the operations have to know of a call.
 
     ``last_only`` says that the logits of the last token are wanted, and not those of all.
@@ -51,7 +51,7 @@ class Call(Protocol):
         """
 
 
-class PositionCall:
+class PositionSignature:
     """A fixed number of tokens and ``position [1]``. A state shorter than the context is a ring."""
 
     last_only = True
@@ -87,7 +87,7 @@ class PositionCall:
         return self._held[length]
 
 
-class MaskCall:
+class MaskSignature:
     """``mask [1, 1, S, end]``, additive and causal, whose size says where the tokens stand."""
 
     last_only = False
@@ -111,7 +111,7 @@ class MaskCall:
         return self._masks[group, window]
 
 
-class CountCall:
+class CountSignature:
     """``tokens [1, S]``, and ``zeros [1, 1, 1, end + 1]``, which say where they stand and nothing else."""
 
     last_only = False
