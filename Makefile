@@ -11,7 +11,7 @@ demo-convert: .venv/demo.stamp    ## an ordinary model converted to an eighth of
 	$(BIN)/edgeqkv demo --convert
 
 test: check                       ## everything that CI runs
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 check: .venv/dev.stamp            ## formatting, lint, types
 	$(BIN)/ruff format --check .

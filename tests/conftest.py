@@ -19,6 +19,15 @@ from edgeqkv.checkpoints.synthetic import write_random_checkpoint
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+SLOWEST = ("test_docs.py", "executorch", "cli", "coreml")
+"""Files and folders that take longest, which start first: what one of two processes does last should be short."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the files; ``make test`` hands them out whole, in this order."""
+    items.sort(key=lambda item: next((i for i, name in enumerate(SLOWEST) if name in item.path.parts), len(SLOWEST)))
+
+
 DATA = Path(__file__).parent / "data" / "checkpoints"
 
 VARIANTS = {
