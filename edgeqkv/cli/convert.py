@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import edgeqkv
-from edgeqkv.bundle.manifest import ELEMENT_BYTES
 from edgeqkv.cli import console
 from edgeqkv.cli.options import CheckpointPath, Json
 from edgeqkv.cli.summaries import perplexity
@@ -88,6 +87,8 @@ def convert(
 
 def _facts(original: Model, converted: Converted) -> dict[str, Any]:
     """What became of a model, as JSON values; sizes are in bytes, in fp16."""
+    from edgeqkv.bundle.manifest import ELEMENT_BYTES
+
     model, quality, distillation = converted.conversion.model, converted.quality, converted.distillation
     bytes_of = ELEMENT_BYTES["fp16"]
     return {

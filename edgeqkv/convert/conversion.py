@@ -75,7 +75,7 @@ def layers_seen(
         for index, x in enumerate(states):
             part = (layer + index / len(states)) / len(network.blocks)
             on_progress(f"converting layer {layer + 1} of {len(network.blocks)}{_left(started, part)}", part)
-            states[index] = block(observer, layer, x, weights)
+            x.copy_(block(observer, layer, x, weights))  # where it lies, so that memory does not fragment
         yield observer.statistics()
         del observer
         for weight in walk.weights(weights):

@@ -282,6 +282,7 @@ def test_on_a_terminal_there_are_tables(tmp_path: Path) -> None:
 def test_every_command_has_help() -> None:
     for name in (
         "inspect",
+        "convert",
         "export",
         "verify",
         "generate",
@@ -296,6 +297,7 @@ def test_every_command_has_help() -> None:
         assert run(name, "--help").stdout
     assert {command.name or command.callback.__name__ for command in cli.app.registered_commands} == {
         "inspect",
+        "convert",
         "export",
         "verify",
         "generate",
