@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from tokenizer_files import write_tokenizer
 
 from edgeqkv import demo
 from edgeqkv.demo.corpus import read_reference
@@ -61,6 +62,8 @@ def test_what_a_page_says_works(page: Path, tmp_path: Path) -> None:
         from hugging_face import named  # which skips where transformers is not installed
 
         named("llama tied, one kv head", tmp_path / "smol", max_position_embeddings=256)
+        write_tokenizer(tmp_path / "smol" / "tokenizer.json")
+        (tmp_path / "smol" / "chat_template.jinja").write_text("{{ messages[0].content }}")
     for kind, text in blocks(page):
         if kind == "python":
             subprocess.run([sys.executable, "-c", text], cwd=tmp_path, check=True, capture_output=True)

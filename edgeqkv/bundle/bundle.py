@@ -2,7 +2,7 @@
 
 manifest.json      everything an app or a tool needs to know (`edgeqkv.bundle.manifest`)
 TARGET.proof.npz   tokens and the original's logits, to repeat the verification anywhere
-tokenizer.json     if one was given
+tokenizer.json     if one was given; beside it what chat takes (tokenizer_config.json, chat_template.jinja)
 model.onnx …       one artifact a target
 """
 

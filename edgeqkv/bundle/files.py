@@ -7,11 +7,15 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Final
 
 from edgeqkv.bundle.manifest import Manifest
 from edgeqkv.errors import BundleError
 
-__all__ = ["check_files", "checksum", "is_plain", "proof_name"]
+__all__ = ["CHAT_TEMPLATE", "TOKENIZER_CONFIG", "check_files", "checksum", "is_plain", "proof_name"]
+
+TOKENIZER_CONFIG: Final = "tokenizer_config.json"
+CHAT_TEMPLATE: Final = "chat_template.jinja"
 
 
 def proof_name(target: str) -> str:
@@ -65,6 +69,7 @@ def _used(folder: Path, manifest: Manifest) -> Iterator[str]:
     """Every file that something reads of this bundle. Of a package, which is a folder, all that lie in it."""
     if manifest.tokenizer is not None:
         yield manifest.tokenizer.file
+        yield from (name for name in (TOKENIZER_CONFIG, CHAT_TEMPLATE) if os.path.lexists(folder / name))
     for name, card in manifest.targets.items():
         if os.path.lexists(folder / proof_name(name)):
             yield proof_name(name)

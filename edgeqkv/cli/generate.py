@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,12 +12,18 @@ from edgeqkv.cli.opening import end_tokens, open_tokenizer
 from edgeqkv.cli.options import BundlePath, Engine, Eos, Json, Target, TokenizerPath
 from edgeqkv.settings import check
 
+if TYPE_CHECKING:
+    from edgeqkv.run.tokenizer import Tokenizer
+
 __all__ = ["generate"]
 
 
 def generate(
     bundle: BundlePath,
-    prompt: Annotated[str, typer.Option("--prompt", "-p", help="The text to continue.")],
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="The text to continue; with --chat, to answer.")],
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Put the prompt into the model's own chat template, and print the answer.")
+    ] = False,
     max_tokens: Annotated[
         int | None,
         typer.Option("--max-tokens", "-n", help="Tokens to generate at most. Default: until the context is full."),
@@ -32,7 +38,7 @@ def generate(
     engine: Engine = None,
     as_json: Json = False,
 ) -> None:
-    """Continue a text with the exported artifact itself."""
+    """Continue a text, or answer a message, with the exported artifact itself."""
     from edgeqkv.bundle.bundle import Bundle
     from edgeqkv.run.generate import Sampling
     from edgeqkv.run.generate import generate as start
@@ -43,18 +49,19 @@ def generate(
     opened = Bundle(bundle)
     opened.check_causal(wanted=True)
     read = open_tokenizer(opened, tokenizer)
+    text = _asked(read, prompt) if chat else prompt
     ends = end_tokens(opened, read, eos)
     if not ends:
         console.print_note("no token that ends a text is known, so that none will; name one with --eos")
     session = open_bundle(opened, target, engine)
     assert isinstance(session, Session)
-    generation = start(session, read, prompt, max_tokens=max_tokens, sampling=sampling, eos_token_ids=ends)
+    generation = start(session, read, text, max_tokens=max_tokens, sampling=sampling, eos_token_ids=ends)
     if as_json:
-        text = "".join(read.stream(generation))
+        written = "".join(read.stream(generation))
         console.print_json(
             {
                 "prompt": prompt,
-                "text": text,
+                "text": written,
                 "tokens": generation.tokens,
                 "stopped": generation.stopped.name.lower() if generation.stopped else None,
                 "position": session.position,
@@ -62,7 +69,14 @@ def generate(
             }
         )
         return
-    console.print_stream(chain([prompt], read.stream(generation)))
+    console.print_stream(chain([] if chat else [prompt], read.stream(generation)))
     console.print_note(
         f"[{len(generation.tokens)} tokens; {session.position} of {session.capacity} positions: {generation.stopped}]"
     )
+
+
+def _asked(tokenizer: Tokenizer, message: str) -> str:
+    """What the model continues with its answer to a message."""
+    from edgeqkv.run.chat import ChatTemplate
+
+    return ChatTemplate(tokenizer).render([{"role": "user", "content": message}])

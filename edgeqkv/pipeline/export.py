@@ -38,6 +38,7 @@ from edgeqkv.progress import Progress, silent
 from edgeqkv.quantize import QuantConfig
 from edgeqkv.quantize.state import with_state
 from edgeqkv.reading import read_text
+from edgeqkv.run.chat import carry
 from edgeqkv.run.perplexity import excess
 
 __all__ = ["export", "model_card", "run_export"]
@@ -272,6 +273,7 @@ def _tokenizer_card(model: Model, resolved: ResolvedExport, staging: Staged) -> 
     if tokenizer is None:
         return None
     tokenizer.save(staging.path / TOKENIZER)
+    carry(tokenizer.path, staging.path)
     beside = tokenizer.path.absolute().parent == model.source.folder.absolute()
     return TokenizerCard(
         file=TOKENIZER,

@@ -60,9 +60,11 @@ TOLERANCES: Final = {
     "int8": 2e-2,
     # What enters a product is rounded to int8, with a scale a token: off by up to 1/510 of the token's range, in
     # every product. It cannot be switched off (XNNPACK), or is what makes an engine fast (ONNX Runtime), so this
-    # bounds quality, not the graph; that is proven apart, with the rounding taken out of it. Measured: 1.3e-2 of the
-    # scale on tiny models, 2.6e-2 on the demo model, argmax equal at 97 of 100 positions.
-    "int8-activations": 6e-2,
+    # bounds quality, not the graph; that is proven apart, with the rounding taken out of it. It grows with the number
+    # of layers. Measured: 1.3e-2 of the spread on tiny models, 2.6e-2 on the demo model, argmax equal at 97 of 100
+    # positions; on SmolLM2-135M, of 30 layers, 7.6e-2 (int8 weights) and 1.1e-1 (int4) in ONNX Runtime, argmax equal at
+    # 34 of 36, and a perplexity that is 1 % above the original's with int8. An export that lost its weights has 1.
+    "int8-activations": 1.5e-1,
 }
 """Largest |difference| of logits that is rounding, by the coarsest number format that the session computes or
 stores its state in; as a part of how far logits are spread (`allowed_difference`)."""

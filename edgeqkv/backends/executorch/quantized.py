@@ -8,6 +8,7 @@ by the affine operators of torchao around a plain linear.
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import unwrap
 from typing import Final
 
 import torch
@@ -32,6 +33,10 @@ Tensor = torch.Tensor
 Parts = Callable[[str], Tensor]
 
 _INT8: Final = torch.iinfo(torch.int8)
+
+# torchao wraps these in `torch.no_grad`. torch.export, which runs without gradients anyway, cuts its graph wherever
+# they are switched, and the time that it takes to put the parts together grows with the square of their number.
+_choose_qparams, _quantize = unwrap(choose_qparams_affine), unwrap(quantize_affine)
 
 
 def quantized_parts(weight: QuantizedWeight, network: Decoder) -> dict[str, Tensor]:
@@ -83,10 +88,10 @@ def quantized_rows(tokens: Tensor, weight: QuantizedWeight, parts: Parts) -> Ten
 def _rounded(x: Tensor) -> Tensor:
     """``x [S, C]`` through int8, with a scale and a zero point a token: what XNNPACK does when it meets this."""
     block = (1, x.shape[1])
-    scale, zero = choose_qparams_affine(
+    scale, zero = _choose_qparams(
         x, MappingType.ASYMMETRIC, block, torch.int8, _INT8.min, _INT8.max, zero_point_dtype=torch.int8
     )
-    codes = quantize_affine(x, block, scale, zero, torch.int8, _INT8.min, _INT8.max)
+    codes = _quantize(x, block, scale, zero, torch.int8, _INT8.min, _INT8.max)
     result: Tensor = dequantize_affine(codes, block, scale, zero, torch.int8, _INT8.min, _INT8.max)
     return result
 

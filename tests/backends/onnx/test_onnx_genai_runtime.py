@@ -18,6 +18,7 @@ from edgeqkv.backends.onnx.genai_tokenizer import CL100K
 from edgeqkv.budget import measure
 from edgeqkv.bundle.bundle import Bundle
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
+from edgeqkv.run.chat import ChatTemplate
 from edgeqkv.run.generate import Generation
 from edgeqkv.run.session import open_bundle
 from edgeqkv.run.tokenizer import Tokenizer
@@ -154,6 +155,25 @@ def test_its_tokenizer_makes_the_same_tokens(tmp_path: Path, pattern: str) -> No
     stream, ids = theirs.create_stream(), ours.encode(heldout[:2000])
     assert "".join(stream.decode(token) for token in ids) == ours.decode(ids)
     assert theirs.eos_token_ids.tolist() == list(ours.eos_token_ids)
+
+
+@pytest.mark.parametrize("place", ["chat_template.jinja", "tokenizer_config.json"])
+def test_its_chat_template_makes_the_same_prompt(tmp_path: Path, place: str) -> None:
+    template = (
+        "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+        "{{ '<|im_start|>system\nYou help.<|im_end|>\n' }}{% endif %}"
+        "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+    file = tmp_path / "tokenizer.json"
+    file.write_bytes(demo.tokenizer_path().read_bytes())
+    (tmp_path / place).write_text(template if "jinja" in place else json.dumps({"chat_template": template}))
+    bundle = export(demo.checkpoint_path(), tmp_path, weights="fp32", tokenizer=file)
+    theirs, ours = og.Tokenizer(og.Model(str(bundle.path))), ChatTemplate(Tokenizer(bundle.path / "tokenizer.json"))
+    messages = [{"role": "user", "content": "What is a 'while' statement?"}]
+    prompt = theirs.apply_chat_template(json.dumps(messages), add_generation_prompt=True)
+    assert prompt == ours.render(messages)
+    assert prompt.startswith("<|im_start|>system\nYou help.")
 
 
 WATCHED = """

@@ -1,0 +1,39 @@
+"""A product of quantized weights as torch.export sees it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+
+from edgeqkv.backends.executorch import TARGET
+from edgeqkv.backends.executorch.quantized import product_parts, quantized_product
+from edgeqkv.model.weights import QuantizedWeight, Weight
+from edgeqkv.quantize.nearest import rounded
+
+
+class Calls(TorchFunctionMode):
+    """Every function of torch's that is called, as torch.export takes them down."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(getattr(func, "__name__", str(func)))
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+def test_it_does_not_split_the_graph(weights: str) -> None:
+    """Where gradients are switched, torch.export cuts the graph, and its time grows with the square of the cuts."""
+    scheme = replace(TARGET.schemes[weights], block=32 if weights == "int4" else 64)
+    weight = rounded(Weight("w", torch.randn(4, 64)), scheme)
+    assert isinstance(weight, QuantizedWeight)
+    with torch.no_grad(), Calls() as calls:
+        quantized_product(torch.randn(3, 64), weight, product_parts(weight).__getitem__, None)
+    assert "linear" in calls.names
+    assert not [name for name in calls.names if "grad_enabled" in name]
