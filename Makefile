@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo demo-convert test check format device-tests bench fuzz-kills clean
+.PHONY: demo demo-convert test check format device-tests bench fuzz fuzz-kills soak clean
 
 demo: .venv/demo.stamp            ## the built-in model: inspect, export, verify, generate
 	$(BIN)/edgeqkv demo
@@ -28,8 +28,14 @@ format: .venv/dev.stamp           ## mend what check complains of, where that is
 bench: .venv/dev.stamp            ## the figures in docs/: minutes to an hour, several GB of disk
 	$(BIN)/python -m benchmarks
 
+fuzz: .venv/dev.stamp             ## 10,000 commands with damaged or malicious inputs: a quarter of an hour
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/campaign.py --cases 10000
+
 fuzz-kills: .venv/dev.stamp       ## 200 exports that are killed or run out of disk: an hour or more
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/kills.py --cases 200
+
+soak: .venv/dev.stamp             ## 100,000 decode steps in each runtime and 1,000 opens: memory stays flat
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/soak.py --steps 100000 --opens 1000
 
 clean:
 	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -26,7 +26,8 @@ def read_array(path: Path) -> npt.NDArray[Any]:
         InputError: it cannot be read, is no ``.npy`` file, or holds objects.
     """
     check_file(path, InputError, ".npy file")
-    with parsed(f"{path} cannot be read as an .npy file", "Write it with numpy.save"):
+    # A shape whose bytes no integer counts is to be an error, not a warning.
+    with parsed(f"{path} cannot be read as an .npy file", "Write it with numpy.save"), np.errstate(over="raise"):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path} holds several arrays; write the one that is meant with numpy.save")

@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from edgeqkv.errors import InputError
-from edgeqkv.reading import parsed, read_text
+from edgeqkv.reading import of_field, parsed, read_text
 
 __all__ = ["nearest", "read"]
 
@@ -51,7 +51,7 @@ def read(path: Path, kind: type[Record]) -> Record:
         place = [part for part in first["loc"] if not _is_choice(part)]
         given = first["input"]
         value = f", not {str(given)[:40]}" if isinstance(given, str | int | float) else ""
-        raise InputError(f"{path}, line {_line(tree, place)}: {_named(place)}{first['msg']}{value}") from error
+        raise InputError(f"{path}, line {_line(tree, place)}: {of_field(place, first['msg'])}{value}") from error
 
 
 def _check_plain(path: Path, text: str) -> None:
@@ -113,7 +113,3 @@ def _line(node: yaml.Node | None, place: Sequence[int | str]) -> int:
         else:
             break
     return line + 1
-
-
-def _named(place: Sequence[int | str]) -> str:
-    return f"{'.'.join(str(part) for part in place)}: " if place else ""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +21,7 @@ __all__ = [
     "check_file",
     "is_file",
     "is_folder",
+    "of_field",
     "parsed",
     "read_json",
     "read_text",
@@ -154,6 +155,16 @@ def shown(value: object) -> str:
         return shortened(repr(value))
     kind = type(value).__name__
     return f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"
+
+
+def of_field(place: Iterable[object], said: str) -> str:
+    """What is wrong with a field of a file, of a bearable length.
+
+    >>> of_field(("files", "model.onnx", "bytes"), "Field required")
+    'files.model.onnx.bytes: Field required'
+    """
+    named = shortened(".".join(shortened(str(part), _LONGEST) for part in place), 4 * _LONGEST)
+    return f"{named}: {shortened(said, 4 * _LONGEST)}" if named else shortened(said, 4 * _LONGEST)
 
 
 def shortened(text: str, most: int = _LONGEST) -> str:

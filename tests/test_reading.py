@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgeqkv.errors import CheckpointError, InputError
-from edgeqkv.reading import is_file, is_folder, reading, shown
+from edgeqkv.reading import is_file, is_folder, of_field, reading, shown
 
 FILE = Path("model.pt")
 
@@ -48,6 +48,12 @@ def test_values_for_messages_are_short() -> None:
     assert len(shown("x" * 10**6)) == 80
     assert (shown(None), shown(True), shown(0.5)) == ("None", "True", "0.5")
     assert shown(1j) == "a complex"
+
+
+def test_a_field_is_named_in_bearable_length() -> None:
+    assert of_field((), "x") == "x"
+    assert of_field(("a", 0, "b"), "Field required") == "a.0.b: Field required"
+    assert len(of_field(["x" * 5000] * 50, "y" * 5000)) < 700
 
 
 def test_a_path_that_the_system_refuses_is_nothing() -> None:

@@ -20,7 +20,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from edgeqkv.backends.footprint import Phase
 from edgeqkv.bundle.bundle import MANIFEST, Bundle
 from edgeqkv.errors import InputError
-from edgeqkv.reading import read_json, shown
+from edgeqkv.reading import of_field, read_json, shown
 
 __all__ = [
     "FORMAT",
@@ -175,8 +175,7 @@ def read_device_report(path: Path) -> DeviceReport:
         return DeviceReport.model_validate_json(json.dumps(content))
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{path} is not a device report: {place}: {first['msg']}") from error
+        raise InputError(f"{path} is not a device report: {of_field(first['loc'], first['msg'])}") from error
 
 
 def identity(bundle: Bundle) -> str:

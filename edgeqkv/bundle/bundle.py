@@ -17,7 +17,8 @@ from pydantic import ValidationError
 from edgeqkv.bundle.files import check_files, is_plain
 from edgeqkv.bundle.manifest import FORMAT, Manifest, TargetCard
 from edgeqkv.errors import BundleError, InputError, UnsupportedError
-from edgeqkv.reading import is_file, is_folder
+from edgeqkv.model.config import config_of
+from edgeqkv.reading import is_file, is_folder, of_field
 
 __all__ = ["MANIFEST", "TOKENIZER", "Bundle", "is_bundle"]
 
@@ -112,11 +113,24 @@ def _read_manifest(path: Path) -> Manifest:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise BundleError(f"{file} is damaged: {place}: {first['msg']}") from error
+        raise BundleError(f"{file} is damaged: {of_field(first['loc'], first['msg'])}") from error
     if not manifest.targets:
         raise BundleError(f"{file} is damaged: it names no target. Export the model again")
+    _check_kinds(file, manifest)
     return manifest
+
+
+def _check_kinds(file: Path, manifest: Manifest) -> None:
+    """See that the model has dimensions, and that every artifact is of its kind."""
+    try:
+        kind = config_of(manifest.model.config).kind
+    except UnsupportedError as error:
+        raise BundleError(f"{file} is damaged: {error}. Export the model again") from error
+    for name, card in manifest.targets.items():
+        if not (manifest.model.kind == kind == ("decoder" if card.artifact.causal else "encoder")):
+            raise BundleError(
+                f"{file} is damaged: '{name}' is no artifact of a model with its dimensions. Export the model again"
+            )
 
 
 def _command(content: dict[str, Any], path: Path) -> str:

@@ -30,7 +30,8 @@ from collections.abc import Mapping
 from math import prod
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetPydanticSchema, field_validator, model_validator
+from typing_extensions import TypedDict  # pydantic takes typing's from Python 3.12 on
 
 __all__ = [
     "ELEMENT_BYTES",
@@ -99,8 +100,8 @@ class _Typed(_Record):
     @model_validator(mode="before")
     @classmethod
     def _as_numpy_names_it(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and values.get("dtype") in NUMPY_NAMES:
-            return {**values, "numpy_dtype": NUMPY_NAMES[values["dtype"]]}
+        if isinstance(values, Mapping) and isinstance(dtype := values.get("dtype"), str) and dtype in NUMPY_NAMES:
+            return {**values, "numpy_dtype": NUMPY_NAMES[dtype]}
         return values
 
     @field_validator("dtype")
@@ -189,6 +190,23 @@ class Normalization(_Record):
     std: tuple[float, ...]
 
 
+class _Details(TypedDict, total=False):
+    """What only some targets have to say. What is read of it is of a type; the rest is for people.
+
+    ``weight_file`` holds the weights that graphs share, ``code_layouts`` are the orders of their codes,
+    ``state_scales`` are those of an int8 state by the names of its tensors, ``planned_memory_bytes`` is what a
+    program's memory plan takes, ``variant`` is the model's.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    weight_file: str
+    code_layouts: list[list[int]]
+    state_scales: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]
+    planned_memory_bytes: Annotated[int, Field(ge=0, strict=True)]
+    variant: str
+
+
 class Artifact(_Record):
     """One target's export.
 
@@ -222,12 +240,18 @@ class Artifact(_Record):
     state_tensors: tuple[StateTensor, ...] = ()
     normalization: Normalization | None = None
     versions: dict[str, str] = Field(default_factory=dict)
-    details: dict[str, Any] = Field(default_factory=dict)
+    details: Annotated[dict[str, Any], GetPydanticSchema(lambda _, schema_of: schema_of(_Details))] = Field(
+        default_factory=dict
+    )
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
         if self.causal and self.vocab_size is None:
             raise ValueError("it has a context and no vocab_size, and what continues a text has both")
+        if self.state is not None and self.state not in NUMPY_NAMES:
+            raise ValueError(f"'{self.state}' is no type of number; these are: {', '.join(NUMPY_NAMES)}")
+        if self.causal and self.state is None:
+            raise ValueError("it has a context and no state")
         if not self.causal and len(self.graphs[0].inputs) != 1:
             raise ValueError(f"it has no context, and {len(self.graphs[0].inputs)} inputs where an encoder has one")
         return self
@@ -236,7 +260,7 @@ class Artifact(_Record):
     def files(self) -> tuple[str, ...]:
         """What it lies in: the files of its graphs, or folders of files, and that of the weights that they share."""
         shared = self.details.get("weight_file")
-        return (*dict.fromkeys(graph.file for graph in self.graphs), *([] if shared is None else [str(shared)]))
+        return (*dict.fromkeys(graph.file for graph in self.graphs), *([] if shared is None else [shared]))
 
     @property
     def causal(self) -> bool:

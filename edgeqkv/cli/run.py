@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,7 @@ def run(
     """Run an encoder on a file and print its answer: classes, tokens, or the odd one out."""
     from edgeqkv.bundle.bundle import Bundle
     from edgeqkv.cli.summaries import answer
+    from edgeqkv.model.config import config_of
     from edgeqkv.run.answers import evaluate
     from edgeqkv.run.inputs import read_inputs
     from edgeqkv.run.session import EncoderSession, open_bundle
@@ -33,7 +35,7 @@ def run(
     opened.check_causal(wanted=False)
     session = open_bundle(opened, target, engine)
     assert isinstance(session, EncoderSession)
-    config = opened.manifest.model.config
+    config = asdict(config_of(opened.manifest.model.config))
     outputs = session.run(read_inputs(input_, config))
     answers = [evaluate(logits, config["input"]["kind"]) for logits in outputs]
     if as_json:

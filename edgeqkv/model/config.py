@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from edgeqkv.errors import UnsupportedError
+from edgeqkv.reading import of_field
 
 __all__ = ["DecoderConfig", "EncoderConfig", "Features", "Image", "Tokens", "config_of"]
 
 _DEFAULT_CONTEXT: Final = 2048
+
+# What a manifest may say, which anybody may have written; models that are made from checkpoints are not held to it.
+Size = Annotated[int, Field(ge=1, le=2**31)]
+Layers = Annotated[int, Field(ge=1, le=2**14)]
+Small = Annotated[float, Field(ge=0, lt=1)]
+Channels = tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
 
 
 @dataclass(frozen=True)
@@ -21,15 +30,17 @@ class DecoderConfig:
     for, and there are further ones.
     """
 
-    layers: int
-    hidden_size: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    intermediate_size: int
-    vocab_size: int
-    positions: int
-    norm_eps: float
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+    layers: Layers
+    hidden_size: Size
+    heads: Size
+    kv_heads: Size
+    head_dim: Size
+    intermediate_size: Size
+    vocab_size: Size
+    positions: Size
+    norm_eps: Small
     tied_head: bool
     computed_positions: bool = False
 
@@ -50,10 +61,12 @@ class DecoderConfig:
 class Tokens:
     """An input of token ids ``[length]``, at most ``longest`` of them."""
 
-    vocab_size: int
-    length: int
-    longest: int
-    kind: str = "tokens"
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+    vocab_size: Size
+    length: Size
+    longest: Size
+    kind: Literal["tokens"] = "tokens"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -64,9 +77,11 @@ class Tokens:
 class Features:
     """An input of ``length`` feature vectors in no order, ``[length, size]``."""
 
-    length: int
-    size: int
-    kind: str = "features"
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+    length: Size
+    size: Size
+    kind: Literal["features"] = "features"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -80,12 +95,14 @@ class Image:
     A pixel of 0 to 1 went into training as ``(pixel - mean) / std`` of its channel, where that is known.
     """
 
-    channels: int
-    size: int
-    patch: int
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    kind: str = "image"
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+    channels: Size
+    size: Size
+    patch: Size
+    mean: Channels | None = None
+    std: Channels | None = None
+    kind: Literal["image"] = "image"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -100,16 +117,18 @@ class EncoderConfig:
     included.
     """
 
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
     task: str
-    layers: int
-    hidden_size: int
-    heads: int
-    head_dim: int
-    intermediate_size: int
-    classes: int
-    tokens: int
-    norm_eps: float
-    input: Tokens | Features | Image
+    layers: Layers
+    hidden_size: Size
+    heads: Size
+    head_dim: Size
+    intermediate_size: Size
+    classes: Size
+    tokens: Size
+    norm_eps: Small
+    input: Annotated[Tokens | Features | Image, Field(discriminator="kind")]
 
     kind: ClassVar[str] = "encoder"
 
@@ -126,19 +145,20 @@ class EncoderConfig:
         return (self.tokens, self.classes) if isinstance(self.input, Tokens) else (self.tokens,)
 
 
-_INPUTS: Final[dict[str, type[Any]]] = {kind.kind: kind for kind in (Tokens, Features, Image)}
+_DECODER: Final = TypeAdapter(DecoderConfig)
+_ENCODER: Final = TypeAdapter(EncoderConfig)
 
 
 def config_of(fields: Mapping[str, Any]) -> DecoderConfig | EncoderConfig:
     """The dimensions that a manifest records.
 
     Raises:
-        UnsupportedError: they are of no kind of model that this edgeqkv knows.
+        UnsupportedError: they are of no kind of model that this edgeqkv knows, or no dimensions.
     """
     try:
-        if "input" not in fields:
-            return DecoderConfig(**fields)
-        found = {name: tuple(value) if isinstance(value, list) else value for name, value in fields["input"].items()}
-        return EncoderConfig(**{**fields, "input": _INPUTS[str(found["kind"])](**found)})
-    except (TypeError, KeyError) as error:
-        raise UnsupportedError(f"the model's dimensions are of no kind that this edgeqkv knows: {error}") from error
+        return _ENCODER.validate_python(fields) if "input" in fields else _DECODER.validate_python(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UnsupportedError(
+            f"the model's dimensions are of no kind that this edgeqkv knows: {of_field(first['loc'], first['msg'])}"
+        ) from error

@@ -117,5 +117,7 @@ def _verify_against(original: Model, directory: Path, card: TargetCard, place: s
     config = QuantConfig(artifact.weights, how.head if how else None, schemes=backend(artifact.target).schemes)
     stored = quantize.apply(shortened, config)
     if scales := artifact.details.get("state_scales"):
+        if missing := {tensor.name for tensor in stored.state(artifact.context or 1)} - scales.keys():
+            raise BundleError(f"the manifest of {place} has no scale of the state {min(missing)}. Export it again")
         stored = dataclasses.replace(stored, state_scales=StateScales(scales))
     return verify_artifact(directory, artifact, make_proof(stored, artifact), engine)

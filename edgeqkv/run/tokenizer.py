@@ -92,7 +92,10 @@ class Tokenizer:
 
     def id_of(self, token: str) -> int | None:
         """The id of a token; None if there is no such token."""
-        index = self._tokenizer.token_to_id(token)
+        try:
+            index = self._tokenizer.token_to_id(token)
+        except UnicodeEncodeError:  # a lone surrogate, which JSON and command lines may have and no token has
+            return None
         return None if index is None else int(index)
 
     def token_of(self, index: int) -> str | None:

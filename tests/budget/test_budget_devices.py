@@ -168,7 +168,7 @@ def test_whatever_stands_in_a_file_it_is_an_error_with_its_name(content: str, me
 def test_what_is_no_regular_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
     for path, message in (
-        (tmp_path / "pipe.yaml", "it is a pipe"),
+        (tmp_path / "pipe.yaml", "is a pipe, not a YAML file"),
         (tmp_path, "is a folder"),
         (Path("x" * 5000), "File name too long"),
     ):

@@ -21,6 +21,18 @@ GRAPH = Graph(
     inputs=(TensorSpec(name="features", dtype="fp32", shape=(1, 4), role="features"),),
     outputs=(TensorSpec(name="logits", dtype="fp32", shape=(1, 4), role="logits"),),
 )
+CONFIG = {
+    "task": "odd-one-out",
+    "layers": 1,
+    "hidden_size": 8,
+    "heads": 2,
+    "head_dim": 4,
+    "intermediate_size": 8,
+    "classes": 4,
+    "tokens": 1,
+    "norm_eps": 1e-5,
+    "input": {"length": 1, "size": 4, "kind": "features"},
+}
 
 
 def write(folder: Path, **artifact: Any) -> Path:
@@ -32,7 +44,7 @@ def write(folder: Path, **artifact: Any) -> Path:
     given = {"form": "f", "weights": "fp32", "graphs": graphs, "details": {"weight_file": "weights"}} | artifact
     Staged(folder).write_manifest(
         "0",
-        ModelCard(kind="encoder", variant="qkv", parameters=0, config={}, source={}, notes=()),
+        ModelCard(kind="encoder", variant="qkv", parameters=0, config=CONFIG, source={}, notes=()),
         TokenizerCard(file="tokenizer.json", size=1, bos_id=None, eos_token_ids=()),
         {"onnx": TargetCard(artifact=Artifact(target="onnx", **given), verification=None)},
     )
@@ -175,7 +187,19 @@ def test_a_manifest_nested_without_end_is_damaged(folder: Path) -> None:
         (lambda m: graph_of(m).update(inputs=[]), "and 0 inputs where an encoder has one"),
         (lambda m: graph_of(m).update(outputs=[]), "has 0 outputs of the role 'logits', not one"),
         (lambda m: graph_of(m)["inputs"][0].update(dtype="O"), "'O' is no type of number; these are: fp32, fp16"),
+        (lambda m: graph_of(m)["inputs"][0].update(dtype=["fp32"]), "dtype: Input should be a valid string"),
         (lambda m: graph_of(m)["inputs"][0].update(shape=[-1]), "shape"),
+        (lambda m: artifact_of(m).update(state="fp32fp32"), "'fp32fp32' is no type of number"),
+        (lambda m: artifact_of(m).update(context=8, vocab_size=4), "it has a context and no state"),
+        (lambda m: artifact_of(m)["details"].update(planned_memory_bytes="x"), "planned_memory_bytes: Input should be"),
+        (lambda m: artifact_of(m)["details"].update(state_scales={"kv_0": 0}), "Input should be greater than 0"),
+        (lambda m: artifact_of(m)["details"].update(weight_file=7), "weight_file: Input should be a valid string"),
+        (lambda m: m["model"].update(kind="decoder"), "'onnx' is no artifact of a model with its dimensions"),
+        (lambda m: m["model"].update(config={}), "of no kind that this edgeqkv knows: layers: Field required"),
+        (lambda m: m["model"]["config"].update(input=[]), "of no kind that this edgeqkv knows: input: "),
+        (lambda m: m["model"]["config"].update(layers=2**31), "layers: Input should be less than or equal to 16384"),
+        (lambda m: m["model"]["config"].update(heads=0), "heads: Input should be greater than or equal to 1"),
+        (lambda m: artifact_of(m).update({"x" * 5000: 1}), r"artifact\.x{70,80}….{0,40}$"),
     ],
 )
 def test_a_manifest_that_contradicts_itself_is_damaged(

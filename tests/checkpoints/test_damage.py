@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -153,3 +154,14 @@ def test_whatever_the_unpickler_raises_is_about_the_file(pickled: bytes, tiny_ch
     )
     with pytest.raises(CheckpointError, match=r"model\.pt"):
         edgeqkv.load(path)
+
+
+def test_what_torch_has_to_say_of_a_file_is_not_the_users_affair(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """It warns of pickles that are newer than its own; warnings are errors here."""
+
+    def change(name: str, content: bytes) -> bytes:
+        return pickle.dumps({}, protocol=4) if name.endswith("data.pkl") else content
+
+    with pytest.raises(CheckpointError) as error:
+        edgeqkv.load(rezipped(tiny_checkpoint, tmp_path / "model.pt", change))
+    assert "Detected pickle protocol" not in str(error.value)

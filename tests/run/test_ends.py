@@ -23,6 +23,14 @@ def tokenizer(folder: Path, *special: str, **files: Any) -> Tokenizer:
     return Tokenizer(write_tokenizer(folder / "tokenizer.json", added_tokens=added))
 
 
+def test_what_is_no_unicode_is_no_token(tmp_path: Path) -> None:
+    """JSON and command lines may have half a character."""
+    read = tokenizer(tmp_path, "</s>", config={"eos_token": "\ud800"})
+    assert read.id_of("\ud800") is None
+    with pytest.raises(InputError, match="no token"):
+        eos_ids(["\udcff"], read, 10)
+
+
 @pytest.mark.parametrize(
     "name",
     [

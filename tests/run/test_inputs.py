@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -36,6 +37,8 @@ def header(shape: str, dtype: str = "'<f4'") -> bytes:
         header("(4,)") + b"1234",
         header("(99999999999999,)") + b"1234",
         header("(99999999999, 99999999999)"),
+        header("(4611686018427387904, 4)"),
+        header("(4611686018427387904, 4611686018427387904)"),
         header("(-1,)") + b"1234",
         header("(4,)", "'|O'") + b"cos\nsystem\n.",
         header("(4,)", "[('a', '|O')]") + b"1234" * 8,
@@ -48,8 +51,11 @@ def header(shape: str, dtype: str = "'<f4'") -> bytes:
 )
 def test_a_damaged_array_is_an_error_and_takes_no_memory(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "in.npy").write_bytes(content)
-    with pytest.raises(InputError, match=r"in\.npy cannot be read as an \.npy file: .*Write it with numpy\.save"):
-        read_inputs(tmp_path / "in.npy", TOKENS)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", RuntimeWarning)
+        with pytest.raises(InputError, match=r"in\.npy cannot be read as an \.npy file: .*Write it with numpy\.save"):
+            read_inputs(tmp_path / "in.npy", TOKENS)
+    assert not told
 
 
 def test_pickles_are_not_opened(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from edgeqkv.backends.footprint import ALL, MIB, Term, count
 from edgeqkv.backends.memory import PlannedMemory, Process, Storage, calls, copied, mapped, rest, steps_of
 from edgeqkv.backends.target import TargetSpec
 from edgeqkv.bundle.manifest import Artifact
+from edgeqkv.errors import BundleError
 from edgeqkv.model.dtypes import Dtype
 from edgeqkv.model.layers import Activation, Attention
 from edgeqkv.reference.cost import CostOps, Costs, Result, ScoresOps
@@ -84,7 +85,13 @@ class ExecuTorchMemory(PlannedMemory):
 
     def exported(self, directory: Path, artifact: Artifact, network: Network | None = None) -> tuple[Term, ...]:
         weights = _weights(directory / artifact.graphs[0].file, methods=len(artifact.graphs))
-        planned = int(artifact.details["planned_memory_bytes"]) - artifact.state_bytes
+        told = artifact.details.get("planned_memory_bytes", -1)
+        if told < artifact.state_bytes:
+            raise BundleError(
+                f"the manifest says nothing of the memory that {artifact.graphs[0].file} plans, or less than the "
+                f"{artifact.state_bytes:,} bytes of its state. Export it again"
+            )
+        planned = told - artifact.state_bytes
         origin = "the program's memory plan"
         if network is None or not artifact.causal:
             formula = f"{count(planned)} bytes planned; what XNNPACK keeps between its own operators is not counted"

@@ -16,6 +16,7 @@ import numpy as np
 
 from edgeqkv.errors import BundleError, UnsupportedError
 from edgeqkv.extras import needed_for
+from edgeqkv.reading import reading
 from edgeqkv.reference.liveness import Step
 
 __all__ = ["onnx_steps"]
@@ -34,15 +35,13 @@ def onnx_steps(path: Path, sizes: Mapping[str, int], values: Mapping[str, int]) 
 
     Raises:
         UnsupportedError: an operator's output size is not known.
-        BundleError: the file is no ONNX graph.
+        BundleError: the file is no ONNX graph, or contradicts itself.
     """
     with needed_for("working out an ONNX graph's activations"):
         import onnx
-    try:
+    with reading(path, "an ONNX graph", BundleError):  # whose names and shapes may be anything, too
         graph = onnx.load(path, load_external_data=False).graph
-    except Exception as error:  # protobuf's DecodeError differs between its implementations
-        raise BundleError(f"{path} is not an ONNX graph: {error}") from error
-    return list(_Shapes(graph, sizes, values).steps())
+        return list(_Shapes(graph, sizes, values).steps())
 
 
 class _Shapes:

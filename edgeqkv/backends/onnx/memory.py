@@ -35,6 +35,7 @@ from edgeqkv.errors import BundleError
 from edgeqkv.extras import needed_for
 from edgeqkv.model.dtypes import Dtype
 from edgeqkv.model.layers import Attention
+from edgeqkv.reading import reading
 from edgeqkv.reference.cost import CostOps, Costs, Result
 from edgeqkv.reference.liveness import peak
 
@@ -232,11 +233,9 @@ def _weights(directory: Path, graphs: Sequence[str], data: str) -> tuple[Term, .
     kept = dict.fromkeys(("mapped", "looked up", "again", "expanded", "packed", "packed floats", "held twice"), 0)
     seen: set[int] = set()
     for graph in graphs:
-        try:
+        with reading(directory / graph, "an ONNX graph", BundleError):
             proto = onnx.load(directory / graph, load_external_data=False).graph
-        except Exception as error:  # protobuf's DecodeError differs between its implementations
-            raise BundleError(f"{directory / graph} is not an ONNX graph: {error}") from error
-        _Weights(proto, seen).add_to(kept)
+            _Weights(proto, seen).add_to(kept)
     many = f" in {len(graphs)} graphs" if len(graphs) > 1 else ""
     terms = [
         Term(

@@ -7,6 +7,7 @@ import pickle
 import re
 import struct
 import sys
+import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -122,7 +123,12 @@ def _checksums(records: Mapping[str, zipfile.ZipInfo]) -> dict[int, frozenset[in
 def _contents(path: Path, checksums: Mapping[int, frozenset[int]] | None) -> Mapping[str, Any]:
     """What was saved; ``checksums`` of its storages, None if torch changed them in memory."""
     try:
-        with reading(path, "a torch checkpoint"), torch.serialization.safe_globals(_SAFE_NUMPY):
+        with (
+            reading(path, "a torch checkpoint"),
+            torch.serialization.safe_globals(_SAFE_NUMPY),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")  # of what the file holds, in terms of torch's own future
             contents = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except CheckpointError as error:
         if isinstance(cause := error.__cause__, pickle.UnpicklingError):

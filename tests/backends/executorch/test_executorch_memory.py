@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 import edgeqkv
+from edgeqkv.backends.executorch.memory import ExecuTorchMemory
 from edgeqkv.backends.footprint import Footprint
 from edgeqkv.budget.measure import compare, measure
 from edgeqkv.budget.plan import ModelShape, footprint, footprint_of, plan_of
 from edgeqkv.bundle.bundle import Bundle
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
+from edgeqkv.errors import BundleError
 
 pytest.importorskip("executorch")
 
@@ -40,6 +42,13 @@ def test_the_file_and_the_plan_agree(bundle: Bundle) -> None:
     assert read.parts()["weights"] == pytest.approx(planned.parts()["weights"], rel=0.02)  # headers and metadata
     # How the program's plan packs values into its arenas is not modelled.
     assert abs(read.parts()["activations"] - planned.parts()["activations"]) < MIB
+
+
+@pytest.mark.parametrize("details", [{}, {"planned_memory_bytes": 7}])
+def test_a_manifest_that_does_not_say_what_is_planned(bundle: Bundle, details: dict[str, Any]) -> None:
+    artifact = bundle.target().artifact.model_copy(update={"details": details})
+    with pytest.raises(BundleError, match=r"of the memory that model\.pte plans, or less"):
+        ExecuTorchMemory({}).exported(bundle.path, artifact)
 
 
 def test_the_tied_table_is_mapped_again_while_the_head_is_repacked(bundle: Bundle) -> None:

@@ -41,3 +41,18 @@ def test_a_file_that_is_no_graph_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "g.onnx").write_bytes(b"\xff\xff\xff nonsense")
     with pytest.raises(BundleError, match=r"g\.onnx"):
         onnx_steps(tmp_path / "g.onnx", {}, {})
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        helper.make_node("Relu", ["nobody"], ["y"]),
+        helper.make_node("Nonsense", ["x"], ["y"]),
+        helper.make_node("Shape", [], ["y"]),
+        helper.make_node("MatMulNBits", ["x"], ["y"], domain="com.microsoft"),
+    ],
+    ids=["input", "operator", "inputs", "attributes"],
+)
+def test_a_graph_that_contradicts_itself_is_an_error(tmp_path: Path, node: onnx.NodeProto) -> None:
+    with pytest.raises(BundleError, match=r"g\.onnx is not an ONNX graph or is damaged: "):
+        onnx_steps(graph(tmp_path / "g.onnx", [node], domain="com.microsoft"), {"T": 1}, {})
