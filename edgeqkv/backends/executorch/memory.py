@@ -19,6 +19,7 @@ from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.errors import BundleError
 from edgeqkv.model.dtypes import Dtype
 from edgeqkv.model.layers import Activation, Attention
+from edgeqkv.reading import reading
 from edgeqkv.reference.cost import CostOps, Costs, Result, ScoresOps
 from edgeqkv.reference.liveness import peak
 
@@ -175,10 +176,11 @@ def _with_workspace(planned: int, network: Network, chunk: int | None, origin: s
 
 def _weights(path: Path, methods: int) -> tuple[Term, ...]:
     """What becomes of a program's weights, of which so many methods are loaded."""
-    file = ProgramFile(path)
-    segments = {segment.index: segment for segment in file.segments()}
-    constants = segments.get(file.constants()[0])
-    packed = [segments[index] for index in sorted(file.delegate_data())]
+    with reading(path, "an ExecuTorch program", BundleError):  # one whose tables lead out of the file, for one
+        file = ProgramFile(path)
+        segments = {segment.index: segment for segment in file.segments()}
+        constants = segments.get(file.constants()[0])
+        packed = [segments[index] for index in sorted(file.delegate_data())]
     largest = max(packed, key=lambda segment: segment.size, default=None)
     shared = constants and largest and largest.offset < constants.stop and constants.offset < largest.stop
     held = file.header.program_size + (constants.size if constants else 0)

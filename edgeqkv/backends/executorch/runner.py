@@ -16,6 +16,7 @@ from edgeqkv.backends.executorch.quiet import native_stderr_captured, third_part
 from edgeqkv.backends.held import check_held
 from edgeqkv.bundle.manifest import Artifact, Graph
 from edgeqkv.errors import BundleError
+from edgeqkv.reading import reading
 
 with third_party_notices_silenced():
     from executorch.runtime import Runtime
@@ -34,14 +35,15 @@ class ExecuTorchRunner:
 
     def __init__(self, directory: Path, artifact: Artifact) -> None:
         path = directory / artifact.graphs[0].file
-        file = ProgramFile(path)
-        plans = file.plans()
         methods = [graph.name for graph in artifact.graphs]
-        missing = set(methods) - plans.keys()
-        if missing:
-            raise BundleError(f"{path} has no method '{min(missing)}'; export it again")
-        for graph in artifact.graphs:
-            check_held(path, graph, artifact, held(file, graph), "runtime")
+        with reading(path, "an ExecuTorch program", BundleError):
+            file = ProgramFile(path)
+            plans = file.plans()
+            missing = set(methods) - plans.keys()
+            if missing:
+                raise BundleError(f"{path} has no method '{min(missing)}'; export it again")
+            for graph in artifact.graphs:
+                check_held(path, graph, artifact, held(file, graph), "runtime")
         # A state that several methods share lies at one place in memory.
         state = {(b.arena, b.offset): b.nbytes for plan in plans.values() for b in plan.buffers}
         self.state_bytes = sum(state.values())

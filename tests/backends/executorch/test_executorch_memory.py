@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 import edgeqkv
 from edgeqkv.backends.executorch.memory import ExecuTorchMemory
+from edgeqkv.backends.executorch.program import Header
 from edgeqkv.backends.footprint import Footprint
 from edgeqkv.budget.measure import compare, measure
 from edgeqkv.budget.plan import ModelShape, footprint, footprint_of, plan_of
@@ -49,6 +52,23 @@ def test_a_manifest_that_does_not_say_what_is_planned(bundle: Bundle, details: d
     artifact = bundle.target().artifact.model_copy(update={"details": details})
     with pytest.raises(BundleError, match=r"of the memory that model\.pte plans, or less"):
         ExecuTorchMemory({}).exported(bundle.path, artifact)
+
+
+def test_a_program_whose_tables_lead_out_of_it_is_damaged(bundle: Bundle, tmp_path: Path) -> None:
+    artifact = bundle.target().artifact
+    content = (bundle.path / "model.pte").read_bytes()
+    found = 0
+    for seed in range(20):
+        damaged, random = bytearray(content), Random(seed)
+        size = Header.unpack(content).program_size  # type: ignore[union-attr]
+        for at in random.sample(range(Header.SIZE, size), 200):
+            damaged[at] ^= 1 << random.randrange(8)
+        (tmp_path / "model.pte").write_bytes(damaged)
+        try:
+            ExecuTorchMemory({}).exported(tmp_path, artifact)
+        except BundleError:
+            found += 1
+    assert found > 5
 
 
 def test_the_tied_table_is_mapped_again_while_the_head_is_repacked(bundle: Bundle) -> None:
