@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import tarfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-import yaml
 from arguments import any_arguments
-from mutations import NAMES, changed_bytes, changed_text, changed_tree, hostile, json_text, sometimes, text
+from files import change_zip, npy_header, seal, something_else, yaml_text
+from mutations import changed_bytes, changed_tree, hostile, json_text, sometimes, text
 from samples import Samples, byte_pairs, tokenizer
 from tensors import changed_checkpoint, changed_pickle, save
 from trial import Case, Place
@@ -34,7 +31,7 @@ def checkpoint(random: Random, samples: Samples, place: Place) -> Case:
             save(changed_checkpoint(random, healthy), path)
         case "zip":
             save(healthy, path)
-            _change_zip(random, path)
+            change_zip(random, path)
         case "pickle":
             save(healthy, path)
             changed_pickle(random, path, place.canary)
@@ -42,7 +39,7 @@ def checkpoint(random: Random, samples: Samples, place: Place) -> Case:
             save(healthy, path)
             path.write_bytes(changed_bytes(random, path.read_bytes()))
         case _:
-            _something_else(random, path)
+            something_else(random, path)
     return _reads_model(random, path)
 
 
@@ -90,7 +87,7 @@ def bundle(random: Random, samples: Samples, place: Place) -> Case:
                 file.unlink()
                 file.mkdir()
             case "other" if file.is_file():
-                _something_else(random, file)
+                something_else(random, file)
             case "new":
                 (folder / random.choice(("onnx.proof.npz", "tokenizer.json", "x.py", "a b", "é"))).write_bytes(b"x")
             case _:
@@ -148,7 +145,7 @@ def recipe(random: Random, samples: Samples, place: Place) -> Case:
     content = {"name": "own", "devices": ["pixel-9-pro"], "target": "onnx", "form": "portable", "weights": "int8"}
     content |= {"state": "fp32", "context": 24, "chunk": 8, "rank": 1, "why": "because"}
     (place.here / "own.yaml").write_bytes(
-        _yaml_text(random, changed_tree(random, content) if sometimes(random, 0.9) else content)
+        yaml_text(random, changed_tree(random, content) if sometimes(random, 0.9) else content)
     )
     return _json(
         random, Case(["export", str(samples.model), "--recipe", "own.yaml", "--no-verify", "--out", "new"], {"new"})
@@ -163,7 +160,7 @@ def devices(random: Random, samples: Samples, place: Place) -> Case:
     npu = {"title": "N", "compute_dtypes": fact | {"value": ["int8", "fp16"]}, "max_tensor_dim": fact | {"value": 9}}
     content = {"devices": {"own": device | dict.fromkeys(sizes, fact)}, "npus": {"mine": npu}}
     content = json.loads(json.dumps(content))  # no place is there twice
-    (place.here / "own.yaml").write_bytes(_yaml_text(random, changed_tree(random, content)))
+    (place.here / "own.yaml").write_bytes(yaml_text(random, changed_tree(random, content)))
     own = ["--devices", "own.yaml"]
     name = random.choice(("own", "own", "mine", "pixel-9-pro"))
     commands = [["devices", *own], ["devices", name, *own]]
@@ -223,7 +220,7 @@ def array(random: Random, samples: Samples, place: Place) -> Case:
             content = content[:128] + changed_bytes(random, content[128:])
             content = content.ljust(len(samples.arrays[source.name]), b"\0")
         case "header":
-            content = _npy(random) + content[128:]
+            content = npy_header(random) + content[128:]
         case "other":
             content = random.choice((b"", b"\x93NUMPY", b"\x80\x02}.", b"cposix\nsystem\n(S'x'\ntR."))
     name = random.choice(("x.npy", "x.npy", "x.NPY", "x.npz"))
@@ -314,18 +311,6 @@ _STEPS: Final[dict[str, list[Any]]] = {
 }
 
 
-def seal(folder: Path) -> None:
-    """Write into a manifest the checksums of the files as they are now, as whoever changed them on purpose does."""
-    path = folder / "manifest.json"
-    content = json.loads(path.read_text())
-    for each in sorted(folder.rglob("*")):
-        if each.is_file() and each != path:
-            data = each.read_bytes()
-            card = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-            content["files"][each.relative_to(folder).as_posix()] = card
-    path.write_text(json.dumps(content))
-
-
 def _reads_model(random: Random, path: Path) -> Case:
     name = path.name
     commands: list[Case] = [Case(["inspect", name])] * 6 + [Case(["budget", name])] * 2
@@ -358,87 +343,3 @@ def _generation(random: Random, samples: Samples, folder: Path, more: list[str])
 
 def _json(random: Random, case: Case) -> Case:
     return Case([*case.arguments, "--json"], case.may_write) if sometimes(random, 0.5) else case
-
-
-def _yaml_text(random: Random, value: Any) -> bytes:
-    try:
-        text = yaml.safe_dump(value, allow_unicode=True).encode("utf-8", "surrogatepass")
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return json_text(random, value)
-    if sometimes(random, 0.05):
-        text += b"\na: &x [1, 2]\nb: [*x, *x]\n"
-    return changed_text(random, text) if sometimes(random, 0.15) else text
-
-
-def _npy(random: Random) -> bytes:
-    """The header of an .npy file of 128 bytes, wrong somewhere."""
-    descr = random.choice(("<f4", "<f8", "|O", "<i8", ">i2", "<U999999", "|V8", "<f2", "<M8", "xx", "", "<c16", "|b1"))
-    shapes = ((2, 10), (10**12,), (-1, 4), (0, 10), (), (2**62, 2**62), (1, 1, 1, 1, 1), (True,), ("a",), (2.5,))
-    header: dict[Any, Any] = {"descr": descr, "fortran_order": False, "shape": random.choice(shapes)}
-    if sometimes(random, 0.3):
-        header = changed_tree(random, header)
-    text = repr(header).encode("utf-8", "replace")[:116]
-    return b"\x93NUMPY" + bytes([random.choice((1, 1, 1, 2, 3, 9)), 0]) + b"v\x00" + text.ljust(117) + b"\n"
-
-
-def _change_zip(random: Random, path: Path) -> None:
-    """The same records but for one, with right checksums, or in another order or packing."""
-    with zipfile.ZipFile(path) as whole:
-        records = [(name, whole.read(name)) for name in whole.namelist()]
-    at = random.randrange(len(records))
-    name, data = records[at]
-    match random.choice(("drop", "change", "rename", "twice", "swap", "add", "shuffle")):
-        case "drop":
-            del records[at]
-        case "change":
-            records[at] = (name, changed_bytes(random, data))
-        case "rename":
-            records[at] = (random.choice((name.upper(), "../evil", "/etc/evil", "x" * 300, "model/data.pkl")), data)
-        case "twice":
-            records.append((name, changed_bytes(random, data)))
-        case "swap":
-            other = random.randrange(len(records))
-            records[at], records[other] = (name, records[other][1]), (records[other][0], data)
-        case "add":
-            records.append((random.choice(("model/constants.pkl", "model/byteorder", "model/version")), b"big"))
-        case _:
-            random.shuffle(records)
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        packing = random.choice((zipfile.ZIP_STORED,) * 9 + (zipfile.ZIP_DEFLATED,))
-        with zipfile.ZipFile(path, "w", packing) as other:
-            for name, data in records:
-                other.writestr(name, data)
-
-
-def _something_else(random: Random, path: Path) -> None:
-    """Something of this name that is no such file."""
-    path.unlink(missing_ok=True)
-    match random.choice(
-        ("empty", "random", "pointer", "folder", "pipe", "dangling", "self", "tar", "text", "forbidden")
-    ):
-        case "empty":
-            path.write_bytes(b"")
-        case "random":
-            path.write_bytes(random.randbytes(random.choice((1, 10, 1000))))
-        case "pointer":
-            path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n")
-        case "folder":
-            path.mkdir()
-            (path / "config.json").write_bytes(json_text(random, {"architectures": ["X"]}))
-        case "pipe":
-            os.mkfifo(path)
-        case "dangling":
-            path.symlink_to("nowhere")
-        case "self":
-            path.symlink_to(path.name)
-        case "tar":
-            with tarfile.open(path, "w") as tar:
-                tar.addfile(tarfile.TarInfo("data.pkl"))
-        case "forbidden":
-            path.write_bytes(b"x")
-            path.chmod(0)
-        case _:
-            path.write_text(random.choice(NAMES[:4]) + '{"a": 1}')
