@@ -69,7 +69,8 @@ def prepare() -> Emulator:
     Raises:
         Unavailable: this machine is no amd64 Debian or Ubuntu, or the network does not give what is needed.
     """
-    wheels = (f"onnxruntime=={metadata.version('onnxruntime')}", "numpy>=2.0", "pydantic>=2.9")
+    runtime = (f"{name}=={metadata.version(name)}" for name in ("onnxruntime", "onnx"))
+    wheels = (*runtime, "numpy>=2.0", "pydantic>=2.9")
     recipe = "\n".join((_SOURCES, *_PACKAGES, _PYTHON, *_PLATFORMS, *wheels))
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeqkv"
     folder = cache / f"arm64-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
