@@ -58,6 +58,8 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "batch": Setting("a batch of {} is impossible", 1, 1024),
     "heads": Setting("{} attention heads are impossible", 1, 65536),
     "tune": Setting("{} steps of tuning are impossible", 0, 1_000_000),
+    "windows": Setting("{} windows of a text are impossible", 1, 1_000_000),
+    "distill": Setting("{} steps of distillation are impossible", 1, 10_000_000),
     "max_degradation": Setting(
         "--max-degradation {} is impossible, as the percent by which a perplexity may rise", 0, whole=False
     ),

@@ -26,6 +26,7 @@ from edgeqkv.progress import Progress, silent
 from edgeqkv.reading import read_text
 from edgeqkv.run.perplexity import original_perplexity
 from edgeqkv.run.tokenizer import Tokenizer
+from edgeqkv.settings import check
 
 __all__ = ["ConvertSpec", "Converted", "Distillation", "run_convert"]
 
@@ -90,6 +91,8 @@ def run_convert(model: Model, spec: ConvertSpec, on_progress: Progress = silent)
         EdgeQKVError: the input is wrong; the subclass says in which way.
     """
     target_of(model, spec.variant)
+    check("windows", spec.windows)
+    check("distill", spec.distill)
     check_writable(model)
     check_place(spec.out, overwrite=spec.overwrite)
     check_degradation(spec.max_degradation, spec.text)

@@ -52,7 +52,7 @@ def test_small_weights_keep_what_ordinary_ones_keep(
     (card,) = bundle.manifest.targets.values()
     assert card.verification is not None
     assert card.verification.passed
-    assert card.verification.tolerance < 0.1 * card.verification.scale < 1e-4
+    assert card.verification.tolerance < 0.2 * card.verification.scale < 2e-4
     ids = np.random.default_rng(1).integers(0, SIZES["vocab_size"], 12)
     got = edgeqkv.open(bundle.path, engine=backend(target).proof_engine).feed(ids)  # type: ignore[union-attr]
     wanted = sequence_logits(model, ids)[-1]

@@ -155,4 +155,4 @@ def _divided(numbers: torch.Tensor, units: torch.Tensor | None) -> torch.Tensor:
 
 def _valid(name: str) -> str:
     # coremltools makes names valid itself, but only where a function is called "main".
-    return re.sub(r"\W", "_", name, flags=re.ASCII)
+    return re.sub(r"^(?=\d)|\W", "_", name, flags=re.ASCII)

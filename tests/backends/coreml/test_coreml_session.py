@@ -45,7 +45,8 @@ def test_an_export_is_verified_and_quiet(bundle: tuple[Path, subprocess.Complete
     assert verification["passed"]
     assert verification["positions"] == CONTEXT
     assert verification["engine"] == "evaluator"
-    assert verification["tolerance"] == pytest.approx(TOLERANCES["fp32"] * verification["scale"])
+    # Of how far the logits are from their mean, which is less than the largest of them.
+    assert 0.5 * TOLERANCES["fp32"] < verification["tolerance"] / verification["scale"] < TOLERANCES["fp32"]
     assert not [line for line in done.stderr.splitlines() if any(word in line for word in NOISE)]
 
 
