@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,8 @@ import pytest
 from mil_packages import (
     CAPACITY,
     TABLE,
-    colors_package,
     ct,
     mb,
-    merged_package,
-    product_package,
     save,
     state_input,
     tensor_input,
@@ -30,22 +26,7 @@ from edgeqkv.mil import (
     State,
 )
 
-
-@pytest.fixture
-def merged(tmp_path: Path) -> Path:
-    """Two functions over one state and one table; a copy that a test may damage."""
-    return Path(shutil.copytree(merged_package(), tmp_path / "copy.mlpackage"))
-
-
-@pytest.fixture
-def product() -> Path:
-    """y = x @ TABLE.T, and its square."""
-    return product_package()
-
-
-@pytest.fixture
-def colors(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(colors_package(), tmp_path / "colors.mlpackage"))
+pytest_plugins = ("mil_fixtures",)
 
 
 def test_two_functions_share_one_state(merged: Path) -> None:

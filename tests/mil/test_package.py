@@ -15,12 +15,9 @@ from mil_packages import (
     MODEL,
     TABLE,
     WEIGHTS,
-    colors_package,
     ct,
     edit,
-    merged_package,
     operations,
-    product_package,
     types,
 )
 
@@ -32,22 +29,7 @@ from edgeqkv.mil import (
 )
 from edgeqkv.mil.weight_file import DTYPES, WeightFile
 
-
-@pytest.fixture
-def merged(tmp_path: Path) -> Path:
-    """Two functions over one state and one table; a copy that a test may damage."""
-    return Path(shutil.copytree(merged_package(), tmp_path / "copy.mlpackage"))
-
-
-@pytest.fixture
-def product() -> Path:
-    """y = x @ TABLE.T, and its square."""
-    return product_package()
-
-
-@pytest.fixture
-def colors(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(colors_package(), tmp_path / "colors.mlpackage"))
+pytest_plugins = ("mil_fixtures",)
 
 
 def test_what_a_package_says_of_itself(merged: Path) -> None:

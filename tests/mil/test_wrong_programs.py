@@ -14,9 +14,7 @@ from mil_packages import (
     WEIGHTS,
     ct,
     edit,
-    merged_package,
     operations,
-    product_package,
     tokens_at,
 )
 
@@ -26,17 +24,7 @@ from edgeqkv.mil import (
     UnsupportedOperation,
 )
 
-
-@pytest.fixture
-def merged(tmp_path: Path) -> Path:
-    """Two functions over one state and one table; a copy that a test may damage."""
-    return Path(shutil.copytree(merged_package(), tmp_path / "copy.mlpackage"))
-
-
-@pytest.fixture
-def product() -> Path:
-    """y = x @ TABLE.T, and its square."""
-    return product_package()
+pytest_plugins = ("mil_fixtures",)
 
 
 def test_a_flipped_bit_in_the_weights_is_seen(product: Path, tmp_path: Path) -> None:
