@@ -6,15 +6,14 @@ The file is a torch zip, or safetensors with its config beside it, by its name.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
+from edgeqkv.disk.files import written_beside
+from edgeqkv.disk.workplace import Busy
 from edgeqkv.errors import CheckpointError, InputError, UnsupportedError
 from edgeqkv.model import walk
 from edgeqkv.model.architectures.decoder import Decoder
@@ -39,7 +38,7 @@ def write(model: Model, path: Path, *, made: Mapping[str, Any] | None = None, ov
         overwrite: whether to replace a file.
 
     Raises:
-        InputError: there is a file already.
+        InputError: there is a file already, or another process writes it.
         UnsupportedError: the format cannot hold such a model.
         CheckpointError: the disk refuses.
     """
@@ -50,13 +49,15 @@ def write(model: Model, path: Path, *, made: Mapping[str, Any] | None = None, ov
         if path.suffix == _SAFETENSORS:
             from safetensors.torch import save_file
 
-            with _replacing(path) as file, _replacing(_config_beside(path)) as beside:
+            with written_beside(path) as file, written_beside(_config_beside(path)) as beside:
                 save_file(state, file)
                 beside.write_text(json.dumps({"model_config": config, "train_config": made or {}}, indent=2) + "\n")
             return
         facts = {name: model.source.training.get(name, 0) for name in _FACTS}
-        with _replacing(path) as file:
+        with written_beside(path) as file:
             torch.save({**facts, "model_state_dict": state, "model_config": config, "train_config": made or {}}, file)
+    except Busy as error:
+        raise InputError(f"cannot write {path}: {error}") from error
     except OSError as error:
         raise CheckpointError(f"cannot write {path}: {error.strerror or error}. Nothing was left behind") from error
 
@@ -202,17 +203,3 @@ def _own(tensor: torch.Tensor) -> torch.Tensor:
 
 def _config_beside(path: Path) -> Path:
     return path.with_name("config.json")
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` that takes its place if all goes well, and vanishes if not."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    partial = Path(name)
-    try:
-        yield partial
-        partial.chmod(0o644)  # mkstemp's files are private
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

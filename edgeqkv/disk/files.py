@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +13,7 @@ from edgeqkv.disk.atomic import rename_new
 from edgeqkv.disk.workplace import Busy, clear, sweep, workplace
 from edgeqkv.errors import InputError
 
-__all__ = ["check_place", "write_text"]
+__all__ = ["check_place", "write_text", "written_beside"]
 
 _HEAD: Final = 4096
 _WORKPLACE: Final = ".{}.edgeqkv-file"  # not a bundle's, in which an old bundle may lie
@@ -73,31 +74,44 @@ def write_text(path: Path, text: str, mark: bytes, inputs: Sequence[Path] = ()) 
                 stream.write(text)
             return
         place = _meant(path)
-        sweep(place.parent, _WORKPLACE.format("*"), clear)
-        with workplace(place.with_name(_WORKPLACE.format(place.name))) as folder:
-            try:
-                _write_beside(folder / "new", place, text, lambda: _check(place, mark, inputs))
-            finally:
-                clear(folder)
+        with written_beside(place, lambda: _check(place, mark, inputs)) as new:
+            new.write_text(text, encoding="utf-8")
     except Busy as error:
         raise InputError(f"cannot write {path}: {error}") from error
     except OSError as error:
         raise _refused(path, error) from error
 
 
+@contextmanager
+def written_beside(place: Path, check: Callable[[], None] = lambda: None) -> Iterator[Path]:
+    """The path of a file to write, which takes its place if all goes well, and of which nothing stays if not.
+
+    Args:
+        place: where it is to stand.
+        check: looks, before a file is replaced, whether that may still be done.
+
+    Raises:
+        Busy: another process writes there.
+        OSError: the disk refuses, or a file has come to a place that was free.
+    """
+    sweep(place.parent, _WORKPLACE.format("*"), clear)
+    with workplace(place.with_name(_WORKPLACE.format(place.name))) as folder:
+        try:
+            mode = stat.S_IMODE(place.stat().st_mode) if place.exists() else None
+            new = folder / "new"
+            yield new
+            if mode is None:
+                rename_new(new, place)
+            else:
+                check()  # once more, for what happened meanwhile
+                new.chmod(mode)
+                new.replace(place)
+        finally:
+            clear(folder)
+
+
 def _refused(path: Path, error: OSError) -> InputError:
     return InputError(f"cannot write {path}: {error.strerror or error}")
-
-
-def _write_beside(new: Path, place: Path, text: str, check: Callable[[], None]) -> None:
-    mode = stat.S_IMODE(place.stat().st_mode) if place.exists() else None
-    new.write_text(text, encoding="utf-8")
-    if mode is None:
-        rename_new(new, place)
-        return
-    check()  # once more, for what happened meanwhile
-    new.chmod(mode)
-    new.replace(place)
 
 
 def _meant(path: Path) -> Path:
