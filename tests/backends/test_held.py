@@ -143,6 +143,19 @@ def test_the_table_of_the_tokens_is_found(exported: Exported) -> None:
     assert found.rows == ENTRIES
 
 
+@pytest.mark.parametrize("name", [b"aten::", b"XnnpackBackend"])
+def test_a_name_that_cannot_be_logged(exported: Exported, tmp_path: Path, name: bytes) -> None:
+    """ExecuTorch would log it, and end the process over what is no UTF-8."""
+    folder, artifact = exported
+    if artifact.target != "executorch":
+        pytest.skip("no other runtime logs such names")
+    content = bytearray((folder / "model.pte").read_bytes())
+    content[content.index(name)] = 0xFF
+    (tmp_path / "model.pte").write_bytes(content)
+    with pytest.raises(BundleError, match=r"model\.pte is damaged: a name in it cannot be read; export it again"):
+        fed(tmp_path, artifact, 1)
+
+
 @pytest.mark.parametrize("target", ["onnx", "executorch"])
 def test_an_encoders_tokens_are_held_to_its_table(target: str, tmp_path: Path) -> None:
     """Nothing else in the file says how many tokens there are."""

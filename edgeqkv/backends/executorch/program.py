@@ -20,7 +20,8 @@ __all__ = ["Header", "MemoryPlan", "PlannedTensor", "ProgramFile", "Segment"]
 
 # Numbers of ``program.fbs``: of the tables' fields in the order in which it lists them, and of its enumerations.
 _PLANS, _SEGMENTS, _CONSTANTS, _NAMED_DATA = 1, 4, 5, 7
-_METHOD_NAME, _VALUES, _OPERATORS, _BUFFER_SIZES = 0, 2, 6, 8
+_METHOD_NAME, _VALUES, _OPERATORS, _DELEGATES, _BUFFER_SIZES = 0, 2, 6, 7, 8
+_SPECS: Final = 2
 _VALUE_TYPE, _VALUE = 0, 1
 _SCALAR_TYPE, _SIZES, _ALLOCATION, _EXTRA = 0, 2, 6, 9
 _IS_TENSOR: Final = 5
@@ -144,6 +145,25 @@ class ProgramFile:
         """Names of the operators that a method calls outside of its delegates, such as ``aten::add.out``."""
         operators = self._methods()[method].tables(_OPERATORS)
         return frozenset(f"{operator.text(0)}.{operator.text(1)}" for operator in operators)
+
+    def check_names(self) -> None:
+        """Read every name that the runtime may write to its log: it ends the process over one that is no UTF-8.
+
+        Raises:
+            BundleError: one is not, or the flatbuffer is damaged.
+        """
+        try:
+            for method in self._methods().values():
+                for operator in method.tables(_OPERATORS):
+                    operator.text(0), operator.text(1)
+                for delegate in method.tables(_DELEGATES):
+                    delegate.text(0)
+                    for spec in delegate.tables(_SPECS):
+                        spec.text(0)
+            for data in self._root.tables(_NAMED_DATA):
+                data.text(0)
+        except (struct.error, UnicodeDecodeError) as error:
+            raise BundleError(f"{self.path} is damaged: a name in it cannot be read; export it again") from error
 
     def segments(self) -> list[Segment]:
         """All data segments."""

@@ -38,6 +38,7 @@ class ExecuTorchRunner:
         methods = [graph.name for graph in artifact.graphs]
         with reading(path, "an ExecuTorch program", BundleError):
             file = ProgramFile(path)
+            file.check_names()
             plans = file.plans()
             missing = set(methods) - plans.keys()
             if missing:
