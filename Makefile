@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo demo-convert test check format device-tests bench fuzz fuzz-kills soak clean
+.PHONY: demo demo-convert test check format docs first-hour dist device-tests bench fuzz fuzz-kills soak clean
 
 demo: .venv/demo.stamp            ## the built-in model: inspect, export, verify, generate
 	$(BIN)/edgeqkv demo
@@ -20,6 +20,15 @@ check: .venv/dev.stamp            ## formatting, lint, types
 
 device-tests: .venv/dev.stamp     ## the sample apps, and what stands in for devices: a browser, an emulated arm64
 	$(BIN)/python -m device_tests
+
+docs: .venv/dev.stamp             ## the documentation as a site, in build/site; fails on a warning or a dead link
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+first-hour: .venv/dev.stamp       ## the ten-minute page from a wheel, with everything installed anew
+	EDGEQKV_FRESH=1 $(BIN)/python -m pytest tests/first_hour
+
+dist: .venv/dev.stamp             ## the source distribution and the wheel, in dist/
+	$(BIN)/hatchling build
 
 format: .venv/dev.stamp           ## mend what check complains of, where that is mechanical
 	$(BIN)/ruff format .

@@ -11,6 +11,7 @@ One rule carries the whole idea: **identity is sharing.** A layer whose keys and
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -24,6 +25,13 @@ V = TypeVar("V")
 
 class Ops(Protocol[V]):
     """Shapes are logical and those of one input: S tokens, C channels. A batch's inputs know nothing of each other."""
+
+    def scope(self, name: str) -> AbstractContextManager[None]:
+        """What is computed inside is the model's part of this name: ``h.0``, and in it ``attn``.
+
+        For the names in files that people open; interpreters that write none leave it as it is.
+        """
+        return nullcontext()
 
     def embedding(self, ids: V, table: Weight) -> V:
         """``[S]`` token ids → ``[S, C]``: the table's rows."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from edgeqkv.backends.facts import facts, summary
 from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.extras import installed_version
 from edgeqkv.model.model import EncoderConfig, Model
@@ -32,19 +33,13 @@ _FEATURES: Final = {
 def describe(spec: Any, model: Model, artifact: Artifact) -> None:
     """Fill in the descriptions of a specification, in place."""
     if artifact.causal:
-        summary = f"for contexts of up to {artifact.context} tokens."
-        features, facts = _FEATURES | _states(artifact), _decoder_facts(artifact)
+        features = _FEATURES | _states(artifact)
     else:
-        config = model.config
-        summary = f"for {config.task}: {config.classes} classes."
         features = {
-            artifact.whole_input.name: _input_of(config, artifact),
-            artifact.graphs[0].logits.name: _output_of(config),
+            artifact.whole_input.name: _input_of(model.config, artifact),
+            artifact.graphs[0].logits.name: _output_of(model.config),
         }
-        facts = _encoder_facts(model, artifact)
-    kind = "decoder" if artifact.causal else "encoder"
-    summary = f"A {model.variant} {kind} of {model.parameters:,} parameters in {artifact.weights}, {summary}"
-    _fill_in(spec, model, summary, facts, features)
+    _fill_in(spec, model, artifact, features)
 
 
 def _states(artifact: Artifact) -> dict[str, str]:
@@ -59,14 +54,14 @@ def _states(artifact: Artifact) -> dict[str, str]:
     }
 
 
-def _fill_in(spec: Any, model: Model, summary: str, facts: Mapping[str, str], features: Mapping[str, str]) -> None:
+def _fill_in(spec: Any, model: Model, artifact: Artifact, features: Mapping[str, str]) -> None:
     metadata = spec.description.metadata
     version = installed_version("edgeqkv") or ""
     metadata.author = f"{model.source.path.name}, exported by edgeqkv {version}".strip()
     metadata.license = f"That of {model.source.path.name}; the export adds no terms"
-    metadata.shortDescription = summary
+    metadata.shortDescription = summary(model, artifact)
     metadata.versionString = version
-    metadata.userDefined.update({"edgeqkv.version": version, "edgeqkv.variant": str(model.variant), **facts})
+    metadata.userDefined.update(facts(model, artifact))
     for function in spec.description.functions or [spec.description]:
         for feature in (*function.input, *function.output, *function.state):
             feature.shortDescription = features[feature.name]
@@ -90,37 +85,3 @@ def _output_of(config: EncoderConfig) -> str:
         case "features":
             return "A score for every member of the set; the highest is the odd one out."
     return "The unnormalized log-probabilities of the classes."
-
-
-def _encoder_facts(model: Model, artifact: Artifact) -> dict[str, str]:
-    facts = {
-        "edgeqkv.kind": "encoder",
-        "edgeqkv.task": model.config.task,
-        "edgeqkv.form": artifact.form,
-        "edgeqkv.weights": artifact.weights,
-        "edgeqkv.batch": str(artifact.batch),
-    }
-    if artifact.vocab_size is not None:
-        facts["edgeqkv.values"] = str(artifact.vocab_size)
-    if artifact.normalization is not None:
-        facts["edgeqkv.mean"], facts["edgeqkv.std"] = (
-            ", ".join(map(repr, values)) for values in (artifact.normalization.mean, artifact.normalization.std)
-        )
-    return facts
-
-
-def _decoder_facts(artifact: Artifact) -> dict[str, str]:
-    """What a program that loads the package may want to know."""
-    state = ", ".join(
-        f"{tensor.name} ({tensor.role}) {tensor.dtype} [{'x'.join(map(str, tensor.shape))}]"
-        for tensor in artifact.state_tensors
-    )
-    return {
-        "edgeqkv.form": artifact.form,
-        "edgeqkv.weights": artifact.weights,
-        "edgeqkv.context": str(artifact.context),
-        "edgeqkv.chunk": str(artifact.chunk),
-        "edgeqkv.state": state,
-        "edgeqkv.state.axes": ", ".join(artifact.axes),
-        "edgeqkv.state.bytes": str(artifact.state_bytes),
-    }

@@ -11,9 +11,10 @@ import torch
 from edgeqkv.backends.ends import input_spec, output_spec
 from edgeqkv.backends.executorch._compat import histories_shared, require_gathering_operators
 from edgeqkv.backends.executorch.encoder_module import EncoderModule
-from edgeqkv.backends.executorch.module import DecoderModule, WeightsModule, state_of
+from edgeqkv.backends.executorch.module import DecoderModule, WeightsModule, state_name, state_of
 from edgeqkv.backends.executorch.program import MemoryPlan, ProgramFile
 from edgeqkv.backends.executorch.quiet import third_party_notices_silenced
+from edgeqkv.backends.facts import facts
 from edgeqkv.backends.features import check_features
 from edgeqkv.backends.target import TargetSpec
 from edgeqkv.bundle.manifest import Artifact, Graph, StateTensor, TensorSpec
@@ -25,7 +26,7 @@ from edgeqkv.progress import Progress
 with third_party_notices_silenced():
     from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  registers torch.ops.llama
 
-    from edgeqkv.backends.executorch.lowering import lower, write
+    from edgeqkv.backends.executorch.lowering import Metadata, lower, write
     from edgeqkv.backends.executorch.tied import store_once
 
 __all__ = ["FILE", "PACKAGES", "export", "planned_memory"]
@@ -64,13 +65,16 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
         require_gathering_operators()
     module: WeightsModule = (DecoderModule(model, spec) if model.causal else EncoderModule(model)).eval()
     graphs = _graphs(model, spec)
+    artifact = _artifact(model, spec, graphs)
     with third_party_notices_silenced(), torch.no_grad(), histories_shared():
         programs = {}
         for graph in graphs:
             on_progress(f"trace {graph.name}", None)
             programs[graph.name] = _trace(module, graph)
         on_progress("lower to XNNPACK", 0.0)
-        metadata = _metadata(model, spec, graphs) if model.causal else {}
+        metadata: Metadata = {name.replace(".", "_"): fact for name, fact in facts(model, artifact).items()}
+        if model.causal:
+            metadata |= _metadata(model, spec, graphs)
         program, delegation = lower(programs, metadata, _Serialized(module, len(graphs), on_progress))
         on_progress("lower to XNNPACK", 1.0)
         on_progress("write the program", None)
@@ -78,8 +82,28 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
     saved = store_once(directory / FILE)
     file = ProgramFile(directory / FILE)
     plans = file.plans()
-    state = _state(plans, spec.context)
+    return artifact.model_copy(
+        update={
+            "state_tensors": _state(plans, spec.context),
+            "details": {
+                "delegation": delegation,
+                "shared_bytes": saved,
+                "file_bytes": file.path.stat().st_size,
+                "planned_memory_bytes": planned_memory(plans),
+                "planned_memory": {name: sum(plan.arenas.values()) for name, plan in plans.items()},
+                **_scales(model),
+            },
+        }
+    )
+
+
+def _artifact(model: Model, spec: TargetSpec, graphs: tuple[Graph, ...]) -> Artifact:
+    """The description as far as it is known before the program is written; the state as it is asked for."""
     versions = {name: installed_version(name) for name in PACKAGES}
+    state = tuple(
+        _tensor(each.layer, each.role, str(spec.state), (1, each.length, each.kv_heads, each.dim), spec.context)
+        for each in (model.state(int(spec.context or 0), spec.chunk or 1) if model.causal else ())
+    )
     return Artifact(
         target="executorch",
         form=spec.form,
@@ -93,14 +117,6 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
         graphs=graphs,
         state_tensors=state,
         versions={name: version for name, version in versions.items() if version is not None},
-        details={
-            "delegation": delegation,
-            "shared_bytes": saved,
-            "file_bytes": file.path.stat().st_size,
-            "planned_memory_bytes": planned_memory(plans),
-            "planned_memory": {name: sum(plan.arenas.values()) for name, plan in plans.items()},
-            **_scales(model),
-        },
     )
 
 
@@ -166,9 +182,9 @@ class _Serialized:
         self._on_progress("lower to XNNPACK", min(1.0, self._done / self._total))
 
 
-def _metadata(model: Model, spec: TargetSpec, graphs: tuple[Graph, ...]) -> dict[str, int | bool | list[int]]:
+def _metadata(model: Model, spec: TargetSpec, graphs: tuple[Graph, ...]) -> Metadata:
     """What the runners ask of a file. ``get_max_seq_len`` is the prefill chunk, not the context."""
-    metadata: dict[str, int | bool | list[int]] = {
+    metadata: Metadata = {
         "get_max_seq_len": max(graph.tokens for graph in graphs),
         "get_max_context_len": int(spec.context or 0),
         "get_vocab_size": model.config.vocab_size,
@@ -203,16 +219,17 @@ def _state(plans: Mapping[str, MemoryPlan], context: int | None) -> tuple[StateT
         place = state_of(buffer.name)
         if place is None:
             continue
-        layer, role = place
-        tensors.append(
-            StateTensor(
-                name=buffer.name,
-                role=role,
-                layer=layer,
-                dtype=buffer.dtype,
-                shape=buffer.shape,
-                ring=context is not None and buffer.shape[_AXES.index("context")] < context,
-                update="runtime",
-            )
-        )
+        tensors.append(_tensor(*place, buffer.dtype, buffer.shape, context))
     return tuple(sorted(tensors, key=lambda tensor: (tensor.layer or 0, tensor.role)))
+
+
+def _tensor(layer: int, role: str, dtype: str, shape: tuple[int, ...], context: int | None) -> StateTensor:
+    return StateTensor(
+        name=state_name(layer, role),
+        role=role,
+        layer=layer,
+        dtype=dtype,
+        shape=shape,
+        ring=context is not None and shape[_AXES.index("context")] < context,
+        update="runtime",
+    )

@@ -18,9 +18,9 @@ from torch.export import ExportedProgram
 from edgeqkv.backends.executorch._compat import each_delegate, edge_config, idle_passes_skipped
 from edgeqkv.backends.executorch.delegation import delegation_table
 
-__all__ = ["lower", "write"]
+__all__ = ["Metadata", "lower", "write"]
 
-Metadata = dict[str, int | bool | list[int]]
+Metadata = dict[str, int | bool | str | list[int]]
 
 
 def lower(

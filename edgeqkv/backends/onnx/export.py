@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgeqkv.backends.ends import input_spec, output_spec
+from edgeqkv.backends.facts import facts, summary
 from edgeqkv.backends.features import check_features
 from edgeqkv.backends.onnx.forms import is_fused, most_tokens
 from edgeqkv.backends.onnx.genai import GenaiSignature
@@ -77,7 +78,7 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
         _check_heads(model, spec)
     if spec.form == "genai":
         check_ends(spec)
-    graphs = []
+    builders, graphs = [], []
     state: tuple[StateTensor, ...] = ()
     with WeightFile(directory / WEIGHT_FILE) as weights:
         for name, tokens, window, done in _plan(model, spec):
@@ -87,7 +88,7 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
                 state = _build_decoder(builder, model, directory, spec, tokens, window)
             else:
                 _build_encoder(builder, model, spec)
-            builder.save(directory / f"{name}.onnx", installed_version("edgeqkv") or "")
+            builders.append(builder)
             graphs.append(
                 Graph(
                     name=name,
@@ -99,7 +100,7 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
                     outputs=builder.outputs,
                 )
             )
-    return Artifact(
+    artifact = Artifact(
         target="onnx",
         form=spec.form,
         weights=spec.weights,
@@ -120,6 +121,10 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
             **_state_details(model),
         },
     )
+    version, description, about = installed_version("edgeqkv") or "", summary(model, artifact), facts(model, artifact)
+    for builder, graph in zip(builders, graphs, strict=True):
+        builder.save(directory / graph.file, version, description, about)
+    return artifact
 
 
 def _build_decoder(

@@ -38,7 +38,8 @@ class GenaiSignature(GraphSignature):
         self.tokens = graph.input("input_ids", "int64", [1, "tokens"], "tokens")
         self._mask = graph.input("attention_mask", "int64", [1, "end"], "mask")
         position_ids = graph.input("position_ids", "int64", [1, "tokens"], "positions")
-        self.positions = graph.op("Squeeze", position_ids, graph.constant([0]))
+        with graph.scope("positions"):
+            self.positions = graph.op("Squeeze", position_ids, graph.constant([0]))
         self.last_row = graph.constant([-1])
         self._declared: list[StateTensor] = []
 

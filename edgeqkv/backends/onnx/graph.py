@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +32,11 @@ _IR_VERSION = 11
 
 
 class GraphBuilder:
-    """One graph in the making. Values are `ir.Value`; weights and small constants are added once each."""
+    """One graph in the making. Values are `ir.Value`; weights and small constants are added once each.
+
+    A node is called by its scope and its kind, ``/h.0/attn/scores/MatMul``, and so is the value that it makes: what
+    Netron shows, and what runtimes say in errors and profiles. Further ones of the same name are numbered from 1.
+    """
 
     def __init__(self, name: str, weights: WeightFile) -> None:
         self._name = name
@@ -41,6 +47,18 @@ class GraphBuilder:
         self._specs: dict[str, TensorSpec] = {}
         self._initializers: dict[object, ir.Value] = {}
         self._domains: dict[str, int] = {"": _OPSETS[""]}
+        self._scope = "/"
+        self._named: Counter[str] = Counter()
+
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Nodes that are made inside are named after this part of the scope, or after this one alone (``/mask``)."""
+        outer = self._scope
+        self._scope = f"{name}/" if name.startswith("/") else f"{outer}{name}/"
+        try:
+            yield
+        finally:
+            self._scope = outer
 
     def op(self, kind: str, *inputs: ir.Value | None, domain: str = "", **attributes: Any) -> ir.Value:
         """The output of a new node, of the standard domain unless another is named."""
@@ -51,7 +69,14 @@ class GraphBuilder:
     ) -> tuple[ir.Value, ...]:
         """All outputs of a new node that has several."""
         self._domains[domain] = _OPSETS[domain]
-        return tuple(self._tape.op_multi_out(kind, inputs, attributes or None, num_outputs=outputs, domain=domain))
+        name = f"{self._scope}{kind}"
+        self._named[name] += 1
+        if (before := self._named[name] - 1) > 0:
+            name = f"{name}_{before}"
+        values = [ir.Value(name=f"{name}.{index}" if index else name) for index in range(outputs)]
+        return tuple(
+            self._tape.op_multi_out(kind, inputs, attributes or None, outputs=values, domain=domain, name=name)
+        )
 
     def constant(self, value: object, dtype: str = "int64") -> ir.Value:
         """A small constant inside the graph."""
@@ -101,8 +126,8 @@ class GraphBuilder:
     def outputs(self) -> tuple[TensorSpec, ...]:
         return tuple(self._specs[str(value.name)] for value in self._outputs)
 
-    def save(self, path: Path, producer_version: str) -> None:
-        """Write the graph; its weights stay in their own file, to which it refers."""
+    def save(self, path: Path, producer_version: str, description: str, facts: Mapping[str, str]) -> None:
+        """Write the graph, with what it says of itself; its weights stay in their own file, to which it refers."""
         graph = ir.Graph(
             self._inputs,
             self._outputs,
@@ -111,5 +136,12 @@ class GraphBuilder:
             opset_imports=self._domains,
             name=self._name,
         )
-        model = ir.Model(graph, ir_version=_IR_VERSION, producer_name="edgeqkv", producer_version=producer_version)
+        model = ir.Model(
+            graph,
+            ir_version=_IR_VERSION,
+            producer_name="edgeqkv",
+            producer_version=producer_version,
+            doc_string=description,
+            metadata_props=dict(facts),
+        )
         path.write_bytes(ir.serde.serialize_model(model).SerializeToString())

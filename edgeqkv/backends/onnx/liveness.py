@@ -74,7 +74,7 @@ class _Shapes:
             if folded:  # computed once, at load: a weight like the others
                 self._weights.update(node.output)
             yield Step(
-                name=f"{node.op_type} {node.output[0]}",
+                name=node.name or f"{node.op_type} {node.output[0]}",
                 inputs=tuple(name for name in node.input if name),
                 outputs={name: 0 if folded else self._bytes(name) for name in outputs},
                 alias=node.input[0] if node.op_type in _ALIASES else None,

@@ -14,6 +14,7 @@ caller binds to the same memory.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
@@ -43,6 +44,9 @@ class OnnxOps(Ops[Value]):
         self._op: Callable[..., Value] = graph.op
         self._batch = batch
         self._channels = channels
+
+    def scope(self, name: str) -> AbstractContextManager[None]:
+        return self._graph.scope(name)
 
     def embedding(self, ids: Value, table: Weight) -> Value:
         return self._rows(table, self._reshape(ids, -1))
@@ -103,10 +107,12 @@ class OnnxOps(Ops[Value]):
         keys = self._split(k, heads, [0, 2, 3, 1])
         values = self._split(v, heads, [0, 2, 1, 3])
         scale = attention.scale * (1.0 if term is None else term.scale)
-        scores = self._op("MatMul", self._op("Mul", queries, self._graph.constant(scale, "fp32")), keys)
-        if term is not None:
-            scores = self._op("Add", scores, self._float(term.bias))
-        mixed = self._op("MatMul", self._op("Softmax", scores, axis=-1), values)
+        with self.scope("scores"):
+            scores = self._op("MatMul", self._op("Mul", queries, self._graph.constant(scale, "fp32")), keys)
+            if term is not None:
+                scores = self._op("Add", scores, self._float(term.bias))
+        with self.scope("mix"):
+            mixed = self._op("MatMul", self._op("Softmax", scores, axis=-1), values)
         return self._reshape(self._op("Transpose", mixed, perm=[0, 2, 1, 3]), -1, heads.query * heads.dim)
 
     def patches(self, pixels: Value, size: int) -> Value:
@@ -228,7 +234,8 @@ class StatefulOps(OnnxOps):
             split = self.norm(split, norm)
         if attention.rope is not None:
             if self._rows_stand is None:
-                self._rows_stand = self._reshape(self._signature.positions, -1, 1, 1)
+                with self.scope("/rope"):
+                    self._rows_stand = self._reshape(self._signature.positions, -1, 1, 1)
             split = self._rotated(split, attention.rope, dim, self._rows_stand)
         return self._reshape(split, -1, heads * dim)
 
@@ -254,8 +261,9 @@ class StatefulOps(OnnxOps):
         """Cosine and sine of every pair's angle ``[..., dims / 2]``; the same ones for all layers."""
         if (rope, positions) not in self._turns:
             frequencies = self._graph.constant(rope.inverse_frequencies, "fp32")
-            angles = self._op("Mul", self._op("Cast", positions, to=DTYPES["fp32"]), frequencies)
-            cos, sin = (self.scale(self._op(kind, angles), rope.attention_factor) for kind in ("Cos", "Sin"))
+            with self.scope("/rope"):
+                angles = self._op("Mul", self._op("Cast", positions, to=DTYPES["fp32"]), frequencies)
+                cos, sin = (self.scale(self._op(kind, angles), rope.attention_factor) for kind in ("Cos", "Sin"))
             self._turns[rope, positions] = cos, sin
         return self._turns[rope, positions]
 

@@ -43,13 +43,15 @@ class OrtOps(StatefulOps):
     def __init__(self, graph: GraphBuilder, signature: GraphSignature, *, scales: StateScales | None) -> None:
         super().__init__(graph, signature)
         self._scales = scales
-        length = self._op("Cast", signature.filled(), to=DTYPES["int32"])
-        self._last_position = self._op("Sub", length, graph.constant([1], "int32"))
-        self._length = self._op("Squeeze", length, graph.constant([0]))
+        with self.scope("length"):
+            length = self._op("Cast", signature.filled(), to=DTYPES["int32"])
+            self._last_position = self._op("Sub", length, graph.constant([1], "int32"))
+            self._length = self._op("Squeeze", length, graph.constant([0]))
 
     def attention(self, layer: int, q: Value, k: Value, v: Value, attention: Attention) -> Value:
         heads, specs = attention.heads, self._signature.specs
-        queries = self._placed(q, heads.query, attention.q_norm, attention)
+        with self.scope("queries"):
+            queries = self._placed(q, heads.query, attention.q_norm, attention)
         if v is k:
             keys, tensor = self._signature.past(specs[layer, "kv"], both=True)
             values, tensors = keys, (tensor, tensor)
@@ -58,7 +60,8 @@ class OrtOps(StatefulOps):
         else:
             keys, key_tensor = self._signature.past(specs[layer, "k"])
             values, value_tensor = self._signature.past(specs[layer, "v"])
-            placed = self._placed(k, heads.kv, attention.k_norm, attention)
+            with self.scope("keys"):
+                placed = self._placed(k, heads.kv, attention.k_norm, attention)
             tensors, new = (key_tensor, value_tensor), (self._batched(placed), self._batched(v))
         quantization, scales = self._quantization(*(tensor.name for tensor in tensors))
         mixed, *presents = self._graph.ops(

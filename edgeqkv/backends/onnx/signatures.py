@@ -78,7 +78,8 @@ class OwnSignature(GraphSignature):
         self.tokens = graph.input("input_ids", "int64", [1, tokens or "tokens"], "tokens")
         position_ids = graph.input("position_ids", "int64", [1, tokens or "tokens"], "positions")
         self.last_row = graph.input("logit_index", "int64", [1], "logit_index")
-        self.positions = graph.op("Squeeze", position_ids, graph.constant([0]))
+        with graph.scope("positions"):
+            self.positions = graph.op("Squeeze", position_ids, graph.constant([0]))
 
     def filled(self) -> Value:
         return self._graph.input("kv_len", "int64", [1], "length")

@@ -67,7 +67,8 @@ class StandardOps(StatefulOps):
 
     def attention(self, layer: int, q: Value, k: Value, v: Value, attention: Attention) -> Value:
         heads, specs = attention.heads, self._signature.specs
-        queries = self._placed(q, heads.query, attention.q_norm, attention)
+        with self.scope("queries"):
+            queries = self._placed(q, heads.query, attention.q_norm, attention)
         reach = self._reach(specs[layer, attention.roles[0]].length)
         new_values = v
         if attention.v_norm is not None:
@@ -76,35 +77,42 @@ class StandardOps(StatefulOps):
             )
         if v is k:
             values, unit = self._appended(specs[layer, "kv"], new_values, reach)
-            keys, key_unit = self._as_keys(values, unit, attention, reach), 1.0 if attention.k_norm else unit
+            with self.scope("keys"):
+                keys, key_unit = self._as_keys(values, unit, attention, reach), 1.0 if attention.k_norm else unit
         else:
-            placed = self._placed(k, heads.kv, attention.k_norm, attention)
+            with self.scope("keys"):
+                placed = self._placed(k, heads.kv, attention.k_norm, attention)
             keys, key_unit = self._appended(specs[layer, "k"], placed, reach)
             values, unit = self._appended(specs[layer, "v"], new_values, reach)
         group = heads.query // heads.kv
-        grouped = self._op("Transpose", self._reshape(queries, -1, heads.kv, group, heads.dim), perm=[1, 0, 2, 3])
-        folded = self._reshape(grouped, 1, heads.kv, -1, heads.dim)
-        scaled = self.scale(folded, attention.scale * key_unit)
-        scores = self._op("MatMul", scaled, self._op("Transpose", keys, perm=[0, 1, 3, 2]))
-        if attention.softcap is not None:
-            scores = self.softcap(scores, attention.softcap)
-        masked = self._op("Add", scores, self._mask(group, reach, attention.window))
-        mixed = self.scale(self._op("MatMul", self._op("Softmax", masked, axis=-1), values), unit)
-        apart = self._op("Transpose", self._reshape(mixed, heads.kv, -1, group, heads.dim), perm=[1, 0, 2, 3])
-        return self._reshape(apart, -1, heads.query * heads.dim)
+        with self.scope("scores"):
+            grouped = self._op("Transpose", self._reshape(queries, -1, heads.kv, group, heads.dim), perm=[1, 0, 2, 3])
+            folded = self._reshape(grouped, 1, heads.kv, -1, heads.dim)
+            scaled = self.scale(folded, attention.scale * key_unit)
+            scores = self._op("MatMul", scaled, self._op("Transpose", keys, perm=[0, 1, 3, 2]))
+            if attention.softcap is not None:
+                scores = self.softcap(scores, attention.softcap)
+            masked = self._op("Add", scores, self._mask(group, reach, attention.window))
+            weights = self._op("Softmax", masked, axis=-1)
+        with self.scope("mix"):
+            mixed = self.scale(self._op("MatMul", weights, values), unit)
+            apart = self._op("Transpose", self._reshape(mixed, heads.kv, -1, group, heads.dim), perm=[1, 0, 2, 3])
+            return self._reshape(apart, -1, heads.query * heads.dim)
 
     def _appended(self, spec: StateSpec, rows: Value, reach: _Reach) -> tuple[Value, float]:
         """Put this call's rows into a state tensor; what attention reads of it, in float32, and its scale."""
-        past, tensor = self._signature.past(spec)
-        new = self._reshape(self._stored(tensor, rows), 1, -1, spec.kv_heads, spec.dim)
-        present = self._op("ScatterND", past, self._scatter_indices(spec.kv_heads, spec.length), new)
-        self._signature.present(tensor, present)
-        if reach.stop is not None:
-            start, axis = self._graph.constant([0]), self._graph.constant([2])
-            present = self._op("Slice", present, start, reach.stop, axis)
+        with self.scope(f"state_{spec.role}"):
+            past, tensor = self._signature.past(spec)
+            new = self._reshape(self._stored(tensor, rows), 1, -1, spec.kv_heads, spec.dim)
+            present = self._op("ScatterND", past, self._scatter_indices(spec.kv_heads, spec.length), new)
+            self._signature.present(tensor, present)
+            if reach.stop is not None:
+                start, axis = self._graph.constant([0]), self._graph.constant([2])
+                present = self._op("Slice", present, start, reach.stop, axis)
+            if tensor.dtype != "fp32":
+                present = self._op("Cast", present, to=DTYPES["fp32"])
         # An int8 state's codes are left as they are: their scale goes to what they are multiplied with.
-        unit = 1.0 if self._scales is None else self._scales.of[spec.name]
-        return (self._op("Cast", present, to=DTYPES["fp32"]) if tensor.dtype != "fp32" else present), unit
+        return present, 1.0 if self._scales is None else self._scales.of[spec.name]
 
     def _as_keys(self, state: Value, unit: float, attention: Attention, reach: _Reach) -> Value:
         """What a merged layer stored, as keys: normalized and rotated as it is read."""
@@ -128,9 +136,10 @@ class StandardOps(StatefulOps):
     def _reach(self, length: int) -> _Reach:
         """What is read of tensors of this length; one for all layers."""
         if length not in self._reaches:
-            rows, stop = self._read_rows(length)
-            positions = self._of_ring(rows, length) if self._is_ring(length) else rows
-            self._reaches[length] = _Reach(length, stop, positions, self._reshape(positions, -1, 1))
+            with self.scope("/reach"):
+                rows, stop = self._read_rows(length)
+                positions = self._of_ring(rows, length) if self._is_ring(length) else rows
+                self._reaches[length] = _Reach(length, stop, positions, self._reshape(positions, -1, 1))
         return self._reaches[length]
 
     def _is_ring(self, length: int) -> bool:
@@ -162,14 +171,15 @@ class StandardOps(StatefulOps):
     def _scatter_indices(self, kv_heads: int, length: int) -> Value:
         """``[1, T, kv_heads, 3]``: where each new row goes (batch, head, position); one for all layers."""
         if (kv_heads, length) not in self._indices:
-            zeros = self._graph.constant(np.zeros((1, 1, kv_heads, 1)))
-            heads = self._graph.constant(np.arange(kv_heads).reshape(1, 1, kv_heads, 1))
-            place = self._signature.positions
-            if self._is_ring(length):
-                place = self._op("Mod", place, self._graph.constant(length))
-            position = self._op("Add", zeros, self._reshape(place, 1, -1, 1, 1))
-            batch = self._op("Sub", position, position)
-            indices = self._op("Concat", batch, self._op("Add", batch, heads), position, axis=-1)
+            with self.scope("/rows"):
+                zeros = self._graph.constant(np.zeros((1, 1, kv_heads, 1)))
+                heads = self._graph.constant(np.arange(kv_heads).reshape(1, 1, kv_heads, 1))
+                place = self._signature.positions
+                if self._is_ring(length):
+                    place = self._op("Mod", place, self._graph.constant(length))
+                position = self._op("Add", zeros, self._reshape(place, 1, -1, 1, 1))
+                batch = self._op("Sub", position, position)
+                indices = self._op("Concat", batch, self._op("Add", batch, heads), position, axis=-1)
             self._indices[kv_heads, length] = indices
         return self._indices[kv_heads, length]
 
@@ -182,16 +192,17 @@ class StandardOps(StatefulOps):
             window = None
         key = (group, reach.length, window)
         if key not in self._masks:
-            each = self._op(
-                "Add", self._reshape(self._signature.positions, -1, 1), self._graph.constant(np.zeros((1, group)))
-            )
-            rows = self._reshape(each, -1, 1)
-            visible = self._op("LessOrEqual", reach.positions, rows)
-            if window is not None:
-                oldest = self._op("Sub", rows, self._graph.constant(window - 1))
-                # A row that was not written yet stands at a negative position.
-                oldest = self._op("Max", oldest, self._graph.constant(0)) if self._is_ring(reach.length) else oldest
-                visible = self._op("And", visible, self._op("GreaterOrEqual", reach.positions, oldest))
-            shown, hidden = self._graph.constant(0.0, "fp32"), self._graph.constant(-np.inf, "fp32")
-            self._masks[key] = self._op("Where", visible, shown, hidden)
+            with self.scope("/mask"):
+                each = self._op(
+                    "Add", self._reshape(self._signature.positions, -1, 1), self._graph.constant(np.zeros((1, group)))
+                )
+                rows = self._reshape(each, -1, 1)
+                visible = self._op("LessOrEqual", reach.positions, rows)
+                if window is not None:
+                    oldest = self._op("Sub", rows, self._graph.constant(window - 1))
+                    # A row that was not written yet stands at a negative position.
+                    oldest = self._op("Max", oldest, self._graph.constant(0)) if self._is_ring(reach.length) else oldest
+                    visible = self._op("And", visible, self._op("GreaterOrEqual", reach.positions, oldest))
+                shown, hidden = self._graph.constant(0.0, "fp32"), self._graph.constant(-np.inf, "fp32")
+                self._masks[key] = self._op("Where", visible, shown, hidden)
         return self._masks[key]

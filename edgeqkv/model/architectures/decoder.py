@@ -58,17 +58,21 @@ class Decoder:
 
     def embedded(self, ops: Ops[V], inputs: V) -> V:
         """Token ids → what the first block is given."""
-        x = ops.embedding(inputs, self.token_table)
-        if self.embedding_scale != 1.0:
-            x = ops.scale(x, self.embedding_scale)
-        return x if self.position_table is None else ops.add_positions(x, self.position_table)
+        with ops.scope("embedding"):
+            x = ops.embedding(inputs, self.token_table)
+            if self.embedding_scale != 1.0:
+                x = ops.scale(x, self.embedding_scale)
+            return x if self.position_table is None else ops.add_positions(x, self.position_table)
 
     def read_out(self, ops: Ops[V], x: V) -> V:
         """What the last block made → the logits."""
-        logits = ops.logits(ops.norm(ops.last(x), self.final_norm), self.head)
-        if self.logit_scale != 1.0:
-            logits = ops.scale(logits, self.logit_scale)
-        return logits if self.logit_softcap is None else ops.softcap(logits, self.logit_softcap)
+        with ops.scope("final_norm"):
+            x = ops.norm(ops.last(x), self.final_norm)
+        with ops.scope("head"):
+            logits = ops.logits(x, self.head)
+            if self.logit_scale != 1.0:
+                logits = ops.scale(logits, self.logit_scale)
+            return logits if self.logit_softcap is None else ops.softcap(logits, self.logit_softcap)
 
 
 def shaped(config: DecoderConfig, variant: Variant) -> Decoder:

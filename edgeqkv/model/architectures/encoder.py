@@ -40,9 +40,17 @@ class Trunk:
 
 
 class TrunkNetwork:
-    """What every network with a `Trunk` says of its blocks."""
+    """What every network with a `Trunk` and a head says of its blocks, and computes after its stem."""
 
     trunk: Trunk
+    head: Linear
+
+    def read_out(self, ops: Ops[V], x: V) -> V:
+        """What the last block made, of the tokens that are asked about → the logits."""
+        with ops.scope("final_norm"):
+            x = ops.norm(x, self.trunk.final_norm)
+        with ops.scope("head"):
+            return ops.linear(x, self.head)
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -64,8 +72,9 @@ class TokenEncoder(TrunkNetwork):
 
     def outputs(self, ops: Ops[V], inputs: V) -> V:
         """The input → logits."""
-        x = ops.add_positions(ops.embedding(inputs, self.token_table), self.position_table)
-        return ops.linear(ops.norm(self.trunk.hidden(ops, x), self.trunk.final_norm), self.head)
+        with ops.scope("embedding"):
+            x = ops.add_positions(ops.embedding(inputs, self.token_table), self.position_table)
+        return self.read_out(ops, self.trunk.hidden(ops, x))
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +87,9 @@ class SetEncoder(TrunkNetwork):
 
     def outputs(self, ops: Ops[V], inputs: V) -> V:
         """The input → logits."""
-        x = self.trunk.hidden(ops, ops.linear(inputs, self.stem))
-        return ops.linear(ops.norm(x, self.trunk.final_norm), self.head)
+        with ops.scope("stem"):
+            x = ops.linear(inputs, self.stem)
+        return self.read_out(ops, self.trunk.hidden(ops, x))
 
 
 def shaped_trunk(config: EncoderConfig, variant: Variant) -> Trunk:

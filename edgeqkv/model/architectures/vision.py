@@ -34,6 +34,7 @@ class VisionTransformer(TrunkNetwork):
 
     def outputs(self, ops: Ops[V], inputs: V) -> V:
         """The input → logits."""
-        x = ops.prepend(ops.linear(ops.patches(inputs, self.patch), self.stem), self.cls)
-        x = self.trunk.hidden(ops, ops.add_positions(x, self.position_table))
-        return ops.linear(ops.norm(ops.first(x), self.trunk.final_norm), self.head)
+        with ops.scope("stem"):
+            x = ops.prepend(ops.linear(ops.patches(inputs, self.patch), self.stem), self.cls)
+            x = ops.add_positions(x, self.position_table)
+        return self.read_out(ops, ops.first(self.trunk.hidden(ops, x)))

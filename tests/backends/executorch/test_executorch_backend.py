@@ -14,6 +14,7 @@ import edgeqkv
 from edgeqkv import BundleError, ContextFull
 from edgeqkv.backends.executorch import TARGET
 from edgeqkv.backends.executorch.program import ProgramFile
+from edgeqkv.backends.facts import facts
 from edgeqkv.backends.target import TargetSpec, forms_of
 from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
@@ -230,6 +231,18 @@ def test_metadata_is_what_the_runners_ask_for(exported: Exported, form: str) -> 
     assert told("use_kv_cache") == [1]
     assert told("use_sdpa_with_kv_cache") == [form != "portable"]
     assert told("enable_dynamic_shape") == [form != "static"]
+
+
+def test_a_program_says_what_it_is(exported: Exported) -> None:
+    """The facts of the other formats' metadata; the state as the memory plan has it."""
+    export = exported("k_eq_v_gqa", "stock")
+    from executorch.runtime import Runtime
+
+    program = Runtime.get().load_program(export.directory / "model.pte")
+    told = {name: program.load_method(name).execute([]) for name in program.method_names if name.startswith("edgeqkv_")}
+    assert told == {name.replace(".", "_"): [fact] for name, fact in facts(export.model, export.artifact).items()}
+    assert told["edgeqkv_variant"] == ["q-k=v+gqa4"]
+    assert told["edgeqkv_state"] == ["state_0_kv (kv) fp32 [1x64x4x8], state_1_kv (kv) fp32 [1x64x4x8]"]
 
 
 def test_every_matrix_product_is_delegated(exported: Exported) -> None:
