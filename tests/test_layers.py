@@ -24,6 +24,7 @@ LAYERS: Final = (
         "catalogue",
         "arrays",
         "settings",
+        "units",
         "children",
         "disk",
         "process",

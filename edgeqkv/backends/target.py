@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from edgeqkv.errors import UnsupportedError
@@ -95,6 +96,7 @@ class Target(Protocol):
         states: precisions of the stored state.
         takes_images: whether an encoder's input can be of a type of the target's own for images.
         engines: what can run it here; the first is what an app runs, or comes closest to it.
+        engines_elsewhere: engines that people may ask for and that cannot run here, and why, for people.
         proof_engine: the one that computes what is stored and rounds no more than its arithmetic does.
         range_engine: the one that knows how large every result in fp16 was (its runner has ``peaks``); None without.
         self_describing: how the names of files end that say themselves what they are (`describe`, `examine`).
@@ -109,6 +111,7 @@ class Target(Protocol):
     states: tuple[str, ...]
     takes_images: bool
     engines: tuple[str, ...]
+    engines_elsewhere: Mapping[str, str]
     proof_engine: str
     range_engine: str | None
     self_describing: tuple[str, ...]
@@ -154,6 +157,7 @@ class SelfContained:
     """What a target answers whose files say nothing of themselves, and whose engines all compute the same."""
 
     proof_engine: str
+    engines_elsewhere: Mapping[str, str] = MappingProxyType({})
     range_engine: str | None = None
     self_describing: tuple[str, ...] = ()
 

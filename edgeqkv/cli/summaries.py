@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgeqkv.cli import console
+from edgeqkv.units import amount, duration
 
 if TYPE_CHECKING:
     from edgeqkv.bundle.bundle import Bundle
@@ -31,7 +32,7 @@ def show_model(facts: dict[str, Any]) -> None:
         ("variant", f"{facts['variant']} ({', '.join(filter(None, (facts['class'], config.get('task'))))})"),
         ("parameters", f"{facts['parameters']:,}"),
         *(_decoder_rows(config, facts["state"]) if "state" in facts else _encoder_rows(config)),
-        ("weights", ", ".join(f"{console.size(n)} in {name}" for name, n in facts["weight_bytes"].items())),
+        ("weights", ", ".join(f"{amount(n)} in {name}" for name, n in facts["weight_bytes"].items())),
     ]
     rows += [
         (f"export to {name}", f"weights {', '.join(can['weights'])}; forms {', '.join(can['forms'])}")
@@ -62,7 +63,7 @@ def _decoder_rows(config: dict[str, Any], state: dict[str, Any]) -> list[tuple[s
         ("- per token", f"{state['bytes_per_token']['fp16']:,} bytes in fp16"),
         (
             f"- at {config['positions']}",
-            f"{console.size(full['fp32'])} in fp32, {console.size(full['fp16'])} in fp16",
+            f"{amount(full['fp32'])} in fp32, {amount(full['fp16'])} in fp16",
         ),
     ]
 
@@ -92,7 +93,7 @@ def show_bundle(bundle: Bundle, seconds: float) -> None:
     manifest = bundle.manifest
     rows: list[tuple[str, object]] = [
         ("variant", manifest.model.variant),
-        ("files", ", ".join(f"{name} ({console.size(card.bytes)})" for name, card in manifest.files.items())),
+        ("files", ", ".join(f"{name} ({amount(card.bytes)})" for name, card in manifest.files.items())),
     ]
     for name, card in manifest.targets.items():
         verified = verdict(card.verification, manifest.model.kind) if card.verification else "not (--no-verify)"
@@ -106,7 +107,7 @@ def show_bundle(bundle: Bundle, seconds: float) -> None:
         ends = f"{', '.join(map(str, read.eos_token_ids))}, as {read.eos_source} says" if read.eos_token_ids else "none"
         rows.append(("tokenizer", f"{read.source}, {read.size:,} tokens; a text is ended by {ends}"))
     rows += [("note", note) for note in manifest.model.notes]
-    console.print_facts(f"{bundle.path} written in {seconds:.1f} s", rows)
+    console.print_facts(f"{bundle.path} written in {duration(seconds)}", rows)
 
 
 def _artifact_rows(name: str, artifact: Artifact) -> list[tuple[str, object]]:
@@ -119,7 +120,7 @@ def _artifact_rows(name: str, artifact: Artifact) -> list[tuple[str, object]]:
         (name, f"{what}, context {artifact.context}, chunk {artifact.chunk}"),
         (
             "- KV state",
-            f"{console.size(artifact.state_bytes)} ({artifact.state}, {len(artifact.state_tensors)} tensors)",
+            f"{amount(artifact.state_bytes)} ({artifact.state}, {len(artifact.state_tensors)} tensors)",
         ),
     ]
 

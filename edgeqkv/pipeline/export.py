@@ -32,9 +32,9 @@ from edgeqkv.pipeline.original import compare_with_original
 from edgeqkv.pipeline.proof import Proof, make_proof
 from edgeqkv.pipeline.quality import QualityGate
 from edgeqkv.pipeline.spec import ExportSpec, ResolvedExport
-from edgeqkv.pipeline.verify import verify_artifact
+from edgeqkv.pipeline.verify import ORIGINAL, verify_artifact
 from edgeqkv.pipeline.worker import ranges_in_worker
-from edgeqkv.progress import Progress, silent
+from edgeqkv.progress import Progress, silent, within
 from edgeqkv.quantize import QuantConfig
 from edgeqkv.quantize.state import with_state
 from edgeqkv.reading import read_text
@@ -170,14 +170,13 @@ class _Export:
             target, model = backend(name), stored[name]
             proof = next((proof for of, other, proof in proofs if of is model and _same_input(artifact, other)), None)
             if proof is None:
-                self.on_progress("computing the original's logits", None)
-                proof = make_proof(model, artifact)
+                self.on_progress(ORIGINAL, None)
+                proof = make_proof(model, artifact, within(self.on_progress, ORIGINAL))
                 proofs.append((model, artifact, proof))
                 give_back()
             results[name] = {}
             for engine in target.proven_engines(artifact.weights):
-                self.on_progress(f"verifying {target.title}", None)
-                result = verify_artifact(staging.path, artifact, proof, engine)
+                result = verify_artifact(staging.path, artifact, proof, engine, self.on_progress)
                 if not result.passed:
                     raise VerificationFailed(
                         f"{target.title} ({engine}) does not compute what {model.source.path.name} does: "

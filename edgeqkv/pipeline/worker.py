@@ -29,7 +29,7 @@ from edgeqkv.errors import EdgeQKVError, UnsupportedError, VerificationFailed
 from edgeqkv.pipeline.proof import Proof, load_proof
 from edgeqkv.pipeline.ranges import measure_ranges
 from edgeqkv.process import environment, python
-from edgeqkv.progress import Progress, silent
+from edgeqkv.progress import Fraction, Progress, silent
 from edgeqkv.run.bench import BenchResult, bench_session
 from edgeqkv.run.perplexity import session_perplexity
 from edgeqkv.run.session import Session, choose_engine, open_artifact
@@ -37,14 +37,21 @@ from edgeqkv.run.session import Session, choose_engine, open_artifact
 __all__ = ["bench_in_worker", "compare_in_worker", "perplexity_in_worker", "ranges_in_worker"]
 
 
-def compare_in_worker(directory: Path, artifact: Artifact, proof: Proof, engine: str) -> Verification:
-    """Compare an artifact in ``directory`` with a proof.
+def compare_in_worker(
+    directory: Path, artifact: Artifact, proof: Proof, engine: str, on_fraction: Fraction | None = None
+) -> Verification:
+    """Compare an artifact in ``directory`` with a proof; ``on_fraction`` is told of the part that is done.
 
     Raises:
         VerificationFailed: the runtime crashed.
         EdgeQKVError: what the process raised.
     """
-    result = _in_worker("compare", directory, artifact, engine, proof.arrays())
+
+    def on_progress(_: str, fraction: float | None) -> None:
+        if on_fraction is not None and fraction is not None:
+            on_fraction(fraction)
+
+    result = _in_worker("compare", directory, artifact, engine, proof.arrays(), on_progress)
     return Verification.model_validate(result)
 
 
@@ -141,7 +148,15 @@ def _work(folder: Path) -> int:
 
 
 def _compare(session: Any, arrays: Path, engine: str) -> Any:
-    return load_proof(arrays).compare(session, engine).model_dump(mode="json")
+    said = 0.0
+
+    def on_fraction(fraction: float) -> None:
+        nonlocal said
+        if fraction >= said + 0.01:  # a line a token would be thousands
+            said = fraction
+            _print({"progress": ["comparing", fraction]})
+
+    return load_proof(arrays).compare(session, engine, on_fraction).model_dump(mode="json")
 
 
 def _ranges(session: Any, arrays: Path, engine: str) -> Any:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from edgeqkv.backends.target import Form, Runner, SelfContained, TargetSpec
@@ -54,6 +55,9 @@ class CoreMLTarget(SelfContained):
     states = ("fp16",)
     takes_images = True
     engines = (*(("coreml",) if sys.platform == "darwin" else ()), "evaluator", "evaluator-fp16")
+    engines_elsewhere: Mapping[str, str] = MappingProxyType(
+        {} if sys.platform == "darwin" else {"coreml": "runs on a Mac only"}
+    )
     proof_engine = "evaluator"
     range_engine = "evaluator-fp16"
     self_describing = (".mlpackage",)
