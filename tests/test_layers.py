@@ -24,6 +24,7 @@ LAYERS: Final = (
         "catalogue",
         "arrays",
         "settings",
+        "threads",
         "units",
         "children",
         "disk",

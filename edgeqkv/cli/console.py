@@ -32,6 +32,7 @@ __all__ = [
     "print_error",
     "print_facts",
     "print_json",
+    "print_markdown",
     "print_note",
     "print_stream",
     "print_table",
@@ -152,6 +153,15 @@ def _fits(rows: Sequence[Sequence[str]], width: int) -> bool:
     words = [max((cell_len(word) for cell in column for word in cell.split()), default=0) for column in columns]
     least = [max(word, min(whole, _NARROWEST)) for word, whole in zip(words, natural, strict=True)]
     return sum(least) + 2 * (len(columns) - 1) <= width
+
+
+def print_markdown(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table in Markdown, wherever it goes."""
+
+    def line(cells: Sequence[object]) -> str:
+        return f"| {' | '.join(_plain(cell).replace('|', chr(92) + '|') for cell in cells)} |"
+
+    _print_lines([line(columns), line(["---"] * len(columns)), *map(line, rows)])
 
 
 def print_blank() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,6 +26,9 @@ from edgeqkv.cli.options import (
 )
 from edgeqkv.disk.workplace import temporary_files_together
 from edgeqkv.extras import needed_for
+
+if TYPE_CHECKING:
+    from edgeqkv.pipeline.spec import ResolvedExport
 
 __all__ = ["export"]
 
@@ -245,6 +248,7 @@ def export(
         eos=None if eos is None else tuple(eos),
         calibrate=calibrate,
         tune=tune,
+        resume=resume or None,
         text=text,
         max_degradation=None if max_degradation is None else max_degradation / 100,
         image_input=image_input or None,
@@ -261,9 +265,25 @@ def export(
     resolved = spec.resolve(loaded)
     for note in (*resolved.reasons, *resolved.notes):
         console.print_note(note)
-    with console.progress() as on_progress, temporary_files_together():
+    with (
+        console.says_if_stopped(lambda: _left(resolved)),
+        console.progress() as on_progress,
+        temporary_files_together(),
+    ):
         bundle = run_export(loaded, resolved, on_progress)
     if as_json:
         console.print_json({"bundle": str(bundle.path), **bundle.manifest.model_dump(mode="json")})
     else:
         show_bundle(bundle, time.perf_counter() - started)
+
+
+def _left(resolved: ResolvedExport) -> str:
+    """What an export leaves that was stopped."""
+    from edgeqkv.quantize.kept import place
+
+    is_there = resolved.out.exists()
+    bundle = f"{resolved.out} is as it was" if is_there else f"no bundle was written to {resolved.out}"
+    kept = place(resolved.out)
+    if resolved.calibrate is None or not kept.exists():
+        return f"{bundle}, and nothing else is left"
+    return f"{bundle}. The calibrated weights are kept in {kept}: the same command with --resume starts from them"

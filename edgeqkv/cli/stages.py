@@ -31,11 +31,17 @@ def remaining(elapsed: float, fraction: float | None) -> float | None:
     return elapsed * max(1 - fraction, 0.0) / fraction
 
 
+def _clock(seconds: float) -> str:
+    """A time in whole seconds."""
+    return f"{seconds:.0f} s" if seconds < 10 else duration(seconds)
+
+
 class _Stages:
     """The stage that a job is in."""
 
     def __init__(self) -> None:
         self.stage, self.fraction, self.since = "", None, time.monotonic()
+        self.told = self.since
         self._lock = threading.RLock()
 
     stage: str
@@ -48,6 +54,8 @@ class _Stages:
                 self.end()
                 self.stage, self.since = stage, time.monotonic()
                 self.begin()
+            if fraction is not None:
+                self.told = time.monotonic()
             self.fraction = fraction
 
     def begin(self) -> None:
@@ -66,9 +74,10 @@ class _Stages:
         if self.fraction is not None:
             words.append(f"{self.fraction:.0%}")
         if elapsed >= _LONG:
-            words.append(duration(int(elapsed)))
-            left = remaining(elapsed, self.fraction)
-            words += [] if left is None else [f"about {duration(max(round(left), 1))} left"]
+            words.append(_clock(elapsed))
+            ago = time.monotonic() - self.told  # the part that is done is of then
+            left = remaining(elapsed - ago, self.fraction)
+            words += [f"about {_clock(left - ago)} left"] if left is not None and left - ago >= 1 else []
         return ", ".join(words)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from edgeqkv.backends.target import Form, SelfContained, TargetSpec
 from edgeqkv.extras import needed_for
 from edgeqkv.model.schemes import INT4, INT8, Palette, Scheme
+from edgeqkv.threads import threads_wanted
 
 if TYPE_CHECKING:
     from edgeqkv.backends.onnx.memory import OnnxMemory
@@ -65,7 +66,7 @@ class OnnxTarget(SelfContained):
     def open(self, directory: Path, artifact: Artifact, engine: str) -> OnnxRunner:
         with needed_for("running an ONNX bundle"):
             from edgeqkv.backends.onnx.runner import OnnxRunner
-        return OnnxRunner(directory, artifact, engine)
+        return OnnxRunner(directory, artifact, engine, threads_wanted())
 
 
 TARGET: Final = OnnxTarget()
