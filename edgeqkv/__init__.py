@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from edgeqkv.bundle.bundle import Bundle
     from edgeqkv.model.model import Model
     from edgeqkv.pipeline.bench import BenchResult
+    from edgeqkv.pipeline.comparison import Compared
     from edgeqkv.run.session import EncoderSession, Session
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "VerificationFailed",
     "bench",
     "budget",
+    "compare",
     "convert",
     "export",
     "load",
@@ -270,6 +272,52 @@ def bench(
         engine=engine,
         on_progress=on_progress,
     )
+
+
+def compare(
+    paths: Sequence[str | Path],
+    device: str | Sequence[str] = (),
+    *,
+    devices: str | Path | None = None,
+    bench: bool = False,
+    on_progress: Progress = silent,
+) -> "tuple[Compared, ...]":
+    """Put bundles side by side: what they are, what they take, how good they are, and where they fit.
+
+    Args:
+        paths: the folders that `export` wrote.
+        device: names of the catalogue, whose verdicts are wanted.
+        devices: a file of the user's own devices.
+        bench: measure their speed as well, as `bench` does by default.
+        on_progress: told of the progress.
+
+    Returns:
+        One record for each target of each bundle, in their order.
+
+    Raises:
+        InputError: there is but one thing to compare, one is named twice, or a device is unknown.
+        BundleError: a bundle is missing, damaged or changed.
+
+    >>> model = edgeqkv.load("model.pt")
+    >>> for weights in ("int4", "int8"):
+    ...     bundle = edgeqkv.export(model, out=f"build/{weights}", weights=weights, context=64, verify=False)
+    >>> small, large = edgeqkv.compare(["build/int4", "build/int8"], "pixel-9-pro")
+    >>> small.file_bytes < large.file_bytes, small.devices["Pixel 9 Pro"].verdict
+    (True, 'fits')
+    """
+    from edgeqkv.bundle.bundle import Bundle
+    from edgeqkv.pipeline.comparison import compare_bundles
+
+    given = (device,) if isinstance(device, str) else tuple(device)
+    bundles = [Bundle(path) for path in paths]
+    compared = compare_bundles(bundles, given, _path(devices))  # before minutes of measuring
+    if not bench:
+        return compared
+    speeds = _bench([bundle.path for bundle in bundles], on_progress=on_progress)
+    return compare_bundles(bundles, given, _path(devices), speeds)
+
+
+_bench = bench
 
 
 def _path(given: str | Path | None) -> Path | None:

@@ -17,6 +17,7 @@ from edgeqkv.cli._compat import UsageError
 from edgeqkv.cli.bench import bench
 from edgeqkv.cli.budget import budget, devices, recipes
 from edgeqkv.cli.command import Command
+from edgeqkv.cli.compare import compare
 from edgeqkv.cli.convert import convert
 from edgeqkv.cli.demo import demo
 from edgeqkv.cli.doctor import doctor
@@ -36,7 +37,21 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (inspect, convert, export, verify, generate, run, bench, budget, devices, recipes, demo, doctor):
+for command in (
+    inspect,
+    convert,
+    export,
+    verify,
+    generate,
+    run,
+    bench,
+    compare,
+    budget,
+    devices,
+    recipes,
+    demo,
+    doctor,
+):
     app.command(cls=Command)(command)
 
 

@@ -146,4 +146,6 @@ def _seconds(times: Distribution) -> str:
 
 
 def _threads(asked: int | None) -> str:
-    return f"{asked} threads" if asked else f"threads as each runtime likes, of {os.cpu_count()} cores"
+    if asked:
+        return "1 thread" if asked == 1 else f"{asked} threads"
+    return f"threads as each runtime likes, of {os.cpu_count()} cores"

@@ -81,9 +81,7 @@ def _show_all(ctx: typer.Context, asked: bool) -> None:
 def _options(
     quiet: Annotated[
         bool,
-        typer.Option(
-            "--quiet", "-q", help="No progress and no remarks.", callback=_be_quiet, rich_help_panel=OUTPUT
-        ),
+        typer.Option("--quiet", "-q", help="No progress and no remarks.", callback=_be_quiet, rich_help_panel=OUTPUT),
     ] = False,
     help_all: Annotated[
         bool,

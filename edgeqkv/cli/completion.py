@@ -36,7 +36,7 @@ def _completion(offer: Callable[[typer.Context], Offered]) -> Callable[[typer.Co
 
     # Typer looks at the types to know what to give.
     complete.__annotations__ = {"ctx": typer.Context, "incomplete": str}
-    del complete.__wrapped__  # type: ignore[attr-defined]
+    del complete.__wrapped__
     return complete
 
 
@@ -85,7 +85,8 @@ def devices(ctx: typer.Context) -> Offered:
 
     own = ctx.params.get("own_devices") or ctx.params.get("own")
     catalogue = load_catalogue(Path(own) if own else None)
-    return [(name, each.title) for name, each in (*catalogue.devices.items(), *catalogue.npus.items())]
+    phones = [(name, device.title) for name, device in catalogue.devices.items()]
+    return [*phones, *((name, npu.title) for name, npu in catalogue.npus.items())]
 
 
 @_completion

@@ -109,9 +109,7 @@ def export(
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option(
-            "--resume", help="Take the calibrated weights that a try before kept.", rich_help_panel=QUALITY
-        ),
+        typer.Option("--resume", help="Take the calibrated weights that a try before kept.", rich_help_panel=QUALITY),
     ] = False,
     variant: Annotated[
         str | None,
@@ -165,9 +163,7 @@ def export(
     ema: Averaged = False,
     batch: Annotated[
         int | None,
-        typer.Option(
-            "--batch", metavar="N", help="Inputs that a call takes. Default: 1.", rich_help_panel=ENCODERS
-        ),
+        typer.Option("--batch", metavar="N", help="Inputs that a call takes. Default: 1.", rich_help_panel=ENCODERS),
     ] = None,
     image_input: Annotated[
         bool,
@@ -216,9 +212,7 @@ def export(
     ] = True,
     force: Annotated[
         bool,
-        typer.Option(
-            "--force", "-f", help="Replace a bundle at --out, nothing else.", rich_help_panel=OUTPUT
-        ),
+        typer.Option("--force", "-f", help="Replace a bundle at --out, nothing else.", rich_help_panel=OUTPUT),
     ] = False,
     as_json: Json = False,
 ) -> None:

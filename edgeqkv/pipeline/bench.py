@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -123,10 +122,6 @@ class _Entry:
     engine: str
     load: Load
 
-    @property
-    def name(self) -> str:
-        return f"{self.bundle.path.name} · {self.artifact.target}"
-
 
 def bench_bundles(
     bundles: Sequence[Bundle],
@@ -151,15 +146,16 @@ def bench_bundles(
         for name in bundle.targets if target is None else (target,):
             artifact = bundle.target(name).artifact
             own = choose_engine(backend(artifact.target), engine)
-            entries.append(_Entry(bundle, artifact, own, _load(bundle, artifact, prompt, generate, fills, repeats, warmup)))
+            entries.append(
+                _Entry(bundle, artifact, own, _load(bundle, artifact, prompt, generate, fills, repeats, warmup))
+            )
     measured: dict[int, list[Round]] = {index: [] for index in range(len(entries))}
     order = random.Random(_SEED)
-    turns = [(number, index) for number in range(rounds) for index in order.sample(range(len(entries)), len(entries))]
-    for done, (number, index) in enumerate(turns):
+    turns = [index for _ in range(rounds) for index in order.sample(range(len(entries)), len(entries))]
+    for done, index in enumerate(turns):
         entry = entries[index]
-        on_progress(f"measuring, round {number + 1} of {rounds}: {entry.name}", None)
+        on_progress("measuring in turn" if len(entries) > 1 else "measuring", done / len(turns))
         measured[index].append(bench_in_worker(entry.bundle.path, entry.artifact, entry.engine, entry.load, threads))
-        on_progress(f"measuring, round {number + 1} of {rounds}: {entry.name}", (done + 1) / len(turns))
     speeds = [each.bytes_per_second for rows in measured.values() for each in rows]
     speed = float(np.median(speeds))
     return tuple(_result(entry, measured[index], threads, speed) for index, entry in enumerate(entries))

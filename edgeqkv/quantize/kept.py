@@ -65,7 +65,9 @@ class Kept:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        to_be_tried_again = kind is not None and (issubclass(kind, VerificationFailed) or not issubclass(kind, Exception))
+        to_be_tried_again = kind is not None and (
+            issubclass(kind, VerificationFailed) or not issubclass(kind, Exception)
+        )
         if (self._written and not to_be_tried_again) or (self._resume and kind is None):
             self.path.unlink(missing_ok=True)
 
@@ -102,13 +104,17 @@ class Kept:
         for index, weight in enumerate(quantized.weights):
             self._arrays |= {f"{key}.{index}.{name}": array for name, array in _arrays(weight)}
         check_place(self.path.absolute(), _MARK)
-        with written_beside(self.path.absolute()) as new:
-            with new.open("wb") as file:
-                np.savez(file, **{_MARK.decode(): np.zeros(0, np.int8)}, **self._arrays)
+        with written_beside(self.path.absolute()) as new, new.open("wb") as file:
+            content: dict[str, Any] = {_MARK.decode(): np.zeros(0, np.int8), **self._arrays}
+            np.savez(file, **content)
         self._written = True
 
     def _weight(self, name: str, weight: Weight, config: QuantConfig) -> Weight:
-        found = {part: torch.from_numpy(self._arrays[f"{name}.{part}"]) for part in _PARTS if f"{name}.{part}" in self._arrays}
+        found = {
+            part: torch.from_numpy(self._arrays[f"{name}.{part}"])
+            for part in _PARTS
+            if f"{name}.{part}" in self._arrays
+        }
         for part in ("codes", "tensor"):
             if part in found and found[part].shape != weight.tensor.shape:
                 raise ValueError(f"{weight.name} has another shape")
