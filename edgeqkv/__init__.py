@@ -38,7 +38,8 @@ from edgeqkv.settings import check, check_all
 if TYPE_CHECKING:
     from edgeqkv.bundle.bundle import Bundle
     from edgeqkv.model.model import Model
-    from edgeqkv.run.bench import BenchResult
+    from edgeqkv.pipeline.bench import BenchResult
+    from edgeqkv.pipeline.comparison import Compared
     from edgeqkv.run.session import EncoderSession, Session
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "VerificationFailed",
     "bench",
     "budget",
+    "compare",
     "convert",
     "export",
     "load",
@@ -88,6 +90,7 @@ def export(
     eos: int | str | Sequence[int | str] | None = None,
     calibrate: str | Path | None = None,
     tune: int | None = None,
+    resume: bool = False,
     text: str | Path | None = None,
     max_degradation: float | None = None,
     image_input: bool = False,
@@ -127,6 +130,7 @@ def export(
         calibrate: language models: a text file on which to calibrate the quantization; without one it rounds to
             nearest.
         tune: language models: steps of tuning after the calibration; `edgeqkv.quantize.tuning_steps` if not given.
+        resume: language models: take the calibrated weights that the same export kept when it failed a check.
         text: language models: a text file on which to measure the perplexity of every artifact and of the model.
         max_degradation: how much higher an artifact's perplexity on ``text`` may be, as a part of the model's; 0.03 if
             not given.
@@ -167,6 +171,7 @@ def export(
         eos=(eos,) if isinstance(eos, int | str) else None if eos is None else tuple(eos),
         calibrate=_path(calibrate),
         tune=tune,
+        resume=resume or None,
         text=_path(text),
         max_degradation=max_degradation,
         image_input=image_input or None,
@@ -206,37 +211,113 @@ def open(path: str | Path, target: str | None = None, engine: str | None = None)
 
 
 def bench(
-    path: str | Path,
+    path: str | Path | Sequence[str | Path],
     target: str | None = None,
     *,
     prompt: int = 128,
-    generate: int = 32,
+    generate: int = 16,
+    fills: Sequence[int] | None = None,
     repeats: int = 5,
+    rounds: int = 3,
+    warmup: int = 1,
+    threads: int | None = None,
     engine: str | None = None,
+    on_progress: Progress = silent,
 ) -> "tuple[BenchResult, ...]":
-    """Measure how fast a bundle runs here, in a process of its own.
+    """Measure how fast bundles run here, in turn, each time in a process of its own.
 
     Args:
-        path: the folder that `export` wrote.
-        target: which of its targets; the only one if not given.
+        path: the folder that `export` wrote, or several, which are then measured against each other.
+        target: which of their targets; all if not given.
         prompt: tokens of the prompt; of an encoder, the inputs.
-        generate: tokens that follow it one by one.
-        repeats: repetitions that count; one more is run before them.
+        generate: tokens that are fed one by one at each fill of the state.
+        fills: tokens that stand in the state before them; 128, half the context and nearly all of it if not given.
+        repeats: repetitions in each process that count.
+        rounds: processes of each bundle.
+        warmup: repetitions in each process before those that count.
+        threads: how many the runtime may use; as many as it likes if not given.
         engine: what is to run it; the target's default if not given.
+        on_progress: told of the progress.
+
+    Returns:
+        One result for each target of each bundle, in their order: times with every sample, memory, and which share of
+        this machine's read bandwidth decoding came to.
 
     Raises:
         InputError: a number is beyond its range, or the tokens do not fit into the context.
-        BundleError: it is missing, damaged or changed.
-    """
-    check_all(prompt=prompt, generate=generate, repeats=repeats)
-    from edgeqkv.backends import backend
-    from edgeqkv.bundle.bundle import Bundle
-    from edgeqkv.pipeline.worker import bench_in_worker
+        BundleError: a bundle is missing, damaged or changed.
 
-    bundle = Bundle(path)
-    artifact = bundle.target(target).artifact
-    engine = engine or backend(artifact.target).engines[0]
-    return bench_in_worker(bundle.path, artifact, engine, prompt=prompt, generate=generate, repeats=repeats)
+    >>> bundle = edgeqkv.export(edgeqkv.load("model.pt"), "onnx", out="build/fast", context=64, verify=False)
+    >>> (result,) = edgeqkv.bench("build/fast", prompt=16, generate=4, repeats=1, rounds=1)
+    >>> result.target, [each.fill for each in result.decode]
+    ('onnx', [32, 60])
+    >>> result.decode[0].milliseconds.p50 > 0, result.peak_bytes > result.imported_bytes
+    (True, True)
+    """
+    paths = (path,) if isinstance(path, str | Path) else tuple(path)
+    check_all(prompt=prompt, generate=generate, repeats=repeats, rounds=rounds, warmup=warmup, threads=threads)
+    from edgeqkv.bundle.bundle import Bundle
+    from edgeqkv.pipeline.bench import bench_bundles
+
+    return bench_bundles(
+        [Bundle(each) for each in paths],
+        target,
+        prompt=prompt,
+        generate=generate,
+        fills=fills,
+        repeats=repeats,
+        rounds=rounds,
+        warmup=warmup,
+        threads=threads,
+        engine=engine,
+        on_progress=on_progress,
+    )
+
+
+def compare(
+    paths: Sequence[str | Path],
+    device: str | Sequence[str] = (),
+    *,
+    devices: str | Path | None = None,
+    bench: bool = False,
+    on_progress: Progress = silent,
+) -> "tuple[Compared, ...]":
+    """Put bundles side by side: what they are, what they take, how good they are, and where they fit.
+
+    Args:
+        paths: the folders that `export` wrote.
+        device: names of the catalogue, whose verdicts are wanted.
+        devices: a file of the user's own devices.
+        bench: measure their speed as well, as `bench` does by default.
+        on_progress: told of the progress.
+
+    Returns:
+        One record for each target of each bundle, in their order.
+
+    Raises:
+        InputError: there is but one thing to compare, one is named twice, or a device is unknown.
+        BundleError: a bundle is missing, damaged or changed.
+
+    >>> model = edgeqkv.load("model.pt")
+    >>> for weights in ("int4", "int8"):
+    ...     bundle = edgeqkv.export(model, out=f"build/{weights}", weights=weights, context=64, verify=False)
+    >>> small, large = edgeqkv.compare(["build/int4", "build/int8"], "pixel-9-pro")
+    >>> small.file_bytes < large.file_bytes, small.devices["Pixel 9 Pro"].verdict
+    (True, 'fits')
+    """
+    from edgeqkv.bundle.bundle import Bundle
+    from edgeqkv.pipeline.comparison import compare_bundles
+
+    given = (device,) if isinstance(device, str) else tuple(device)
+    bundles = [Bundle(path) for path in paths]
+    compared = compare_bundles(bundles, given, _path(devices))  # before minutes of measuring
+    if not bench:
+        return compared
+    speeds = _bench([bundle.path for bundle in bundles], on_progress=on_progress)
+    return compare_bundles(bundles, given, _path(devices), speeds)
+
+
+_bench = bench
 
 
 def _path(given: str | Path | None) -> Path | None:

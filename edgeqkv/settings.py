@@ -73,6 +73,10 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "prompt": Setting("prompt {} is impossible", 1, 1_000_000),
     "generate": Setting("generate {} is impossible", 1, 1_000_000),
     "repeats": Setting("repeats {} is impossible", 1, 10_000),
+    "rounds": Setting("rounds {} is impossible", 1, 10_000),
+    "warmup": Setting("warm-up {} is impossible", 0, 10_000),
+    "threads": Setting("{} threads are impossible", 1, 1024),
+    "fills": Setting("a fill of {} is impossible", 1, 10_000_000),
 }
 """Every number, by the name of the field that holds it."""
 

@@ -24,6 +24,8 @@ LAYERS: Final = (
         "catalogue",
         "arrays",
         "settings",
+        "threads",
+        "units",
         "children",
         "disk",
         "process",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from edgeqkv.errors import UnsupportedError
@@ -12,6 +13,7 @@ from edgeqkv.errors import UnsupportedError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from edgeqkv.backends.inspection import FileFacts
     from edgeqkv.bundle.manifest import Artifact, Graph
     from edgeqkv.model.model import Model
     from edgeqkv.model.schemes import Palette, Scheme
@@ -93,8 +95,10 @@ class Target(Protocol):
         forms: the shapes that its graphs can have.
         schemes: precisions of stored weights, and how it stores the matrices of each; None for floating point.
         states: precisions of the stored state.
+        suffixes: how the names of the files end that it writes, which `inspect` reads.
         takes_images: whether an encoder's input can be of a type of the target's own for images.
         engines: what can run it here; the first is what an app runs, or comes closest to it.
+        engines_elsewhere: engines that people may ask for and that cannot run here, and why, for people.
         proof_engine: the one that computes what is stored and rounds no more than its arithmetic does.
         range_engine: the one that knows how large every result in fp16 was (its runner has ``peaks``); None without.
         self_describing: how the names of files end that say themselves what they are (`describe`, `examine`).
@@ -107,8 +111,10 @@ class Target(Protocol):
     forms: tuple[Form, ...]
     schemes: ClassVar[Mapping[str, Scheme | Palette | None]]
     states: tuple[str, ...]
+    suffixes: tuple[str, ...]
     takes_images: bool
     engines: tuple[str, ...]
+    engines_elsewhere: Mapping[str, str]
     proof_engine: str
     range_engine: str | None
     self_describing: tuple[str, ...]
@@ -133,6 +139,14 @@ class Target(Protocol):
             BundleError: a file is missing or damaged.
         """
 
+    def inspect(self, path: Path) -> FileFacts:
+        """What a file of this kind says of itself, whoever made it.
+
+        Raises:
+            BundleError: it is missing or damaged.
+            MissingExtra: reading it needs a package.
+        """
+
     def describe(self, path: Path) -> Artifact:
         """The description of a self-describing file, from itself; its ``details`` name the ``variant``.
 
@@ -154,11 +168,16 @@ class SelfContained:
     """What a target answers whose files say nothing of themselves, and whose engines all compute the same."""
 
     proof_engine: str
+    engines_elsewhere: Mapping[str, str] = MappingProxyType({})
     range_engine: str | None = None
+    suffixes: tuple[str, ...] = ()
     self_describing: tuple[str, ...] = ()
 
     def proven_engines(self, weights: str) -> tuple[str, ...]:
         return (self.proof_engine,)
+
+    def inspect(self, path: Path) -> FileFacts:
+        raise UnsupportedError(f"{path} does not say what it is; inspect the bundle that it came in")
 
     def describe(self, path: Path) -> Artifact:
         raise UnsupportedError(f"{path} does not say what it is; verify the bundle that it came in")

@@ -11,8 +11,8 @@ from edgeqkv.budget.answers import HEADROOM, Answer, Candidate, Verdict
 from edgeqkv.budget.device_comparison import OnDevice
 from edgeqkv.budget.devices import Fact
 from edgeqkv.budget.measure import Comparison, Measurement
-from edgeqkv.budget.npu import GB
 from edgeqkv.budget.paper import SOURCE
+from edgeqkv.units import amount
 
 __all__ = ["ASSUMED", "Facts", "Report", "Table", "amount", "lines", "mark", "term_rows", "to_json"]
 
@@ -47,15 +47,6 @@ class Report:
 
     def with_measured(self, target: str, measurement: Measurement, rows: tuple[Comparison, ...]) -> Report:
         return replace(self, measured={**self.measured, target: (measurement, rows)})
-
-
-def amount(count: int) -> str:
-    """Bytes in the unit that limits are given in, decimal.
-
-    >>> amount(1_182_000_000)
-    '1.18 GB'
-    """
-    return f"{count / GB:.2f} GB" if count >= GB else f"{count / 10**6:.1f} MB"
 
 
 def mark(status: str) -> str:

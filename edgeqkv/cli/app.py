@@ -16,6 +16,8 @@ from edgeqkv.cli import console
 from edgeqkv.cli._compat import UsageError
 from edgeqkv.cli.bench import bench
 from edgeqkv.cli.budget import budget, devices, recipes
+from edgeqkv.cli.command import Command
+from edgeqkv.cli.compare import compare
 from edgeqkv.cli.convert import convert
 from edgeqkv.cli.demo import demo
 from edgeqkv.cli.doctor import doctor
@@ -35,8 +37,22 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (inspect, convert, export, verify, generate, run, bench, budget, devices, recipes, demo, doctor):
-    app.command()(command)
+for command in (
+    inspect,
+    convert,
+    export,
+    verify,
+    generate,
+    run,
+    bench,
+    compare,
+    budget,
+    devices,
+    recipes,
+    demo,
+    doctor,
+):
+    app.command(cls=Command)(command)
 
 
 @app.callback(invoke_without_command=True)
@@ -78,7 +94,8 @@ def _run(debug: bool) -> int:
     try:
         return int(app(standalone_mode=False) or 0)
     except SystemExit as end:  # of a broken pipe, by typer; of a signal
-        return end.code if isinstance(end.code, int) else 1
+        code = end.code if isinstance(end.code, int) else 1
+        return _stopped(code) if code > 128 else code
     except EdgeQKVError as error:
         if debug:
             raise
@@ -93,8 +110,14 @@ def _run(debug: bool) -> int:
             raise
         _tell("MemoryError", InputError("there is not enough memory for this; use a smaller model or file"))
         return EdgeQKVError.exit_code
-    except typer.Abort:
-        return 130
+    except (typer.Abort, KeyboardInterrupt):
+        return _stopped(130)
+
+
+def _stopped(code: int) -> int:
+    """Say what a command leaves that was told to stop."""
+    _tell("Interrupted", InputError(f"stopped; {console.what_is_left()}"))
+    return code
 
 
 def _help_of(error: UsageError) -> str:

@@ -11,33 +11,43 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, Final
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from edgeqkv.cli.stages import Said, Shown
 from edgeqkv.errors import EdgeQKVError
-from edgeqkv.progress import Progress
+from edgeqkv.progress import Progress, silent
 
 __all__ = [
+    "be_quiet",
     "finish",
     "prepare",
     "print_blank",
     "print_error",
     "print_facts",
     "print_json",
+    "print_markdown",
     "print_note",
     "print_stream",
     "print_table",
     "progress",
-    "size",
+    "says_if_stopped",
+    "what_is_left",
 ]
 
 _out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+_quiet = False  # whether results and errors alone are wanted
+_left: Callable[[], str] | None = None  # what a command that is at work leaves if it is stopped
+
+_NARROWEST: Final = 20  # of a column of text in a table
 
 
 def prepare() -> None:
@@ -111,17 +121,47 @@ def print_facts(title: str, facts: Sequence[tuple[str, object]]) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table on a terminal, tab-separated lines elsewhere."""
-    if _out.is_terminal:
+    """A table on a terminal, tab-separated lines elsewhere.
+
+    Where a terminal is too narrow, the columns of text are wrapped; where those would become a word wide, every row is
+    shown on its own, a line a column.
+    """
+    if not _out.is_terminal:
+        _print_lines(["\t".join(_plain(cell) for cell in row) for row in (columns, *rows)])
+        return
+    head, cells = [_plain(column) for column in columns], [[_plain(cell) for cell in row] for row in rows]
+    if not cells or _fits([head, *cells], _out.width):
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in columns:
-            table.add_column(Text(_plain(column)), overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(_plain(cell)) for cell in row))
+        for column in head:
+            table.add_column(Text(column), overflow="fold")
+        for row in cells:
+            table.add_row(*map(Text, row))
         with _writing():
             _out.print(table)
         return
-    _print_lines(["\t".join(_plain(cell) for cell in row) for row in (columns, *rows)])
+    for index, row in enumerate(cells):
+        if index:
+            print_blank()
+        filled = [(name, value) for name, value in zip(head[1:], row[1:], strict=True) if value]
+        print_facts(row[0], [(f"  {name}", value) for name, value in filled])
+
+
+def _fits(rows: Sequence[Sequence[str]], width: int) -> bool:
+    """Whether a table can be read at this width: no word is broken, and no text is wrapped to next to nothing."""
+    columns = list(zip(*rows, strict=True))
+    natural = [max(map(cell_len, column)) for column in columns]
+    words = [max((cell_len(word) for cell in column for word in cell.split()), default=0) for column in columns]
+    least = [max(word, min(whole, _NARROWEST)) for word, whole in zip(words, natural, strict=True)]
+    return sum(least) + 2 * (len(columns) - 1) <= width
+
+
+def print_markdown(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table in Markdown, wherever it goes."""
+
+    def line(cells: Sequence[object]) -> str:
+        return f"| {' | '.join(_plain(cell).replace('|', chr(92) + '|') for cell in cells)} |"
+
+    _print_lines([line(columns), line(["---"] * len(columns)), *map(line, rows)])
 
 
 def print_blank() -> None:
@@ -181,7 +221,9 @@ def _json_value(value: Any) -> Any:
 
 
 def print_note(text: str) -> None:
-    """A remark beside the result; lost where nobody can be told."""
+    """A remark beside the result, unless it is to be quiet; lost where nobody can be told."""
+    if _quiet:
+        return
     with suppress(OSError):
         _err.print(_plain(text), markup=False, emoji=False, style="dim" if _err.is_terminal else None)
 
@@ -193,38 +235,32 @@ def print_error(error: EdgeQKVError) -> None:
         _err.print(Text("error: ", style="bold red" if _err.is_terminal else ""), message, sep="")
 
 
+def be_quiet(quiet: bool = True) -> None:
+    """Print results and errors alone from now on: no progress, and no remarks."""
+    global _quiet
+    _quiet = quiet
+
+
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """Show where a long job is: a spinner on a terminal, a line a stage elsewhere."""
-    if _err.is_terminal:
-        with _err.status("starting") as status:
-
-            def show(stage: str, fraction: float | None = None) -> None:
-                told = _plain(stage)
-                status.update(Text(told if fraction is None else f"{told} ({fraction:.0%})"))
-
-            yield show
+    """Show where a long job is, how long it has been there and how long it will be: on a terminal in one line that
+    changes, with a line for every stage that took long; elsewhere a line a stage, and one now and then."""
+    if _quiet:
+        yield silent
         return
-    last = ""
-
-    def tell(stage: str, fraction: float | None = None) -> None:
-        nonlocal last
-        if stage != last:
-            print_note(stage)
-        last = stage
-
-    yield tell
+    with Shown(_err, _plain) if _err.is_terminal else Said(print_note) as stages:
+        yield stages.report
 
 
-def size(count: int) -> str:
-    """Bytes for people, in binary units.
+@contextmanager
+def says_if_stopped(left: Callable[[], str]) -> Iterator[None]:
+    """Inside, somebody who stops the command (Ctrl-C) is told what that leaves."""
+    global _left
+    _left = left
+    yield
+    _left = None  # not where it ends in an error: `what_is_left` is asked afterwards
 
-    >>> size(20 * 1024 * 1024)
-    '20.0 MiB'
-    """
-    value = float(count)
-    for unit in ("B", "KiB", "MiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.2f} GiB"
+
+def what_is_left() -> str:
+    """What a command that was stopped has left, in words."""
+    return "nothing was written" if _left is None else _left()

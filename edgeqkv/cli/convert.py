@@ -14,6 +14,7 @@ from edgeqkv.cli.options import CheckpointPath, Json
 from edgeqkv.cli.summaries import perplexity
 from edgeqkv.convert import WINDOWS
 from edgeqkv.extras import needed_for
+from edgeqkv.units import duration
 
 if TYPE_CHECKING:
     from edgeqkv.bundle.manifest import Quality
@@ -119,7 +120,7 @@ def _show(facts: dict[str, Any], quality: Quality | None, seconds: float) -> Non
         *_distilled(facts["distillation"]),
         ("perplexity", "not measured (--text TEXT does)" if quality is None else perplexity(quality)),
     ]
-    console.print_facts(f"{facts['file']} written in {seconds:.1f} s", rows)
+    console.print_facts(f"{facts['file']} written in {duration(seconds)}", rows)
 
 
 def _distilled(facts: dict[str, Any] | None) -> list[tuple[str, str]]:

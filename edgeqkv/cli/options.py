@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from edgeqkv.backends import TARGETS
+from edgeqkv.cli import completion
+from edgeqkv.cli.command import ENCODERS, OUTPUT, RARE, TARGET
 from edgeqkv.errors import InputError
 
 __all__ = [
@@ -28,21 +30,15 @@ __all__ = [
     "split",
 ]
 
-
-def _complete_target(incomplete: str) -> list[str]:
-    """Completions of a name, or of the last one in a comma list."""
-    before, comma, last = incomplete.rpartition(",")
-    return [f"{before}{comma}{name}" for name in TARGETS if name.startswith(last)]
-
-
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=OUTPUT)]
 Target = Annotated[
     str | None,
     typer.Option(
         "--target",
         "-t",
+        metavar="NAME",
         help="Which of the bundle's targets; the only one by default.",
-        autocompletion=_complete_target,
+        autocompletion=completion.held_targets,
     ),
 ]
 TargetNames = Annotated[
@@ -50,42 +46,84 @@ TargetNames = Annotated[
     typer.Option(
         "--target",
         "-t",
-        help=f"{', '.join(TARGETS)}; repeat it or give a comma list. Default: the recipe's, or {TARGETS[0]}.",
-        autocompletion=_complete_target,
+        metavar="NAME",
+        help=f"{', '.join(TARGETS)}, or several. Default: {TARGETS[0]}, or the recipe's.",
+        autocompletion=completion.targets,
+        rich_help_panel=TARGET,
     ),
 ]
-Engine = Annotated[str | None, typer.Option("--engine", help="What is to run it; the target's default if not given.")]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        metavar="NAME",
+        help="What is to run it. Default: the target's own.",
+        autocompletion=completion.engines,
+    ),
+]
 BundlePath = Annotated[Path, typer.Argument(metavar="DIR", help="A bundle: the folder that 'export' wrote.")]
 CheckpointPath = Annotated[
     Path,
-    typer.Argument(
-        metavar="MODEL", help="model.pt, model.safetensors, or a Hugging Face model: its directory or org/name."
-    ),
+    typer.Argument(metavar="MODEL", help="model.pt, model.safetensors, or Hugging Face: a folder or org/name."),
 ]
 Heads = Annotated[
-    int | None, typer.Option("--heads", help="Attention heads, for a vision checkpoint that does not say how many.")
+    int | None,
+    typer.Option(
+        "--heads",
+        metavar="N",
+        help="Attention heads, for a vision checkpoint that does not say how many.",
+        rich_help_panel=ENCODERS,
+    ),
 ]
 Averaged = Annotated[
-    bool, typer.Option("--ema", help="Take the checkpoint's averaged weights (ema_state_dict), not the last step's.")
+    bool,
+    typer.Option(
+        "--ema",
+        help="Take the checkpoint's averaged weights (ema_state_dict), not the last step's.",
+        rich_help_panel=ENCODERS,
+    ),
 ]
-TokenizerPath = Annotated[Path | None, typer.Option("--tokenizer", help="tokenizer.json, if the bundle holds none.")]
+TokenizerPath = Annotated[
+    Path | None, typer.Option("--tokenizer", metavar="FILE", help="tokenizer.json, if the bundle holds none.")
+]
 Eos = Annotated[
     list[str] | None,
     typer.Option(
         "--eos",
         metavar="ID|TOKEN",
         help="A token that ends a text; may repeat. Default: what the tokenizer and the files beside it say.",
+        rich_help_panel=RARE,
     ),
 ]
 DeviceNames = Annotated[
     list[str] | None,
-    typer.Option("--device", "-d", metavar="NAME", help="A device of the catalogue ('edgeqkv devices'); may repeat."),
+    typer.Option(
+        "--device",
+        "-d",
+        metavar="NAME",
+        help="A device of the catalogue ('edgeqkv devices'); may repeat.",
+        autocompletion=completion.devices,
+        rich_help_panel=TARGET,
+    ),
 ]
 DevicesFile = Annotated[
-    Path | None, typer.Option("--devices", metavar="FILE", help="YAML with devices of your own; see docs/budget.md.")
+    Path | None,
+    typer.Option(
+        "--devices",
+        metavar="FILE",
+        help="YAML with devices of your own; see docs/budget.md.",
+        rich_help_panel=RARE,
+    ),
 ]
 PresetName = Annotated[
-    str | None, typer.Option("--recipe", metavar="NAME|FILE", help="A recipe ('edgeqkv recipes'); options override it.")
+    str | None,
+    typer.Option(
+        "--recipe",
+        metavar="NAME|FILE",
+        help="Tried choices ('edgeqkv recipes'); options override.",
+        autocompletion=completion.recipes,
+        rich_help_panel=TARGET,
+    ),
 ]
 
 

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgeqkv.cli import console
+from edgeqkv.units import amount, duration
 
 if TYPE_CHECKING:
+    from edgeqkv.backends.inspection import FileFacts
     from edgeqkv.bundle.bundle import Bundle
     from edgeqkv.bundle.manifest import Artifact, Quality, Ranges, TargetCard, Verification
 
-__all__ = ["answer", "perplexity", "show_bundle", "show_function", "show_model", "verdict"]
+__all__ = [
+    "answer",
+    "bundle_rows",
+    "how_to_run",
+    "perplexity",
+    "show_bundle",
+    "show_file",
+    "show_function",
+    "show_model",
+    "verdict",
+]
 
 _METHODS = {
     "nearest": "rounded to nearest (--calibrate TEXT is better)",
@@ -31,7 +44,7 @@ def show_model(facts: dict[str, Any]) -> None:
         ("variant", f"{facts['variant']} ({', '.join(filter(None, (facts['class'], config.get('task'))))})"),
         ("parameters", f"{facts['parameters']:,}"),
         *(_decoder_rows(config, facts["state"]) if "state" in facts else _encoder_rows(config)),
-        ("weights", ", ".join(f"{console.size(n)} in {name}" for name, n in facts["weight_bytes"].items())),
+        ("weights", ", ".join(f"{amount(n)} in {name}" for name, n in facts["weight_bytes"].items())),
     ]
     rows += [
         (f"export to {name}", f"weights {', '.join(can['weights'])}; forms {', '.join(can['forms'])}")
@@ -62,7 +75,7 @@ def _decoder_rows(config: dict[str, Any], state: dict[str, Any]) -> list[tuple[s
         ("- per token", f"{state['bytes_per_token']['fp16']:,} bytes in fp16"),
         (
             f"- at {config['positions']}",
-            f"{console.size(full['fp32'])} in fp32, {console.size(full['fp16'])} in fp16",
+            f"{amount(full['fp32'])} in fp32, {amount(full['fp16'])} in fp16",
         ),
     ]
 
@@ -89,10 +102,15 @@ def _encoder_rows(config: dict[str, Any]) -> list[tuple[str, object]]:
 
 def show_bundle(bundle: Bundle, seconds: float) -> None:
     """A bundle that was just written."""
+    console.print_facts(f"{bundle.path} written in {duration(seconds)}", bundle_rows(bundle))
+
+
+def bundle_rows(bundle: Bundle) -> list[tuple[str, object]]:
+    """What is in a bundle, for whom, and how it is known to be right."""
     manifest = bundle.manifest
     rows: list[tuple[str, object]] = [
         ("variant", manifest.model.variant),
-        ("files", ", ".join(f"{name} ({console.size(card.bytes)})" for name, card in manifest.files.items())),
+        ("files", ", ".join(f"{name} ({amount(card.bytes)})" for name, card in manifest.files.items())),
     ]
     for name, card in manifest.targets.items():
         verified = verdict(card.verification, manifest.model.kind) if card.verification else "not (--no-verify)"
@@ -106,7 +124,60 @@ def show_bundle(bundle: Bundle, seconds: float) -> None:
         ends = f"{', '.join(map(str, read.eos_token_ids))}, as {read.eos_source} says" if read.eos_token_ids else "none"
         rows.append(("tokenizer", f"{read.source}, {read.size:,} tokens; a text is ended by {ends}"))
     rows += [("note", note) for note in manifest.model.notes]
-    console.print_facts(f"{bundle.path} written in {seconds:.1f} s", rows)
+    return rows
+
+
+def how_to_run(bundle: Bundle) -> list[tuple[str, str]]:
+    """What a bundle can be used for, and the command that does it."""
+    path = shlex.quote(str(bundle.path))
+    which = f" --target {bundle.targets[0]}" if len(bundle.targets) > 1 else ""
+    if not bundle.causal:
+        uses = [("run", f"edgeqkv run {path} --input FILE{which}")]
+    elif bundle.tokenizer_path is not None:
+        uses = [("generate", f"edgeqkv generate {path} --prompt TEXT{which}")]
+    else:
+        uses = [("generate", f"edgeqkv generate {path} --prompt TEXT --tokenizer tokenizer.json{which}")]
+    proven = all(card.verification is not None for card in bundle.manifest.targets.values())
+    return [
+        *uses,
+        ("prove again", f"edgeqkv verify {path}" + ("" if proven else " --against MODEL")),
+        ("speed here", f"edgeqkv bench {path}"),
+        ("will it fit?", f"edgeqkv budget {path} --device NAME"),
+    ]
+
+
+def show_file(facts: FileFacts) -> None:
+    """A model's file, whoever wrote it."""
+    rows: list[tuple[str, object]] = [("kind", facts.title)]
+    rows += [("made by", facts.made_by)] if facts.made_by else []
+    rows += [("needs", ", ".join(facts.needs))] if facts.needs else []
+    rows.append(("size", amount(facts.bytes)))
+    rows += [("constants", f"{amount(size)} in {name}") for name, size in facts.weights.items()]
+    rows += [("planned memory", amount(facts.memory))] if facts.memory is not None else []
+    for function in facts.functions:
+        rows.append(("function", function.name or "the only one"))
+        for kind, ends in (("- takes", function.inputs), ("- gives", function.outputs), ("- keeps", function.states)):
+            rows += [(kind, _ends(ends))] if ends else []
+        rows.append(
+            ("- operators", ", ".join(f"{kind} {count}" for kind, count in function.operators.items()) or "none")
+        )
+    rows += [("note", note) for note in facts.notes]
+    console.print_facts(str(facts.path), rows)
+    if facts.properties:
+        console.print_blank()
+        console.print_facts("written into it", sorted(facts.properties.items()))
+
+
+def _ends(ends: Mapping[str, str]) -> str:
+    """Inputs or outputs; of many that are alike (the state of every layer) the first and how many there are."""
+    kinds: dict[str, list[str]] = {}
+    for name, spec in ends.items():
+        kinds.setdefault(spec, []).append(name)
+    shown = [
+        f"{names[0]} {spec}" + (f" and {len(names) - 1} more of its kind" if len(names) > 1 else "")
+        for spec, names in kinds.items()
+    ]
+    return ", ".join(shown)
 
 
 def _artifact_rows(name: str, artifact: Artifact) -> list[tuple[str, object]]:
@@ -119,9 +190,13 @@ def _artifact_rows(name: str, artifact: Artifact) -> list[tuple[str, object]]:
         (name, f"{what}, context {artifact.context}, chunk {artifact.chunk}"),
         (
             "- KV state",
-            f"{console.size(artifact.state_bytes)} ({artifact.state}, {len(artifact.state_tensors)} tensors)",
+            f"{amount(artifact.state_bytes)} ({artifact.state}, {_counted(len(artifact.state_tensors), 'tensor')})",
         ),
     ]
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" + ("" if count == 1 else "s")
 
 
 def _quality_rows(card: TargetCard) -> list[tuple[str, object]]:

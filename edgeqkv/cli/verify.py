@@ -76,8 +76,7 @@ def verify(
             tokens = open_tokenizer(opened, tokenizer).encode(read_text(text))
             gate = QualityGate(tokens, text.name, original, on_progress)
         for name in [target] if target else opened.targets:
-            on_progress(f"verifying {name}", None)
-            results[name] = prove(opened, name, against=original, engine=engine)
+            results[name] = prove(opened, name, against=original, engine=engine, on_progress=on_progress)
             if gate is not None:
                 measured[name] = gate.measure(opened.path, opened.target(name).artifact)
     if as_json:
@@ -111,8 +110,8 @@ def _verify_package(
     with console.progress() as on_progress:
         from edgeqkv.cli import summaries
 
-        on_progress(f"verifying {path.name}", None)
         if against is None:
+            on_progress(f"running {path.name}", None)
             functions = backend(writer).examine(path)
             facts: dict[str, Any] = {"functions": functions}
             wrong = [
@@ -123,7 +122,7 @@ def _verify_package(
             from edgeqkv.pipeline.spec import kind_of
             from edgeqkv.pipeline.verify import verify_package
 
-            result = verify_package(path, writer, original, engine)
+            result = verify_package(path, writer, original, engine, on_progress)
             facts = {"verification": result.model_dump(mode="json")}
             wrong = [] if result.passed else [result.failure]
     if as_json:

@@ -32,10 +32,11 @@ from edgeqkv.pipeline.original import compare_with_original
 from edgeqkv.pipeline.proof import Proof, make_proof
 from edgeqkv.pipeline.quality import QualityGate
 from edgeqkv.pipeline.spec import ExportSpec, ResolvedExport
-from edgeqkv.pipeline.verify import verify_artifact
+from edgeqkv.pipeline.verify import ORIGINAL, verify_artifact
 from edgeqkv.pipeline.worker import ranges_in_worker
-from edgeqkv.progress import Progress, silent
+from edgeqkv.progress import Progress, silent, within
 from edgeqkv.quantize import QuantConfig
+from edgeqkv.quantize.kept import Kept
 from edgeqkv.quantize.state import with_state
 from edgeqkv.reading import read_text
 from edgeqkv.run.chat import carry
@@ -76,8 +77,16 @@ class _Export:
         self.on_progress = on_progress
         self.calibration = self._calibration()
         self.configs = {name: self._config(name) for name in resolved.targets}
+        self.kept = Kept(resolved.out, resume=resolved.resume)
 
     def run(self) -> Bundle:
+        try:
+            with self.kept:
+                return self._run()
+        except VerificationFailed as failure:
+            raise VerificationFailed(f"{failure}. {self.kept.told}".removesuffix(". ")) from failure
+
+    def _run(self) -> Bundle:
         resolved = self.resolved
         with staged(resolved.out, overwrite=resolved.overwrite) as staging:
             self.on_progress("checking the weights", None)
@@ -133,13 +142,23 @@ class _Export:
             found = next((model for other, model in quantized if _alike(config, other)), None)
             if found is None:
                 model = self.model if spec.context is None else self.model.with_context(spec.context)
-                found = quantize.apply(model, config, self.on_progress)
+                found = self._quantized(model, config)
                 quantized.append((config, found))
                 give_back()
             if spec.state is not None:
                 found = with_state(found, spec.state, self.calibration, self.on_progress)
             stored[name] = found
         return stored
+
+    def _quantized(self, model: Model, config: QuantConfig) -> Model:
+        """The model with its weights as the config says: as a try before left them, or worked out."""
+        if config.calibration is None or not config.quantizes:
+            return quantize.apply(model, config, self.on_progress)
+        if (taken := self.kept.take(model, config)) is not None:
+            return taken
+        quantized = quantize.apply(model, config, self.on_progress)
+        self.kept.keep(model, config, quantized)
+        return quantized
 
     def _estimate(self, artifacts: dict[str, Artifact], staging: Staged) -> dict[str, Ranges]:
         """What fp16 will make of the artifacts that compute in it. Before the proof, whose arithmetic has float32's
@@ -170,14 +189,13 @@ class _Export:
             target, model = backend(name), stored[name]
             proof = next((proof for of, other, proof in proofs if of is model and _same_input(artifact, other)), None)
             if proof is None:
-                self.on_progress("computing the original's logits", None)
-                proof = make_proof(model, artifact)
+                self.on_progress(ORIGINAL, None)
+                proof = make_proof(model, artifact, within(self.on_progress, ORIGINAL))
                 proofs.append((model, artifact, proof))
                 give_back()
             results[name] = {}
             for engine in target.proven_engines(artifact.weights):
-                self.on_progress(f"verifying {target.title}", None)
-                result = verify_artifact(staging.path, artifact, proof, engine)
+                result = verify_artifact(staging.path, artifact, proof, engine, self.on_progress)
                 if not result.passed:
                     raise VerificationFailed(
                         f"{target.title} ({engine}) does not compute what {model.source.path.name} does: "

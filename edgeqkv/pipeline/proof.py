@@ -26,6 +26,7 @@ from edgeqkv.arrays import read_arrays
 from edgeqkv.bundle.manifest import Artifact, Verification
 from edgeqkv.errors import BundleError, ContextFull
 from edgeqkv.model.pixels import normalized
+from edgeqkv.progress import Fraction
 from edgeqkv.run.session import EncoderSession, Session
 
 if TYPE_CHECKING:
@@ -97,8 +98,10 @@ class Proof(ABC):
     """What is fed, and what the original made of it."""
 
     @abstractmethod
-    def compare(self, session: Session | EncoderSession, engine: str) -> Verification:
-        """Feed it to a session and compare all logits."""
+    def compare(
+        self, session: Session | EncoderSession, engine: str, on_fraction: Fraction | None = None
+    ) -> Verification:
+        """Feed it to a session and compare all logits; ``on_fraction`` is told of the part that was fed."""
 
     @abstractmethod
     def sampled(self) -> Proof:
@@ -154,7 +157,9 @@ class SequenceProof(Proof):
             "argmax": self.argmax,
         }
 
-    def compare(self, session: Session | EncoderSession, engine: str) -> Verification:
+    def compare(
+        self, session: Session | EncoderSession, engine: str, on_fraction: Fraction | None = None
+    ) -> Verification:
         """Feed it to a session and compare its logits after every piece.
 
         Afterwards one more token must be refused, and after `Session.reset` the first piece must give the same
@@ -164,6 +169,13 @@ class SequenceProof(Proof):
             raise BundleError("the proof is not of this model: export it again, or verify it --against the original")
         scale = float(np.abs(self.logits).max())
         tolerance = allowed_difference(session.precision, self.logits)
+        total = len(self.tokens) + int(self.lengths[0])  # the first piece comes twice
+
+        def on_step(position: int) -> None:
+            if on_fraction is not None:
+                on_fraction(position / total)
+
+        session.on_step = on_step
         got, failure = self._run(session, tolerance)
         errors = np.nan_to_num(np.abs(got[:, self.columns] - self.logits[: len(got)]), nan=np.inf)
         worst = float(errors.max(initial=0.0))
@@ -241,7 +253,9 @@ class InputsProof(Proof):
                 stored = steps.astype(np.int8)
         return {"inputs": stored, "outputs": self.outputs}
 
-    def compare(self, session: Session | EncoderSession, engine: str) -> Verification:
+    def compare(
+        self, session: Session | EncoderSession, engine: str, on_fraction: Fraction | None = None
+    ) -> Verification:
         """Run the inputs and compare every logit."""
         if not isinstance(session, EncoderSession):
             raise BundleError("the proof is not of this model: export it again, or verify it --against the original")
@@ -285,7 +299,7 @@ def load_proof(path: Path) -> Proof:
     return InputsProof(inputs.astype(np.float32) * np.float32(_STEP) if inputs.dtype == np.int8 else inputs, outputs)
 
 
-def make_proof(model: Model, artifact: Artifact) -> Proof:
+def make_proof(model: Model, artifact: Artifact, on_fraction: Fraction | None = None) -> Proof:
     """The original model's logits on random input; see `pieces` and `proof_inputs`.
 
     The reference is the torch interpreter, of a decoder on the whole sequence at once, without a state; in float32 on
@@ -299,7 +313,8 @@ def make_proof(model: Model, artifact: Artifact) -> Proof:
     context = int(artifact.context or 0)
     tokens = proof_tokens(int(artifact.vocab_size or 0), context)
     lengths = pieces(context, int(artifact.chunk or 1))
-    return SequenceProof.of(tokens, lengths, sequence_logits(model, tokens, rows=(np.cumsum(lengths) - 1).tolist()))
+    logits = sequence_logits(model, tokens, (np.cumsum(lengths) - 1).tolist(), on_fraction)
+    return SequenceProof.of(tokens, lengths, logits)
 
 
 def proof_tokens(vocab_size: int, count: int) -> npt.NDArray[np.int64]:

@@ -65,6 +65,7 @@ OPTIONS: Final[Mapping[str, Option]] = {
     "eos": Option("--eos", ("decoder",)),
     "calibrate": Option("--calibrate", ("decoder",)),
     "tune": Option("--tune", ("decoder",)),
+    "resume": Option("--resume", ("decoder",)),
     "text": Option("--text", ("decoder",)),
     "max_degradation": Option("--max-degradation", ("decoder",)),
     "image_input": Option("--image-input", ("encoder",)),
@@ -91,6 +92,7 @@ class ResolvedExport:
         head: precision of the token table and the head, if it is to differ.
         calibrate: a text on which to calibrate the quantization.
         tuning: precision of the weights → steps of tuning after the calibration.
+        resume: whether to take the calibrated weights that a try before kept (`edgeqkv.quantize.kept`).
         tokenizer: what goes into the bundle, if anything does.
         ends: the tokens that end a text, and what says so.
         notes: what people should know of the tokenizer.
@@ -109,6 +111,7 @@ class ResolvedExport:
     head: str | None = None
     calibrate: Path | None = None
     tuning: Mapping[str, int] | None = None
+    resume: bool = False
     tokenizer: Tokenizer | None = None
     ends: Ends = NONE
     notes: tuple[str, ...] = ()
@@ -143,6 +146,7 @@ class ExportSpec:
             tokenizer and the files beside it say.
         calibrate: a text file on which to calibrate the quantization; without one it rounds to nearest.
         tune: steps of tuning after the calibration; `quantize.tuning_steps` if not given.
+        resume: take the calibrated weights that a try before kept.
         text: a text file on which to measure the perplexity of every artifact and of the model.
         max_degradation: how much higher an artifact's perplexity may be, as a part of the model's; 0.03 if not given.
         image_input: take an image of the target's own type, and normalize it in the graph.
@@ -171,6 +175,7 @@ class ExportSpec:
     eos: tuple[int | str, ...] | None = None
     calibrate: Path | None = None
     tune: int | None = None
+    resume: bool | None = None
     text: Path | None = None
     max_degradation: float | None = None
     image_input: bool | None = None
@@ -267,6 +272,7 @@ class ExportSpec:
             out=self._folder(model),
             head=self.head,
             calibrate=self.calibrate,
+            resume=bool(self.resume),
             tuning={spec.weights: self._steps(model, spec.weights) for spec in targets.values()},
             tokenizer=tokenizer,
             ends=ends,
@@ -314,6 +320,8 @@ class ExportSpec:
         check("tune", self.tune)
         if self.tune and self.calibrate is None:
             raise InputError("tuning needs a text; give one with --calibrate")
+        if self.resume and self.calibrate is None:
+            raise InputError("--resume takes calibrated weights; give the --calibrate of the export that kept them")
         _check_chunk(self.chunk, self.context)
         check_degradation(self.max_degradation, self.text)
         if self.own_devices is not None and not self.devices:

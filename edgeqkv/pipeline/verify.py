@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from edgeqkv.backends import backend
 from edgeqkv.bundle.bundle import Bundle
@@ -15,15 +15,24 @@ from edgeqkv.errors import BundleError, InputError
 from edgeqkv.extras import needed_for
 from edgeqkv.pipeline.proof import Proof, load_proof, make_proof
 from edgeqkv.pipeline.worker import compare_in_worker
+from edgeqkv.progress import Progress, silent, within
 
 if TYPE_CHECKING:
     from edgeqkv.model.model import Model
 
-__all__ = ["verify", "verify_artifact", "verify_package"]
+__all__ = ["ORIGINAL", "verify", "verify_artifact", "verify_package"]
+
+ORIGINAL: Final = "computing the original's logits"
+"""What the stage is called in which the reference works."""
 
 
 def verify(
-    bundle: Bundle, target: str | None = None, *, against: Model | None = None, engine: str | None = None
+    bundle: Bundle,
+    target: str | None = None,
+    *,
+    against: Model | None = None,
+    engine: str | None = None,
+    on_progress: Progress = silent,
 ) -> Verification:
     """Prove a bundle's target again.
 
@@ -33,6 +42,7 @@ def verify(
         against: the original, all of whose logits are then compared. Without it the proof that the bundle
             carries is used, which of a language model holds some of them.
         engine: what is to run it; the one that computes what is stored if not given.
+        on_progress: told of the progress.
 
     Raises:
         BundleError: it carries no proof (it was exported without verification) and no original was given.
@@ -41,14 +51,16 @@ def verify(
     card = bundle.target(target)
     if against is not None:
         _check_same(bundle, against)
-        return _verify_against(against, bundle.path, card, str(bundle.path), engine)
+        return _verify_against(against, bundle.path, card, str(bundle.path), engine, on_progress)
     path = bundle.path / proof_name(card.artifact.target)
     if not path.exists():
         raise BundleError(f"{bundle.path} was exported without verification; say --against model.pt")
-    return verify_artifact(bundle.path, card.artifact, load_proof(path), engine)
+    return verify_artifact(bundle.path, card.artifact, load_proof(path), engine, on_progress)
 
 
-def verify_package(path: Path, target: str, against: Model, engine: str | None = None) -> Verification:
+def verify_package(
+    path: Path, target: str, against: Model, engine: str | None = None, on_progress: Progress = silent
+) -> Verification:
     """Prove a file that a target wrote and that describes itself, without its bundle, against the original.
 
     Its weights are taken to be rounded to nearest; a calibrated one differs, and only its bundle can prove it.
@@ -67,10 +79,12 @@ def verify_package(path: Path, target: str, against: Model, engine: str | None =
         kinds = ("a language model", "an encoder") if against.causal else ("an encoder", "a language model")
         raise InputError(f"{against.source.path.name} is {kinds[0]}, and {path} holds {kinds[1]}")
     card = TargetCard(artifact=artifact, verification=None)
-    return _verify_against(against, path.parent, card, str(path), engine)
+    return _verify_against(against, path.parent, card, str(path), engine, on_progress)
 
 
-def verify_artifact(directory: Path, artifact: Artifact, proof: Proof, engine: str | None = None) -> Verification:
+def verify_artifact(
+    directory: Path, artifact: Artifact, proof: Proof, engine: str | None = None, on_progress: Progress = silent
+) -> Verification:
     """Compare one target of a bundle folder with a proof, in a fresh process.
 
     Args:
@@ -78,8 +92,13 @@ def verify_artifact(directory: Path, artifact: Artifact, proof: Proof, engine: s
         artifact: the target.
         proof: what it must reproduce.
         engine: what is to run it; the one that computes what is stored if not given.
+        on_progress: told of the progress.
     """
-    return compare_in_worker(directory, artifact, proof, engine or backend(artifact.target).proof_engine)
+    target = backend(artifact.target)
+    engine = engine or target.proof_engine
+    stage = f"verifying {target.title}" + ("" if engine == target.proof_engine else f" in {engine}")
+    on_progress(stage, None)
+    return compare_in_worker(directory, artifact, proof, engine, within(on_progress, stage))
 
 
 def _check_same(bundle: Bundle, against: Model) -> None:
@@ -101,7 +120,9 @@ def _without_normalization(config: dict[str, Any]) -> Any:
     return json.loads(json.dumps({**config, "input": kept}))
 
 
-def _verify_against(original: Model, directory: Path, card: TargetCard, place: str, engine: str | None) -> Verification:
+def _verify_against(
+    original: Model, directory: Path, card: TargetCard, place: str, engine: str | None, on_progress: Progress
+) -> Verification:
     with needed_for("comparing with a checkpoint"):
         from edgeqkv import quantize
         from edgeqkv.model.state import StateScales
@@ -120,4 +141,6 @@ def _verify_against(original: Model, directory: Path, card: TargetCard, place: s
         if missing := {tensor.name for tensor in stored.state(artifact.context or 1)} - scales.keys():
             raise BundleError(f"the manifest of {place} has no scale of the state {min(missing)}. Export it again")
         stored = dataclasses.replace(stored, state_scales=StateScales(scales))
-    return verify_artifact(directory, artifact, make_proof(stored, artifact), engine)
+    on_progress(ORIGINAL, None)
+    proof = make_proof(stored, artifact, within(on_progress, ORIGINAL))
+    return verify_artifact(directory, artifact, proof, engine, on_progress)

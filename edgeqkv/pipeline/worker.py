@@ -14,6 +14,8 @@ import json
 import signal
 import sys
 from collections.abc import Mapping
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ import numpy.typing as npt
 
 from edgeqkv import errors
 from edgeqkv.backends import REGISTRY, backend
+from edgeqkv.backends.memory import memory_of
 from edgeqkv.bundle.manifest import Artifact, Ranges, Verification
 from edgeqkv.children import end_with_parent, running
 from edgeqkv.disk.workplace import scratch
@@ -29,22 +32,34 @@ from edgeqkv.errors import EdgeQKVError, UnsupportedError, VerificationFailed
 from edgeqkv.pipeline.proof import Proof, load_proof
 from edgeqkv.pipeline.ranges import measure_ranges
 from edgeqkv.process import environment, python
-from edgeqkv.progress import Progress, silent
-from edgeqkv.run.bench import BenchResult, bench_session
+from edgeqkv.progress import Fraction, Progress, silent
+from edgeqkv.run.bandwidth import read_bandwidth
+from edgeqkv.run.bench import Load, Round, bench_round
 from edgeqkv.run.perplexity import session_perplexity
-from edgeqkv.run.session import Session, choose_engine, open_artifact
+from edgeqkv.run.session import EncoderSession, Session, choose_engine, open_artifact
+from edgeqkv.threads import threads_environment, threads_wanted
 
 __all__ = ["bench_in_worker", "compare_in_worker", "perplexity_in_worker", "ranges_in_worker"]
 
+_Opened = partial[Session | EncoderSession]
+"""What opens the session that a task is about."""
 
-def compare_in_worker(directory: Path, artifact: Artifact, proof: Proof, engine: str) -> Verification:
-    """Compare an artifact in ``directory`` with a proof.
+
+def compare_in_worker(
+    directory: Path, artifact: Artifact, proof: Proof, engine: str, on_fraction: Fraction | None = None
+) -> Verification:
+    """Compare an artifact in ``directory`` with a proof; ``on_fraction`` is told of the part that is done.
 
     Raises:
         VerificationFailed: the runtime crashed.
         EdgeQKVError: what the process raised.
     """
-    result = _in_worker("compare", directory, artifact, engine, proof.arrays())
+
+    def on_progress(_: str, fraction: float | None) -> None:
+        if on_fraction is not None and fraction is not None:
+            on_fraction(fraction)
+
+    result = _in_worker("compare", directory, artifact, engine, proof.arrays(), on_progress)
     return Verification.model_validate(result)
 
 
@@ -68,13 +83,11 @@ def perplexity_in_worker(
     return float(perplexity), int(count)
 
 
-def bench_in_worker(
-    directory: Path, artifact: Artifact, engine: str, *, prompt: int, generate: int, repeats: int
-) -> tuple[BenchResult, ...]:
-    """How fast an artifact is here; see `edgeqkv.run.bench.bench_session`."""
-    numbers = {"numbers": np.array([prompt, generate, repeats])}
-    rows = _in_worker("bench", directory, artifact, engine, numbers)
-    return tuple(BenchResult.model_validate(row) for row in rows)
+def bench_in_worker(directory: Path, artifact: Artifact, engine: str, load: Load, threads: int | None) -> Round:
+    """How fast an artifact is here; see `edgeqkv.run.bench.bench_round`. ``threads`` is how many it may use."""
+    wanted = {"load": np.frombuffer(load.model_dump_json().encode(), np.uint8)}
+    row = _in_worker("bench", directory, artifact, engine, wanted, threads=threads)
+    return Round.model_validate(row)
 
 
 def _in_worker(
@@ -84,6 +97,7 @@ def _in_worker(
     engine: str,
     arrays: Mapping[str, Any],
     on_progress: Progress = silent,
+    threads: int | None = None,
 ) -> Any:
     target = backend(artifact.target)
     choose_engine(target, engine)
@@ -97,7 +111,8 @@ def _in_worker(
     with scratch() as folder, (folder / "log").open("w+", encoding="utf-8", errors="replace") as log:
         np.savez(folder / "arrays.npz", **arrays)
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-        with running(python("edgeqkv.pipeline.worker", str(folder)), _environment(folder), log, folder) as process:
+        surroundings = _environment(folder) | threads_environment(threads)
+        with running(python("edgeqkv.pipeline.worker", str(folder)), surroundings, log, folder) as process:
             assert process.stdout
             result: dict[str, Any] = {}
             for line in process.stdout:
@@ -132,33 +147,46 @@ def _work(folder: Path) -> int:
     tasks = {"compare": _compare, "ranges": _ranges, "perplexity": _perplexity, "bench": _bench}
     try:
         artifact = Artifact.model_validate(job["artifact"])
-        session = open_artifact(Path(job["directory"]), artifact, job["engine"])
-        _print({"result": tasks[job["task"]](session, folder / "arrays.npz", job["engine"])})
+        task = tasks[job["task"]]
+        opened = partial(open_artifact, Path(job["directory"]), artifact, job["engine"])
+        _print({"result": task(opened, folder / "arrays.npz", job["engine"])})
     except EdgeQKVError as error:
         _print({"error": {"type": type(error).__name__, "message": str(error)}})
         return EdgeQKVError.exit_code
     return 0
 
 
-def _compare(session: Any, arrays: Path, engine: str) -> Any:
-    return load_proof(arrays).compare(session, engine).model_dump(mode="json")
+def _compare(opened: _Opened, arrays: Path, engine: str) -> Any:
+    said = 0.0
+
+    def on_fraction(fraction: float) -> None:
+        nonlocal said
+        if fraction >= said + 0.01:  # a line a token would be thousands
+            said = fraction
+            _print({"progress": ["comparing", fraction]})
+
+    return load_proof(arrays).compare(opened(), engine, on_fraction).model_dump(mode="json")
 
 
-def _ranges(session: Any, arrays: Path, engine: str) -> Any:
-    return measure_ranges(session, engine).model_dump(mode="json")
+def _ranges(opened: _Opened, arrays: Path, engine: str) -> Any:
+    return measure_ranges(opened(), engine).model_dump(mode="json")
 
 
-def _perplexity(session: Any, arrays: Path, engine: str) -> Any:
+def _perplexity(opened: _Opened, arrays: Path, engine: str) -> Any:
+    session = opened()
     assert isinstance(session, Session)
     with np.load(arrays) as file:
         return session_perplexity(session, file["tokens"], lambda *stage: _print({"progress": stage}))
 
 
-def _bench(session: Any, arrays: Path, engine: str) -> Any:
+def _bench(opened: _Opened, arrays: Path, engine: str) -> Any:
     with np.load(arrays) as file:
-        prompt, generate, repeats = file["numbers"].tolist()
-    results = bench_session(session, prompt=prompt, generate=generate, repeats=repeats)
-    return [result.model_dump(mode="json") for result in results]
+        load = Load.model_validate_json(bytes(file["load"]))
+    process = memory_of(backend(opened.args[1].target)).process
+    if process is not None:
+        import_module(process.module)
+    measured = bench_round(opened, load)
+    return measured.model_copy(update={"bytes_per_second": read_bandwidth(threads_wanted())}).model_dump(mode="json")
 
 
 def _print(line: Mapping[str, Any]) -> None:

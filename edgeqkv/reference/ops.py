@@ -11,7 +11,7 @@ here once:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -145,11 +145,15 @@ def _split(x: Tensor, heads: int) -> Tensor:
 
 
 class SequenceOps(TorchOps):
-    """Computes a sequence, looking at each weight once. ``rows`` are the positions whose logits are wanted."""
+    """Computes a sequence, looking at each weight once. ``rows`` are the positions whose logits are wanted;
+    ``on_layer`` is told of each layer's attention as it comes."""
 
-    def __init__(self, rows: Sequence[int], scales: StateScales | None = None) -> None:
+    def __init__(
+        self, rows: Sequence[int], scales: StateScales | None = None, on_layer: Callable[[int], None] | None = None
+    ) -> None:
         self.rows = rows
         self.scales = scales
+        self._on_layer = on_layer
         self._used: list[Weight] = []
 
     def values(self, weight: Weight) -> Tensor:
@@ -158,6 +162,11 @@ class SequenceOps(TorchOps):
             self._used.pop(0).release_pages()
         self._used.append(weight)
         return super().values(weight)
+
+    def attention(self, layer: int, q: Tensor, k: Tensor, v: Tensor, attention: Attention) -> Tensor:
+        if self._on_layer is not None:
+            self._on_layer(layer)
+        return super().attention(layer, q, k, v, attention)
 
     def release(self) -> None:
         """Give back what was looked at last."""

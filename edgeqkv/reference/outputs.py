@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from edgeqkv.model.model import Model
+from edgeqkv.progress import Fraction
 from edgeqkv.reference.ops import SequenceOps, TorchOps
 
 __all__ = ["encoder_outputs", "sequence_logits"]
@@ -16,7 +17,10 @@ __all__ = ["encoder_outputs", "sequence_logits"]
 
 @torch.inference_mode()
 def sequence_logits(
-    model: Model, tokens: Sequence[int] | npt.NDArray[np.integer], rows: Sequence[int] | None = None
+    model: Model,
+    tokens: Sequence[int] | npt.NDArray[np.integer],
+    rows: Sequence[int] | None = None,
+    on_fraction: Fraction | None = None,
 ) -> npt.NDArray[np.float32]:
     """Logits of a whole sequence, computed at once and without a state.
 
@@ -24,11 +28,17 @@ def sequence_logits(
         model: the model; its weights' precision counts (`Weight.values`), and so does an int8 state's rounding.
         tokens: ``[T]`` token ids, at most as many as the model has positions.
         rows: the positions whose logits are wanted; all by default.
+        on_fraction: told of the part of the layers that is done.
 
     Returns:
         ``[len(rows), vocab]``.
     """
-    ops = SequenceOps(range(len(tokens)) if rows is None else rows, model.state_scales)
+
+    def on_layer(layer: int) -> None:
+        if on_fraction is not None:
+            on_fraction(layer / model.config.layers)
+
+    ops = SequenceOps(range(len(tokens)) if rows is None else rows, model.state_scales, on_layer)
     logits: torch.Tensor = model.network.outputs(ops, torch.as_tensor(np.asarray(tokens, dtype=np.int64)))
     ops.release()
     return logits.numpy()

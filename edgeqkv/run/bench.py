@@ -1,12 +1,14 @@
-"""How fast a session is here: tokens a second of a prompt and of generation, or inputs a second of an encoder.
+"""How fast a session is here: what a prompt takes, and a token at several fills of the state; or an encoder's input.
 
-The figures are of this machine and this moment: comparing two rows needs both from one quiet machine.
+The figures are of this machine and this moment: comparing two needs both from one run, in turn (`edgeqkv.bench`).
 """
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,106 +18,154 @@ from pydantic import BaseModel, ConfigDict
 from edgeqkv.errors import InputError
 from edgeqkv.model.pixels import normalized
 from edgeqkv.run.session import EncoderSession, Session
-from edgeqkv.settings import check_all
 
-__all__ = ["BenchResult", "bench_session"]
+__all__ = ["Load", "Round", "bench_round", "check_load", "default_fills", "peak_memory"]
 
 _SEED = 20261125
+_SHORT = 128  # tokens that a chat begins with
 
 
-class BenchResult(BaseModel):
-    """One measurement, repeated.
+class Load(BaseModel):
+    """What a session is to do in a round.
 
     Attributes:
-        test: ``prompt``, ``generate`` or ``run``.
-        count: tokens, or inputs, of one repetition.
-        position: tokens that stood in the state before it.
-        per_second: of each repetition.
+        prompt: tokens of the prompt, at once; of an encoder, inputs.
+        generate: tokens that are fed one by one at each fill.
+        fills: tokens that stand in the state before them; of an encoder none.
+        repeats: repetitions that count.
+        warmup: repetitions before them that do not.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    test: str
-    count: int
-    position: int
-    per_second: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        return float(np.mean(self.per_second))
-
-    @property
-    def deviation(self) -> float:
-        """Standard deviation of the repetitions."""
-        return float(np.std(self.per_second))
+    prompt: int
+    generate: int
+    fills: tuple[int, ...] = ()
+    repeats: int
+    warmup: int
 
 
-def bench_session(
-    session: Session | EncoderSession, *, prompt: int, generate: int, repeats: int
-) -> tuple[BenchResult, ...]:
-    """Measure a session; the first repetition of each kind is run once before, and not counted.
+class Round(BaseModel):
+    """What one process measured, in seconds and bytes.
 
-    Args:
-        session: the session.
-        prompt: tokens of the prompt, at once; of an encoder, the inputs.
-        generate: tokens that are fed one by one behind it; an encoder generates none.
-        repeats: repetitions that count.
-
-    Raises:
-        InputError: a number is beyond its range, or prompt and generation do not fit into the context.
+    Attributes:
+        load: from nothing but the imported runtime to a session that has taken a token, or an input.
+        first_token: the first prompt after that.
+        prompts: each repetition of the prompt; of an encoder, of its inputs.
+        tokens: at each fill, every single token.
+        peak_bytes: the most memory that the process held; 0 where the system does not tell.
+        imported_bytes: what it held with the runtime imported, and no model.
+        bytes_per_second: how fast this process reads memory.
     """
-    check_all(prompt=prompt, generate=generate, repeats=repeats)
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    load: float
+    first_token: float
+    prompts: tuple[float, ...]
+    tokens: tuple[tuple[float, ...], ...] = ()
+    peak_bytes: int
+    imported_bytes: int
+    bytes_per_second: float = 0.0
+
+
+def default_fills(context: int, generate: int) -> tuple[int, ...]:
+    """Where decoding is measured if nobody says: early, in the middle and at the end of the context.
+
+    >>> default_fills(2048, 16), default_fills(64, 8)
+    ((128, 1024, 2032), (32, 56))
+    """
+    wanted = (_SHORT, context // 2, context - generate)
+    return tuple(sorted({fill for fill in wanted if 0 < fill <= context - generate}))
+
+
+def check_load(load: Load, context: int, where: str) -> None:
+    """Raise `InputError` where the tokens do not fit into a context; ``where`` is whose it is."""
+    most = max((load.prompt, *(fill + load.generate for fill in load.fills)))
+    if most <= context:
+        return
+    fill = max(load.fills, default=0)
+    what = f"{fill} tokens and {load.generate} more" if most > load.prompt else f"a prompt of {load.prompt} tokens"
+    raise InputError(f"{what} do not fit into the context of {context} of {where}; choose fewer")
+
+
+def bench_round(opened: Callable[[], Session | EncoderSession], load: Load) -> Round:
+    """Open a session and measure it. The process is to have imported the runtime, and nothing of the model."""
     random = np.random.default_rng(_SEED)
+    imported = peak_memory()
+    started = time.perf_counter()
+    session = opened()
     if isinstance(session, EncoderSession):
-        return (_repeated("run", prompt, 0, _inputs(session, prompt, random), repeats),)
-    if prompt + generate > session.capacity:
-        raise InputError(
-            f"a prompt of {prompt} tokens and {generate} more do not fit into the context of {session.capacity}; "
-            f"choose fewer"
+        inputs = _inputs(session, load.prompt, random)
+        session.run(inputs[:1])
+        loaded = time.perf_counter() - started
+        runs = [_timed(lambda: session.run(inputs)) for _ in range(1 + load.warmup + load.repeats)]
+        return Round(
+            load=loaded,
+            first_token=runs[0],
+            prompts=tuple(runs[-load.repeats :]),
+            peak_bytes=peak_memory(),
+            imported_bytes=imported,
         )
-    ids = random.integers(0, session.vocab_size, prompt + generate)
-
-    def feed_prompt() -> float:
+    ids = random.integers(0, session.vocab_size, session.capacity)
+    session.feed(ids[:1])
+    loaded = time.perf_counter() - started
+    session.reset()
+    first = _timed(lambda: session.feed(ids[: load.prompt]))
+    prompts: list[float] = []
+    tokens: list[list[float]] = [[] for _ in load.fills]
+    for repeat in range(load.warmup + load.repeats):
         session.reset()
-        started = time.perf_counter()
-        session.feed(ids[:prompt])
-        return time.perf_counter() - started
-
-    def feed_rest() -> float:
-        if session.position != prompt:
-            session.reset()
-            session.feed(ids[:prompt])
-        started = time.perf_counter()
-        for token in ids[prompt:]:
-            session.feed(token[None])
-        return time.perf_counter() - started
-
-    return (
-        _repeated("prompt", prompt, 0, feed_prompt, repeats),
-        _repeated("generate", generate, prompt, feed_rest, repeats),
+        prompt = _timed(lambda: session.feed(ids[: load.prompt]))
+        fed = [_decoded(session, ids, fill, load.generate) for fill in load.fills]
+        if repeat >= load.warmup:
+            prompts.append(prompt)
+            for all_, new in zip(tokens, fed, strict=True):
+                all_ += new
+    return Round(
+        load=loaded,
+        first_token=first,
+        prompts=tuple(prompts),
+        tokens=tuple(map(tuple, tokens)),
+        peak_bytes=peak_memory(),
+        imported_bytes=imported,
     )
 
 
-def _inputs(session: EncoderSession, count: int, random: np.random.Generator) -> Callable[[], float]:
-    artifact = session.artifact
-    shape = (count, *(int(size) for size in artifact.whole_input.shape[1:]))
-    if artifact.vocab_size is not None:
-        inputs: npt.NDArray[Any] = random.integers(0, artifact.vocab_size, shape)
-    elif artifact.normalization is not None:
-        pixels = random.integers(0, 256, shape).astype(np.uint8)
-        inputs = normalized(pixels, artifact.normalization.mean, artifact.normalization.std)
-    else:
-        inputs = random.normal(size=shape).astype(np.float32)
-
-    def run() -> float:
+def _decoded(session: Session, ids: npt.NDArray[np.int64], fill: int, count: int) -> list[float]:
+    """Seconds of each of ``count`` tokens that are fed one by one where ``fill`` stand already."""
+    if session.position > fill:
+        session.reset()
+    if session.position < fill:
+        session.feed(ids[session.position : fill])
+    seconds = []
+    for token in ids[fill : fill + count]:
         started = time.perf_counter()
-        session.run(inputs)
-        return time.perf_counter() - started
+        session.feed(token[None])
+        seconds.append(time.perf_counter() - started)
+    return seconds
 
-    return run
+
+def _timed(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
 
 
-def _repeated(test: str, count: int, position: int, seconds_of: Callable[[], float], repeats: int) -> BenchResult:
-    seconds_of()
-    rates = tuple(count / seconds_of() for _ in range(repeats))
-    return BenchResult(test=test, count=count, position=position, per_second=rates)
+def _inputs(session: EncoderSession, count: int, random: np.random.Generator) -> npt.NDArray[Any]:
+    artifact = session.artifact
+    shape: Sequence[int] = (count, *(int(size) for size in artifact.whole_input.shape[1:]))
+    if artifact.vocab_size is not None:
+        return random.integers(0, artifact.vocab_size, shape)
+    if artifact.normalization is not None:
+        pixels = random.integers(0, 256, shape).astype(np.uint8)
+        return normalized(pixels, artifact.normalization.mean, artifact.normalization.std)
+    return random.normal(size=shape).astype(np.float32)
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held so far (resident), in bytes; 0 where the system does not tell."""
+    if sys.platform == "linux":
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM")), 0)
+    return 0

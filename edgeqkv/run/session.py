@@ -6,7 +6,7 @@ target's `Runner` only calls. The sample apps do the same in Kotlin, Swift and T
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,12 @@ def choose_engine(target: Target, asked: str | None) -> str:
     """
     engine = asked or target.engines[0]
     if engine not in target.engines:
-        raise UnsupportedError(f"{target.title} has no engine '{engine}'; it has {', '.join(target.engines)}")
+        elsewhere = target.engines_elsewhere.get(engine)
+        raise UnsupportedError(
+            f"{target.title}'s engine '{engine}' {elsewhere}; here there is {' and '.join(target.engines)}"
+            if elsewhere
+            else f"{target.title} has no engine '{engine}'; it has {', '.join(target.engines)}"
+        )
     return engine
 
 
@@ -72,6 +77,7 @@ class Session:
         vocab_size: token ids are ``0 … vocab_size - 1``.
         state_bytes: memory that the state really takes.
         precision: the coarsest number format that it computes in or stores its state in.
+        on_step: told of the tokens fed so far, after each step; None: nobody is.
     """
 
     def __init__(self, artifact: Artifact, runner: Runner) -> None:
@@ -83,6 +89,7 @@ class Session:
         self.chunk = artifact.chunk or artifact.context
         self.vocab_size = artifact.vocab_size
         self.precision = runner.precision
+        self.on_step: Callable[[int], None] | None = None
         self._position = 0
         # What the caller has to write new rows to.
         self._rows = [tensor for tensor in artifact.state_tensors if tensor.update == "rows"]
@@ -108,6 +115,8 @@ class Session:
             piece = ids[start : start + self.chunk]
             logits = self._step(piece, self._position)
             self._position += len(piece)
+            if self.on_step is not None:
+                self.on_step(self._position)
         return logits
 
     def reset(self) -> None:

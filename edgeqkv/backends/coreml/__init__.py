@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from edgeqkv.backends.target import Form, Runner, SelfContained, TargetSpec
@@ -18,6 +19,7 @@ from edgeqkv.model.schemes import INT4, INT8, LUT4, Palette, Scheme
 
 if TYPE_CHECKING:
     from edgeqkv.backends.coreml.memory import CoreMLMemory
+    from edgeqkv.backends.inspection import FileFacts
     from edgeqkv.bundle.manifest import Artifact
     from edgeqkv.model.model import Model
     from edgeqkv.progress import Progress
@@ -52,8 +54,12 @@ class CoreMLTarget(SelfContained):
     )
     schemes: ClassVar[Mapping[str, Scheme | Palette | None]] = {"int4": INT4, "int8": INT8, "lut4": LUT4, "fp16": None}
     states = ("fp16",)
+    suffixes = (".mlpackage",)
     takes_images = True
     engines = (*(("coreml",) if sys.platform == "darwin" else ()), "evaluator", "evaluator-fp16")
+    engines_elsewhere: Mapping[str, str] = MappingProxyType(
+        {} if sys.platform == "darwin" else {"coreml": "runs on a Mac only"}
+    )
     proof_engine = "evaluator"
     range_engine = "evaluator-fp16"
     self_describing = (".mlpackage",)
@@ -84,6 +90,11 @@ class CoreMLTarget(SelfContained):
         with needed_for("running a Core ML package"):
             from edgeqkv.backends.coreml.standalone import examine
         return examine(path)
+
+    def inspect(self, path: Path) -> FileFacts:
+        with needed_for("reading a Core ML package"):
+            from edgeqkv.backends.coreml.inspection import inspect
+        return inspect(path)
 
 
 TARGET: Final = CoreMLTarget()

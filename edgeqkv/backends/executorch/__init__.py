@@ -18,6 +18,7 @@ from edgeqkv.model.schemes import INT4, INT8_ROWS, Palette, Scheme
 if TYPE_CHECKING:
     from edgeqkv.backends.executorch.memory import ExecuTorchMemory
     from edgeqkv.backends.executorch.runner import ExecuTorchRunner
+    from edgeqkv.backends.inspection import FileFacts
     from edgeqkv.bundle.manifest import Artifact
     from edgeqkv.model.model import Model
     from edgeqkv.progress import Progress
@@ -50,6 +51,7 @@ class ExecuTorchTarget(SelfContained):
         "fp16": None,
     }
     states = ("fp32", "fp16", "int8")
+    suffixes = (".pte",)
     takes_images = False
     engines = ("executorch",)
     proof_engine = "executorch"
@@ -71,6 +73,11 @@ class ExecuTorchTarget(SelfContained):
         with needed_for("running an ExecuTorch model"):
             from edgeqkv.backends.executorch.runner import ExecuTorchRunner
         return ExecuTorchRunner(directory, artifact)
+
+    def inspect(self, path: Path) -> FileFacts:
+        with needed_for("reading an ExecuTorch program"):
+            from edgeqkv.backends.executorch.inspection import inspect
+        return inspect(path)
 
 
 TARGET: Final = ExecuTorchTarget()

@@ -23,6 +23,8 @@ Tried with executorch 1.5.1 and torch 2.13:
 What torch.export calls its own operators (`BOOKKEEPING`), and its wrapper of one that writes (`MUTATION`)
     For: the delegation table. When they are called otherwise: a row says only that XNNPACK does not have the operator,
     or operators that write have none.
+``portable_lib._unsafe_reset_threadpool``
+    For: a number of threads that was asked for. When it is gone: ExecuTorch takes as many as it likes, as ever.
 ``logging.root.manager.disable``
     For: having it as it was; `logging.disable` sets it and nothing tells it. When it is gone: nothing is disabled.
 """
@@ -52,6 +54,7 @@ __all__ = [
     "idle_passes_skipped",
     "promise",
     "require_gathering_operators",
+    "use_threads",
 ]
 
 BOOKKEEPING: Final = ("_assert_scalar", "_local_scalar_dense", "sym_size", "scalar_tensor", "arange")
@@ -177,3 +180,14 @@ def require_gathering_operators() -> None:
 def disabled_level() -> int:
     """The level up to which logging is disabled altogether."""
     return int(getattr(logging.root.manager, "disable", logging.NOTSET))
+
+
+def use_threads(count: int) -> None:
+    """Have the runtime of this process use so many threads, before a program is loaded; 0: as many as it likes."""
+    if not count:
+        return
+    from executorch.extension.pybindings import portable_lib
+
+    reset = getattr(portable_lib, "_unsafe_reset_threadpool", None)
+    if reset is not None:
+        reset(count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from itertools import zip_longest
 from typing import Final
@@ -13,13 +14,13 @@ from edgeqkv.backends.held import HeldGraph, HeldTensor, exactly
 from edgeqkv.bundle.manifest import Graph, TensorSpec
 from edgeqkv.errors import BundleError
 
-__all__ = ["held"]
+__all__ = ["called", "ends", "held"]
 
 # Numbers of ``program.fbs``, as in `edgeqkv.backends.executorch.program`.
-_VALUES, _INPUTS, _OUTPUTS, _CHAINS, _OPERATORS = 2, 3, 4, 5, 6
+_VALUES, _INPUTS, _OUTPUTS, _CHAINS, _OPERATORS, _DELEGATES = 2, 3, 4, 5, 6, 7
 _INSTRUCTIONS: Final = 2
 _UNION_TYPE, _UNION = 0, 1
-_IS_TENSOR, _IS_KERNEL_CALL = 5, 1
+_IS_TENSOR, _IS_KERNEL_CALL, _IS_DELEGATE_CALL = 5, 1, 2
 _SCALAR_TYPE, _SIZES, _DYNAMISM = 0, 2, 8
 _DTYPES: Final = {0: "uint8", 1: "int8", 3: "int32", 4: "int64", 5: "fp16", 6: "fp32", 11: "bool"}
 
@@ -47,6 +48,25 @@ def held(file: ProgramFile, graph: Graph) -> HeldGraph:
         ) from error
 
 
+def ends(file: ProgramFile, name: str) -> tuple[dict[str, HeldTensor], dict[str, HeldTensor]]:
+    """What a method takes and gives, tensor by tensor; they have numbers and no names.
+
+    Raises:
+        struct.error, UnicodeDecodeError, LookupError: the flatbuffer is damaged.
+    """
+    method = _Method(file.method(name))
+    return method.tensors(_INPUTS), method.tensors(_OUTPUTS)
+
+
+def called(file: ProgramFile, name: str) -> tuple[Counter[str], Counter[str]]:
+    """How often a method calls each operator, and each backend that parts of it were handed to.
+
+    Raises:
+        struct.error, UnicodeDecodeError, LookupError: the flatbuffer is damaged.
+    """
+    return _Method(file.method(name)).called()
+
+
 class _Method:
     """An execution plan: values, and calls of operators with some of them."""
 
@@ -68,6 +88,21 @@ class _Method:
             if place is not None
         }
 
+    def tensors(self, ends: int) -> dict[str, HeldTensor]:
+        """The method's inputs or outputs that are tensors, by their numbers."""
+        places = self._plan.numbers(ends, "i")
+        return {f"number {index}": self._tensor(place) for index, place in enumerate(places) if place in self._tensors}
+
+    def called(self) -> tuple[Counter[str], Counter[str]]:
+        """How often each operator is called, and each delegate."""
+        operators = [each.text(0).removeprefix("aten::") for each in self._plan.tables(_OPERATORS)]
+        delegates = [each.text(0) for each in self._plan.tables(_DELEGATES)]
+        kernels = Counter(operators[operator] for operator, _ in self._calls())
+        handed = Counter(
+            delegates[call.number(0, "i")] for kind, call in self._instructions() if kind == _IS_DELEGATE_CALL
+        )
+        return kernels, handed
+
     def rows(self, tokens: int | None) -> int | None:
         """Rows of the smallest table whose rows the input of that number chooses, by all that follows from it."""
         if tokens is None:
@@ -86,11 +121,16 @@ class _Method:
 
     def _calls(self) -> Iterator[tuple[int, list[int]]]:
         """Every call of an operator: its number, and the values that are its arguments, its results among them."""
+        for kind, call in self._instructions():
+            if kind == _IS_KERNEL_CALL:
+                yield call.number(0, "i"), call.numbers(1, "i")
+
+    def _instructions(self) -> Iterator[tuple[int, Table]]:
         for chain in self._plan.tables(_CHAINS):
             for instruction in chain.tables(_INSTRUCTIONS):
                 call = instruction.table(_UNION)
-                if call is not None and instruction.number(_UNION_TYPE, "B") == _IS_KERNEL_CALL:
-                    yield call.number(0, "i"), call.numbers(1, "i")
+                if call is not None:
+                    yield instruction.number(_UNION_TYPE, "B"), call
 
     def _tensor(self, place: int) -> HeldTensor:
         tensor = self._tensors[place]

@@ -141,6 +141,10 @@ class ProgramFile:
         """
         return self._methods()[name]
 
+    def method_names(self) -> tuple[str, ...]:
+        """All methods, those that only return a constant included."""
+        return tuple(self._methods())
+
     def operators(self, method: str) -> frozenset[str]:
         """Names of the operators that a method calls outside of its delegates, such as ``aten::add.out``."""
         operators = self._methods()[method].tables(_OPERATORS)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from edgeqkv.backends.executorch._compat import use_threads
 from edgeqkv.backends.executorch.methods import held
 from edgeqkv.backends.executorch.program import ProgramFile
 from edgeqkv.backends.executorch.quiet import native_stderr_captured, third_party_notices_silenced
@@ -17,6 +18,7 @@ from edgeqkv.backends.held import check_held
 from edgeqkv.bundle.manifest import Artifact, Graph
 from edgeqkv.errors import BundleError
 from edgeqkv.reading import reading
+from edgeqkv.threads import threads_wanted
 
 with third_party_notices_silenced():
     from executorch.runtime import Runtime
@@ -82,6 +84,7 @@ def _load(path: Path, methods: list[str], *, custom: bool) -> dict[str, Any]:
 
         if custom:
             from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  registers its kernels
+        use_threads(threads_wanted())
         try:
             program = Runtime.get().load_program(path)
             return {method: program.load_method(method) for method in methods}

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from edgeqkv.backends.target import Form, SelfContained, TargetSpec
 from edgeqkv.extras import needed_for
 from edgeqkv.model.schemes import INT4, INT8, Palette, Scheme
+from edgeqkv.threads import threads_wanted
 
 if TYPE_CHECKING:
+    from edgeqkv.backends.inspection import FileFacts
     from edgeqkv.backends.onnx.memory import OnnxMemory
     from edgeqkv.backends.onnx.runner import OnnxRunner
     from edgeqkv.bundle.manifest import Artifact
@@ -42,6 +44,7 @@ class OnnxTarget(SelfContained):
     )
     schemes: ClassVar[Mapping[str, Scheme | Palette | None]] = {"int4": INT4, "int8": INT8, "fp16": None, "fp32": None}
     states = ("fp32", "fp16", "int8")
+    suffixes = (".onnx",)
     takes_images = False
     engines = ("onnxruntime", "exact")
     proof_engine = "exact"
@@ -65,7 +68,12 @@ class OnnxTarget(SelfContained):
     def open(self, directory: Path, artifact: Artifact, engine: str) -> OnnxRunner:
         with needed_for("running an ONNX bundle"):
             from edgeqkv.backends.onnx.runner import OnnxRunner
-        return OnnxRunner(directory, artifact, engine)
+        return OnnxRunner(directory, artifact, engine, threads_wanted())
+
+    def inspect(self, path: Path) -> FileFacts:
+        with needed_for("reading an ONNX model"):
+            from edgeqkv.backends.onnx.inspection import inspect
+        return inspect(path)
 
 
 TARGET: Final = OnnxTarget()

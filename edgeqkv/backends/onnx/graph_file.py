@@ -12,7 +12,7 @@ from edgeqkv.backends.held import HeldGraph, HeldTensor
 from edgeqkv.bundle.files import is_plain
 from edgeqkv.errors import BundleError
 
-__all__ = ["GraphFile"]
+__all__ = ["GraphFile", "external_files"]
 
 _DTYPES: Final = {
     onnx.TensorProto.FLOAT: "fp32",
@@ -55,7 +55,7 @@ class GraphFile:
         Raises:
             BundleError: it does, or that one is no plain file.
         """
-        for name in sorted(set(_external(self._model))):
+        for name in sorted(set(external_files(self._model))):
             if name != allowed or Path(name).name != name:
                 raise BundleError(
                     f"{self.path} refers to the file {name!r}, and the manifest says that its weights lie in "
@@ -92,7 +92,7 @@ def _tensors(values: Iterable[Any]) -> dict[str, HeldTensor]:
     return found
 
 
-def _external(message: Any) -> Iterator[str]:
+def external_files(message: Any) -> Iterator[str]:
     """The files that tensors anywhere in a message lie in: in graphs, nodes, functions, and graphs in nodes."""
     if isinstance(message, onnx.TensorProto):
         if message.data_location == onnx.TensorProto.EXTERNAL or message.external_data:
@@ -102,4 +102,4 @@ def _external(message: Any) -> Iterator[str]:
     for field, value in message.ListFields():
         if field.message_type is not None:
             for part in value if isinstance(value, Iterable) else [value]:
-                yield from _external(part)
+                yield from external_files(part)

@@ -1,0 +1,34 @@
+"""Numbers for people, in one system everywhere: decimal units, as limits of memory and of bandwidth are given."""
+
+from __future__ import annotations
+
+__all__ = ["amount", "duration"]
+
+
+def amount(count: float) -> str:
+    """Bytes, in decimal units.
+
+    >>> amount(617), amount(52_900), amount(39_200_000), amount(1_182_000_000)
+    ('617 B', '52.9 kB', '39.2 MB', '1.18 GB')
+    """
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size * (1 if unit == "GB" else 0.99995):  # 999.97 kB would be shown as 1000.0 kB
+            return f"{count / size:.2f} GB" if unit == "GB" else f"{count / size:.1f} {unit}"
+    return f"{count:.0f} B"
+
+
+def duration(seconds: float) -> str:
+    """A time that passed or will.
+
+    >>> duration(0.0123), duration(2.34), duration(59.7), duration(754), duration(7512)
+    ('12.3 ms', '2.3 s', '60 s', '12 min 34 s', '2 h 5 min')
+    """
+    if seconds < 1:
+        return f"{seconds * 1000:.1f} ms"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 100:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
