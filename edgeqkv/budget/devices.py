@@ -11,11 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from edgeqkv.catalogue import nearest, read
 from edgeqkv.errors import InputError
 
-__all__ = ["CATALOGUE", "Catalogue", "Device", "Fact", "Npu", "Status", "load_catalogue"]
+__all__ = ["CATALOGUE", "STATUSES", "Catalogue", "Device", "Fact", "Npu", "Status", "load_catalogue"]
 
 CATALOGUE: Final = Path(__file__).with_name("devices.yaml")
 
 Status = Literal["vendor-documented", "community-measured", "unknown"]
+STATUSES: Final[tuple[Status, ...]] = ("vendor-documented", "community-measured", "unknown")
+"""From the best known to the worst."""
+
 Value = TypeVar("Value")
 
 Gigabytes = Annotated[float, Field(ge=1e-3, le=1e6, allow_inf_nan=False)]
