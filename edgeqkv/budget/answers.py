@@ -185,7 +185,7 @@ def evaluate_on(name: str, device: Device | Npu, npus: dict[str, Npu], candidate
         npu=npu_name or None,
         on_npu=NpuAnswer.of(npu_name, npu.title, constraints(npu_name, npu, candidate.plan)) if npu else None,
         roofline=roofline(bandwidth, candidate.footprint) if bandwidth else None,
-        remedies=remedies(candidate.footprint, candidate.plan, known, npu=candidate.npu),
+        remedies=remedies(candidate.footprint, candidate.plan, known, exported=candidate.exported, npu=candidate.npu),
         system="" if isinstance(device, Npu) else device.system,
     )
 

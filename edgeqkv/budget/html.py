@@ -16,7 +16,7 @@ from edgeqkv.budget.paper import SOURCE
 from edgeqkv.budget.report import Report
 from edgeqkv.budget.sentences import ASSUMED, amount, headline, mark, npu_sentence, percent, sentence, speed_sentence
 from edgeqkv.budget.svg import Line, axis_of, context_chart
-from edgeqkv.budget.verdicts import ROOM, Confidence, NpuVerdict, Verdict
+from edgeqkv.budget.verdicts import ROOM, Confidence, NpuVerdict, Verdict, confidence_of
 
 __all__ = ["GENERATOR", "PARTS", "render"]
 
@@ -66,6 +66,12 @@ class _Gauge:
     limit: float
     room: float
     label: str
+    most: str
+
+    @property
+    def beyond(self) -> bool:
+        """Whether more is taken than may be, so that the limit lies within the bar."""
+        return self.limit < 100
 
     @classmethod
     def of(cls, answer: Answer) -> _Gauge | None:
@@ -74,7 +80,7 @@ class _Gauge:
             return None
         whole = max(limit, peak)
         label = f"{amount(peak)} of {amount(limit)}, {percent(peak / limit)}: {answer.verdict}"
-        return cls(100 * peak / whole, 100 * limit / whole, 100 * ROOM * limit / whole, label)
+        return cls(100 * peak / whole, 100 * limit / whole, 100 * ROOM * limit / whole, label, amount(limit))
 
 
 @dataclass(frozen=True)
@@ -112,11 +118,14 @@ def render(report: Report) -> str:
         symbol=lambda verdict: _SYMBOLS[verdict],
         title=lambda answer: _title(report, answer),
         process=_process,
+        how=lambda status: confidence_of([status]),
     )
     return environment.get_template(_TEMPLATE).render(
         report=report,
         answers=report.answers,
         headline=headline(report.answers) if report.answers else "",
+        footprints=list({each.footprint: each for each in report.candidates}.values()),
+        contexts=sorted({each.plan.context for each in report.candidates}),
         same=len({answer.candidate.label for answer in report.answers}) <= 1,
         variants=_variants(report.answers),
         notes=_Notes(),

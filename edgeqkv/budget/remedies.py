@@ -16,6 +16,7 @@ __all__ = ["Remedy", "footprint_as", "largest_context", "remedies"]
 
 _CHUNKS: Final = (64, 32, 16)
 _WORTH: Final = 0.02  # of the peak: less is no remedy
+_MOST: Final = 5
 _MULTIPLE: Final = 8  # of contexts: a rounder number says that it was worked out, and not that it is exact
 
 
@@ -29,17 +30,17 @@ class Remedy:
     verdict: Verdict
 
 
-def footprint_as(current: Footprint, plan: Plan, *, npu: bool, **changes: Any) -> Footprint:
+def footprint_as(current: Footprint, plan: Plan, *, exported: bool, npu: bool, **changes: Any) -> Footprint:
     """The footprint with something else asked of the target.
 
-    Context, chunk and state change what works on the way, and the weights stay as they were read; all else is planned.
+    Of an export, the weights stay as they were read, unless they or the form are what changes; all else is planned.
     """
     changed = plan.changed(**changes)
     if changed.chunk > changed.context:
         changed = changed.changed(chunk=changed.context)
     if npu:
         return npu_footprint(changed)
-    if changes.keys() <= {"context", "chunk", "state"}:
+    if exported and changes.keys() <= {"context", "chunk", "state"}:
         return current.with_terms(working_terms(changed))
     return footprint(changed)
 
@@ -56,28 +57,33 @@ def largest_context(peak_at: Callable[[int], int], limit: float, positions: int)
     return low
 
 
-def remedies(current: Footprint, plan: Plan, limit: int | None, *, npu: bool = False) -> tuple[Remedy, ...]:
+def remedies(
+    current: Footprint, plan: Plan, limit: int | None, *, exported: bool = False, npu: bool = False
+) -> tuple[Remedy, ...]:
     """What helps where a limit is known and there is too little room; what makes it fit first.
 
-    One change at a time; several together only where none is enough.
+    One change at a time; several together only where none is enough. Changes that do not suffice are there only where
+    nothing does.
     """
     if verdict_of(current.peak, limit) not in (Verdict.TIGHT, Verdict.NOT) or limit is None:
         return ()
-    work = _Work(current, plan, limit, npu)
+    work = _Work(current, plan, limit, exported, npu)
     found = [work.remedy(**changes) for changes in work.single()]
     found = [each for each in found if each.saves >= _WORTH * current.peak]
     found.sort(key=lambda each: (list(Verdict).index(each.verdict), -each.saves))
     if not any(each.verdict == Verdict.FITS for each in found) and (together := work.together()) is not None:
         found.insert(0, together)
-    return tuple(found)
+    enough = [each for each in found if each.verdict != Verdict.NOT]
+    return tuple(enough or found)[:_MOST]
 
 
 class _Work:
-    def __init__(self, current: Footprint, plan: Plan, limit: int, npu: bool) -> None:
-        self.current, self.plan, self.limit, self.npu = current, plan, limit, npu
+    def __init__(self, current: Footprint, plan: Plan, limit: int, exported: bool, npu: bool) -> None:
+        self.current, self.plan, self.limit = current, plan, limit
+        self._how = {"exported": exported, "npu": npu}
 
     def peak(self, **changes: Any) -> int:
-        return footprint_as(self.current, self.plan, npu=self.npu, **changes).peak
+        return footprint_as(self.current, self.plan, **self._how, **changes).peak
 
     def remedy(self, **changes: Any) -> Remedy:
         peak = self.peak(**changes)
@@ -104,12 +110,11 @@ class _Work:
         return found if found and found.verdict == Verdict.FITS else None
 
     def _best(self, choices: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """The first choice that is enough; they are in the order in which they should be tried."""
         tried = [(self.peak(**choice), choice) for choice in choices]
-        enough = [(peak, choice) for peak, choice in tried if verdict_of(peak, self.limit) == Verdict.FITS]
-        if enough:
-            yield max(enough, key=lambda each: each[0])[1]
-        elif tried:
-            yield min(tried, key=lambda each: each[0])[1]
+        enough = (choice for peak, choice in tried if verdict_of(peak, self.limit) == Verdict.FITS)
+        if tried:
+            yield next(enough, min(tried, key=lambda each: each[0])[1])
 
     def _context(self, **changes: Any) -> Iterator[dict[str, Any]]:
         """The longest context that fits, if there is one and it is shorter than the plan's."""
@@ -125,7 +130,8 @@ class _Work:
 
     def _states(self) -> list[str]:
         states = [state for state in backend(self.plan.target).states if state in ELEMENT_BYTES]
-        return [state for state in states if ELEMENT_BYTES[state] < ELEMENT_BYTES.get(self.plan.state, 0)]
+        smaller = [state for state in states if ELEMENT_BYTES[state] < ELEMENT_BYTES.get(self.plan.state, 0)]
+        return sorted(smaller, key=lambda state: -ELEMENT_BYTES[state])
 
     def _chunks(self) -> list[int]:
         return [chunk for chunk in _CHUNKS if chunk < min(self.plan.chunk, self.plan.context)]
@@ -138,7 +144,7 @@ class _Work:
             return self.plan.memory.stored_bytes(network, self.plan.changed(weights=weights).spec)
 
         own = stored(self.plan.weights)
-        return [weights for weights in target.schemes if stored(weights) < own]
+        return sorted((weights for weights in target.schemes if stored(weights) < own), key=stored, reverse=True)
 
     def _forms(self) -> list[str]:
         return [form.name for form in backend(self.plan.target).forms if form.decoder and form.name != self.plan.form]

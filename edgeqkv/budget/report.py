@@ -122,7 +122,7 @@ def _answer(answer: Answer, speed: MeasuredSpeed | None) -> dict[str, Any]:
         "npu_confidence": answer.on_npu.confidence if answer.on_npu else None,
         "constraints": [asdict(each) for each in answer.constraints],
         "remedies": [asdict(each) for each in answer.remedies],
-        "speed": speed_sentence(answer, speed)[0] if answer.kind != "npu" else None,
+        "speed": str(speed_sentence(answer, speed)) if answer.kind != "npu" else None,
         "roofline": asdict(answer.roofline) if answer.roofline else None,
     }
 
@@ -222,8 +222,7 @@ def _answer_lines(report: Report, answer: Answer, facts: Facts, table: Table) ->
         note = f" ({limit.note})" if limit.note else ""
         rows.append((limit.name, f"{size}{mark(limit.status)}: {limit.verdict}{longest}{note}"))
     if answer.kind != "npu":
-        said, status = speed_sentence(answer, report.speed)
-        rows.append(("decode", f"{said}{f' ({status})' if answer.roofline else ''}"))
+        rows.append(("decode", speed_sentence(answer, report.speed)))
     for each in answer.constraints:
         held = {True: "met", False: "FAILS", None: "open"}[each.holds]
         rows.append((f"{answer.npu}: {each.name}", f"{held}{mark(each.status)}: {each.detail}"))

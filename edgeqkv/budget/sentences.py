@@ -59,9 +59,8 @@ class Sentence:
 def sentence(answer: Answer) -> Sentence:
     """Whether the app will be killed there, in numbers."""
     if answer.kind == "npu":
-        return Sentence(
-            f"{answer.on_npu.verdict if answer.on_npu else 'unknown'}: {npu_sentence(answer)}".capitalize(), ""
-        )
+        said = f"{answer.on_npu.verdict if answer.on_npu else NpuVerdict.OPEN}: {npu_sentence(answer)}"
+        return Sentence(said[0].upper() + said[1:], "")
     peak, limit = answer.candidate.footprint.peak, answer.limits[0].bytes
     much = amount(peak) + (ASSUMED if answer.candidate.footprint.assumes else "")
     if limit is None:
@@ -131,22 +130,24 @@ def headline(answers: Sequence[Answer]) -> str:
     ):
         names = list(dict.fromkeys(each.title for each in answers if each.verdict == verdict))
         if names:
-            said.append(f"{words} {names[0] if len(names) == 1 else f'{len(names)} devices'}")
+            all_of = f"{'any' if verdict == Verdict.NOT else 'all'} of {total} devices"
+            many = all_of if len(names) == total else f"{len(names)} devices"
+            said.append(f"{words} {names[0] if len(names) == 1 else many}")
     return f"It {', '.join(said[:-1])}, and {said[-1]}." if len(said) > 1 else f"It {said[0]}."
 
 
-def speed_sentence(answer: Answer, measured: MeasuredSpeed | None) -> tuple[str, Status]:
-    """What is known of decoding's speed there, and how."""
+def speed_sentence(answer: Answer, measured: MeasuredSpeed | None) -> Sentence:
+    """What is known of decoding's speed there: the number that it rests on, and the rest."""
     elsewhere = (
         f" On the machine of 'edgeqkv bench': {measured.decode:.0f} tokens/s, measured." if measured is not None else ""
     )
     bound = answer.roofline
     if bound is not None:
-        said = (
-            f"At most {_rounded(bound.tokens_per_second)} tokens/s at full context: {bound.bandwidth_gbs:g} GB/s of "
-            f"memory bandwidth over {amount(bound.bytes_per_token)} that a token reads. A bound, not a promise."
+        reads = (
+            f"{bound.bandwidth_gbs:g} GB/s of memory bandwidth over {amount(bound.bytes_per_token)} that a token reads"
         )
-        return said + elsewhere, bound.status
+        said = f"at full context: {reads}. A bound, not a promise."
+        return Sentence(f"At most {_rounded(bound.tokens_per_second)} tokens/s{mark(bound.status)}", said + elsewhere)
     if answer.candidate.footprint.streamed < CACHED:
         said = (
             f"No bound: a token reads {amount(answer.candidate.footprint.streamed)}, which may stay in the processor's "
@@ -154,7 +155,7 @@ def speed_sentence(answer: Answer, measured: MeasuredSpeed | None) -> tuple[str,
         )
     else:
         said = "No bound: its memory's bandwidth is not known. Measure it there."
-    return said + elsewhere, "vendor-documented"
+    return Sentence("", said + elsewhere)
 
 
 def _rounded(number: float) -> str:

@@ -22,7 +22,7 @@ _WIDTH: Final = 480
 _HEIGHT: Final = 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 66, _WIDTH - 10, 10, 184
 
-_NEAR: Final = 6
+_NEAR: Final = 4
 """A limit is near the curves, so that all can be read off a linear axis, up to so many times their highest point."""
 
 

@@ -27,8 +27,8 @@ class Verdict(StrEnum):
 class NpuVerdict(StrEnum):
     """Whether an export meets what an NPU demands: all that is known of it, or not; open where too little is known."""
 
-    MEETS = "meets its demands"
-    FAILS = "cannot run there"
+    MEETS = "demands met"
+    FAILS = "cannot run"
     OPEN = "not known"
 
 
