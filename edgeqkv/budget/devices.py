@@ -42,14 +42,14 @@ class Fact(_Record, Generic[Value]):
 
 
 class Device(_Record):
-    """A phone, tablet or board. Sizes are in GB of 10^9 bytes, bandwidths in GB/s.
+    """A phone, tablet, board or wearable. Sizes are in GB of 10^9 bytes, bandwidths in GB/s.
 
     ``process_limit_default_gb`` is what an app may use without asking for more, ``process_limit_max_gb`` with the
     system's permission (iOS: the increased-memory-limit entitlement). ``npu`` names an entry of the catalogue.
     """
 
     title: str
-    kind: Literal["phone", "tablet", "board"]
+    kind: Literal["phone", "tablet", "board", "wearable"]
     system: Literal["ios", "android", "linux"]
     soc: str
     npu: str | None = None

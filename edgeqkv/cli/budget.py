@@ -104,7 +104,7 @@ def devices(
     own: DevicesFile = None,
     as_json: Json = False,
 ) -> None:
-    """List the catalogue of phones, tablets, boards and NPUs, or say all that is known of one."""
+    """List the catalogue of phones, tablets, boards, wearables and NPUs, or say all that is known of one."""
     from edgeqkv.budget.devices import load_catalogue
 
     catalogue = load_catalogue(own)
@@ -122,7 +122,7 @@ def devices(
                     each.title,
                     _shown(each.ram_gb, " GB"),
                     _shown(each.process_limit_default_gb, " GB"),
-                    each.npu or "none",
+                    each.npu or "not listed",
                 )
                 for key, each in catalogue.devices.items()
             ]
