@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from device_reports import write_report
 from PIL import Image
 from tokenizer_files import write_tokenizer
 
@@ -58,6 +59,7 @@ def test_what_a_page_says_works(page: Path, tmp_path: Path) -> None:
     shutil.copyfile(ROOT / "tests/data/checkpoints/vit_digits_q_ne_k_eq_v.pt", tmp_path / "vit.pt")
     Image.linear_gradient("L").resize((8, 8)).save(tmp_path / "digit.png")
     (tmp_path / "heldout.txt").write_text(demo.heldout_path().read_text(encoding="utf-8")[:6000], encoding="utf-8")
+    write_report(tmp_path)
     if page.name == "huggingface.md":
         from hugging_face import named  # which skips where transformers is not installed
 

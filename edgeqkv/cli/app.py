@@ -16,6 +16,7 @@ from edgeqkv.cli import console
 from edgeqkv.cli._compat import UsageError
 from edgeqkv.cli.bench import bench
 from edgeqkv.cli.budget import budget, devices, recipes
+from edgeqkv.cli.contribute import contribute
 from edgeqkv.cli.convert import convert
 from edgeqkv.cli.demo import demo
 from edgeqkv.cli.doctor import doctor
@@ -35,7 +36,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (inspect, convert, export, verify, generate, run, bench, budget, devices, recipes, demo, doctor):
+for command in (
+    inspect, convert, export, verify, generate, run, bench, budget, devices, recipes, contribute, demo, doctor,
+):  # fmt: skip
     app.command()(command)
 
 
