@@ -6,14 +6,15 @@ __all__ = ["amount", "duration"]
 
 
 def amount(count: float) -> str:
-    """Bytes, in decimal units.
+    """Bytes, in decimal units and three digits.
 
-    >>> amount(617), amount(52_900), amount(39_200_000), amount(1_182_000_000)
-    ('617 B', '52.9 kB', '39.2 MB', '1.18 GB')
+    >>> amount(617), amount(52_900), amount(39_200_000), amount(373_400_000), amount(1_182_000_000)
+    ('617 B', '52.9 kB', '39.2 MB', '373 MB', '1.18 GB')
     """
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size * (1 if unit == "GB" else 0.99995):  # 999.97 kB would be shown as 1000.0 kB
-            return f"{count / size:.2f} GB" if unit == "GB" else f"{count / size:.1f} {unit}"
+        if count >= size * 0.9995:  # below, 999.7 kB would be shown as 1000 kB
+            number = count / size
+            return f"{number:.2f} GB" if unit == "GB" else f"{number:.{1 if number < 99.95 else 0}f} {unit}"
     return f"{count:.0f} B"
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from device_reports import write_report
 from pages import ROOT, blocks, check_install, commands
 from PIL import Image
 from tokenizer_files import write_tokenizer
@@ -53,6 +54,7 @@ def test_what_a_page_says_works(page: Path, tmp_path: Path) -> None:
     shutil.copyfile(ROOT / "tests/data/checkpoints/vit_digits_q_ne_k_eq_v.pt", tmp_path / "vit.pt")
     Image.linear_gradient("L").resize((8, 8)).save(tmp_path / "digit.png")
     (tmp_path / "heldout.txt").write_text(demo.heldout_path().read_text(encoding="utf-8")[:6000], encoding="utf-8")
+    write_report(tmp_path)
     if page.name == "huggingface.md":
         from hugging_face import named  # which skips where transformers is not installed
 

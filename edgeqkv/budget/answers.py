@@ -3,42 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 from edgeqkv.backends.footprint import Footprint
 from edgeqkv.budget import paper
-from edgeqkv.budget.devices import Device, Fact, Npu, Status
-from edgeqkv.budget.npu import GB, Constraint, constraints
+from edgeqkv.budget.devices import STATUSES, Device, Fact, Npu, Status
+from edgeqkv.budget.npu import Constraint, constraints
 from edgeqkv.budget.plan import Plan, footprint, npu_footprint, working_terms
+from edgeqkv.budget.remedies import Remedy, largest_context, remedies
+from edgeqkv.budget.speed import GB, Roofline, roofline
+from edgeqkv.budget.verdicts import Confidence, NpuVerdict, Verdict, confidence_of, verdict_of
+from edgeqkv.model.state import kept_by_layers
 from edgeqkv.model.variants import Sharing, Variant
 
-__all__ = [
-    "HEADROOM",
-    "Answer",
-    "Candidate",
-    "Limit",
-    "Roofline",
-    "VariantRow",
-    "Verdict",
-    "app_limits",
-    "evaluate_on",
-    "verdict_of",
-]
+__all__ = ["Answer", "Candidate", "Limit", "NpuAnswer", "VariantRow", "app_limits", "evaluate_on"]
 
-HEADROOM: Final = 1.15
-"""What is left free when something "fits": a tenth for the prediction's error, the rest for the app's own objects."""
-
-_CURVE_POINTS = 33
-
-
-class Verdict(StrEnum):
-    """How a footprint and a limit compare."""
-
-    FITS = "fits"
-    TIGHT = "tight"
-    NOT = "does not fit"
-    UNKNOWN = "unknown"
+_CURVE_POINTS: Final = 33
 
 
 @dataclass(frozen=True)
@@ -64,6 +44,11 @@ class Candidate:
     def label(self) -> str:
         plan = self.plan
         return f"{plan.target} {plan.form}, {plan.weights} weights, {plan.state} state"
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """What the layers keep, in words."""
+        return kept_by_layers(self.plan.shape.network.blocks)
 
     def at_plan(self, context: int) -> Plan:
         """The plan with another context."""
@@ -110,15 +95,28 @@ class VariantRow:
 
 
 @dataclass(frozen=True)
-class Roofline:
-    """A bound on decoding: tokens a second if reading memory were all there is to do. Not a prediction."""
+class NpuAnswer:
+    """What an export means to an NPU: each of its demands, and all of them together."""
 
-    tokens_per_second: float
-    bytes_per_token: int
-    bandwidth_gbs: float
-    status: Status
-    note: str
-    sources: tuple[str, ...]
+    name: str
+    title: str
+    verdict: NpuVerdict
+    confidence: Confidence
+    constraints: tuple[Constraint, ...]
+
+    @property
+    def failing(self) -> tuple[Constraint, ...]:
+        return tuple(each for each in self.constraints if each.holds is False)
+
+    @classmethod
+    def of(cls, name: str, title: str, found: tuple[Constraint, ...]) -> NpuAnswer:
+        """From the demands that are known."""
+        failing = [each for each in found if each.holds is False]
+        met = [each for each in found if each.holds]
+        verdict = NpuVerdict.FAILS if failing else NpuVerdict.MEETS if met else NpuVerdict.OPEN
+        # One demand that surely fails is enough; to be met, all have to be.
+        statuses = [min((each.status for each in failing), key=STATUSES.index)] if failing else [e.status for e in met]
+        return cls(name, title, verdict, confidence_of(statuses, assumes=verdict == NpuVerdict.OPEN), found)
 
 
 @dataclass(frozen=True)
@@ -132,29 +130,35 @@ class Answer:
     limits: tuple[Limit, ...]
     variants: tuple[VariantRow, ...]
     npu: str | None
-    constraints: tuple[Constraint, ...]
+    on_npu: NpuAnswer | None
     roofline: Roofline | None
+    remedies: tuple[Remedy, ...]
+    system: str = ""
+
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """The NPU's demands."""
+        return self.on_npu.constraints if self.on_npu else ()
+
+    @property
+    def limit(self) -> Limit | None:
+        """The one that a verdict is about: of an app that asks for nothing more."""
+        return self.limits[0] if self.limits else None
 
     @property
     def verdict(self) -> Verdict:
         """At the default limit; for an NPU, whether every demand that is known is met."""
-        if self.kind == "npu":
-            return Verdict.NOT if any(each.holds is False for each in self.constraints) else self._unless_unknown
-        return self.limits[0].verdict
+        if self.kind != "npu":
+            return self.limits[0].verdict
+        verdicts = {NpuVerdict.MEETS: Verdict.FITS, NpuVerdict.FAILS: Verdict.NOT, NpuVerdict.OPEN: Verdict.UNKNOWN}
+        return verdicts[self.on_npu.verdict if self.on_npu else NpuVerdict.OPEN]
 
     @property
-    def _unless_unknown(self) -> Verdict:
-        known = any(each.holds for each in self.constraints)
-        return Verdict.FITS if known else Verdict.UNKNOWN
-
-
-def verdict_of(peak: int, limit: int | None) -> Verdict:
-    """Compare a peak with a limit, both in bytes."""
-    if limit is None:
-        return Verdict.UNKNOWN
-    if peak > limit:
-        return Verdict.NOT
-    return Verdict.FITS if peak * HEADROOM <= limit else Verdict.TIGHT
+    def confidence(self) -> Confidence:
+        """How what the verdict rests on is known."""
+        if self.kind == "npu":
+            return self.on_npu.confidence if self.on_npu else Confidence.ASSUMED
+        return confidence_of([self.limits[0].status], assumes=self.candidate.footprint.assumes)
 
 
 def evaluate_on(name: str, device: Device | Npu, npus: dict[str, Npu], candidate: Candidate) -> Answer:
@@ -170,16 +174,19 @@ def evaluate_on(name: str, device: Device | Npu, npus: dict[str, Npu], candidate
         npu_name, bandwidth = device.npu or "", device.mem_bandwidth_gbs
         kind = device.kind
     npu = npus.get(npu_name)
+    known = limits[0].bytes if limits else None
     return Answer(
         device=name,
         title=device.title,
         kind=kind,
         candidate=candidate,
         limits=limits,
-        variants=_variants(candidate, limits[0].bytes if limits else None, positions),
+        variants=_variants(candidate, known, positions),
         npu=npu_name or None,
-        constraints=constraints(npu_name, npu, candidate.plan) if npu else (),
-        roofline=_roofline(bandwidth, candidate.footprint) if bandwidth else None,
+        on_npu=NpuAnswer.of(npu_name, npu.title, constraints(npu_name, npu, candidate.plan)) if npu else None,
+        roofline=roofline(bandwidth, candidate.footprint) if bandwidth else None,
+        remedies=remedies(candidate.footprint, candidate.plan, known, exported=candidate.exported, npu=candidate.npu),
+        system="" if isinstance(device, Npu) else device.system,
     )
 
 
@@ -210,17 +217,8 @@ def _limit(name: str, fact: Fact[float | None], candidate: Candidate, positions:
 
 
 def _largest_context(candidate: Candidate, limit: int | None, positions: int) -> int | None:
-    """The most tokens, up to the model's positions, with which the peak stays within the limit (0: none)."""
-    if limit is None:
-        return None
-    low, high = 0, positions
-    while low < high:  # the footprint grows with the context
-        middle = (low + high + 1) // 2
-        if candidate.at(middle).peak <= limit:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    """The most tokens with which the peak stays within the limit (0: none)."""
+    return None if limit is None else largest_context(lambda context: candidate.at(context).peak, limit, positions)
 
 
 def _curve(candidate: Candidate, positions: int) -> tuple[tuple[int, int], ...]:
@@ -261,16 +259,3 @@ def _family(own: Variant, heads: int) -> tuple[Variant, ...]:
     counts = [n for n in (grouped, 1) if 0 < n < heads and heads % n == 0]
     family += [Variant(sharing, n) for n in dict.fromkeys(counts) for sharing in (Sharing.QKV, Sharing.K_IS_V)]
     return tuple(dict.fromkeys([*family, own]))
-
-
-def _roofline(bandwidth: Fact[float | None], predicted: Footprint) -> Roofline | None:
-    if bandwidth.value is None:
-        return None
-    return Roofline(
-        tokens_per_second=bandwidth.value * GB / predicted.streamed,
-        bytes_per_token=predicted.streamed,
-        bandwidth_gbs=bandwidth.value,
-        status=bandwidth.status,
-        note=bandwidth.note,
-        sources=bandwidth.sources,
-    )

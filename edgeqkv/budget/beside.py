@@ -6,15 +6,16 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from edgeqkv.budget.device_comparison import compare_device
-from edgeqkv.budget.device_report import check_bundle, read_device_report
+from edgeqkv.budget.device_comparison import OnDevice, compare_device
+from edgeqkv.budget.device_report import DeviceReport, check_bundle, read_device_report
+from edgeqkv.budget.evaluate import evaluate
 from edgeqkv.budget.measure import compare, measurable, measure
 from edgeqkv.budget.report import Report
 from edgeqkv.bundle.bundle import Bundle, is_bundle
 from edgeqkv.errors import InputError
 from edgeqkv.progress import Progress
 
-__all__ = ["with_device_report", "with_measurements"]
+__all__ = ["compared_with", "with_device_report", "with_measurements"]
 
 
 def with_measurements(
@@ -59,3 +60,17 @@ def with_device_report(report: Report, subject: Path, context: int | None, file:
     answer = next((each for each in report.answers if each.candidate.plan.target == measured.target), None)
     compared = compare_device(candidate.footprint, candidate.plan.context, measured, answer)
     return dataclasses.replace(report, on_device=compared)
+
+
+def compared_with(subject: Path, measured: DeviceReport) -> OnDevice:
+    """A device's report beside the prediction for the bundle that ran there.
+
+    Raises:
+        InputError: the report is of another bundle.
+        BundleError: the bundle is damaged.
+    """
+    bundle = Bundle(subject)
+    bundle.check_causal(wanted=True)
+    check_bundle(measured, bundle)
+    candidate = next(each for each in evaluate(bundle).candidates if each.plan.target == measured.target)
+    return compare_device(candidate.footprint, candidate.plan.context, measured, None)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from edgeqkv.backends.footprint import PHASES, Footprint, Memory
-from edgeqkv.budget.answers import Answer, Roofline
+from edgeqkv.budget.answers import Answer
 from edgeqkv.budget.device_report import DeviceReport, MemoryFigure
 from edgeqkv.budget.measure import Comparison
+from edgeqkv.budget.speed import Roofline
 
 __all__ = ["OnDevice", "compare_device"]
 
@@ -97,7 +98,9 @@ def compare_device(predicted: Footprint, context: int, report: DeviceReport, ans
     if answer is None:
         open_["decode speed"] = "its bound needs the device's memory bandwidth; name the device with --device"
     elif bound is None:
-        open_["decode speed"] = f"the catalogue has no memory bandwidth of {answer.title}"
+        open_["decode speed"] = (
+            f"there is no bound: the catalogue has no memory bandwidth of {answer.title}, or a token reads too little"
+        )
     return OnDevice(report, tuple(rows), bound, open_)
 
 

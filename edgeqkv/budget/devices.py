@@ -11,11 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from edgeqkv.catalogue import nearest, read
 from edgeqkv.errors import InputError
 
-__all__ = ["CATALOGUE", "Catalogue", "Device", "Fact", "Npu", "Status", "load_catalogue"]
+__all__ = ["CATALOGUE", "STATUSES", "Catalogue", "Device", "Fact", "MeasuredRun", "Npu", "Status", "load_catalogue"]
 
 CATALOGUE: Final = Path(__file__).with_name("devices.yaml")
 
 Status = Literal["vendor-documented", "community-measured", "unknown"]
+STATUSES: Final[tuple[Status, ...]] = ("vendor-documented", "community-measured", "unknown")
+"""From the best known to the worst."""
+
 Value = TypeVar("Value")
 
 Gigabytes = Annotated[float, Field(ge=1e-3, le=1e6, allow_inf_nan=False)]
@@ -38,15 +41,32 @@ class Fact(_Record, Generic[Value]):
     note: str = ""
 
 
+class MeasuredRun(_Record):
+    """One run of the sample apps on a device: what a ``device-report.json`` said, and what was predicted for it.
+
+    Memory is the most above what the app took before it opened the model, in MB of 10^6 bytes.
+    """
+
+    date: str
+    target: str
+    runtime: str
+    tokens: Count
+    memory_mb: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    predicted_mb: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    decode_tokens_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    source: str
+
+
 class Device(_Record):
-    """A phone, tablet or board. Sizes are in GB of 10^9 bytes, bandwidths in GB/s.
+    """A phone, tablet, board or wearable. Sizes are in GB of 10^9 bytes, bandwidths in GB/s.
 
     ``process_limit_default_gb`` is what an app may use without asking for more, ``process_limit_max_gb`` with the
     system's permission (iOS: the increased-memory-limit entitlement). ``npu`` names an entry of the catalogue.
+    ``measurements`` are runs of edgeqkv's own exports there.
     """
 
     title: str
-    kind: Literal["phone", "tablet", "board"]
+    kind: Literal["phone", "tablet", "board", "wearable"]
     system: Literal["ios", "android", "linux"]
     soc: str
     npu: str | None = None
@@ -55,6 +75,7 @@ class Device(_Record):
     process_limit_default_gb: Fact[Gigabytes | None]
     process_limit_max_gb: Fact[Gigabytes | None]
     os_reserved_gb: Fact[Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None]
+    measurements: tuple[MeasuredRun, ...] = ()
 
 
 class Npu(_Record):

@@ -13,15 +13,18 @@ from typing import Any
 from edgeqkv.backends import backend
 from edgeqkv.backends.footprint import Footprint, count
 from edgeqkv.backends.memory import memory_of
-from edgeqkv.budget.answers import Verdict, app_limits, verdict_of
-from edgeqkv.budget.devices import Device, load_catalogue
-from edgeqkv.budget.npu import GB
+from edgeqkv.budget.answers import app_limits
+from edgeqkv.budget.devices import Device, Status, load_catalogue
 from edgeqkv.budget.plan import ModelShape
-from edgeqkv.budget.report import ASSUMED, Facts, Table, amount, mark, term_rows
+from edgeqkv.budget.report import Facts, Table, term_rows
+from edgeqkv.budget.sentences import ASSUMED, mark
+from edgeqkv.budget.speed import GB
+from edgeqkv.budget.verdicts import Verdict, verdict_of
 from edgeqkv.bundle.bundle import Bundle, is_bundle
 from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.errors import InputError
 from edgeqkv.model.variants import Sharing, Variant
+from edgeqkv.units import amount
 
 __all__ = ["DeviceLimit", "EncoderReport", "Prediction", "Saving", "budget_encoder", "encoder_bundle"]
 
@@ -53,7 +56,7 @@ class DeviceLimit:
     title: str
     name: str
     bytes: int | None
-    status: str
+    status: Status
     target: str
     verdict: Verdict
 

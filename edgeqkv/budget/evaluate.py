@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 from edgeqkv.backends import TARGETS, backend, choice
 from edgeqkv.backends.target import TargetSpec
-from edgeqkv.budget.answers import Answer, Candidate, Verdict, evaluate_on
+from edgeqkv.budget.answers import Answer, Candidate, evaluate_on
 from edgeqkv.budget.devices import Catalogue, load_catalogue
 from edgeqkv.budget.plan import ModelShape, Plan, footprint_of, plan_of
 from edgeqkv.budget.presets import Choices, DevicePreset, for_device, load_preset
+from edgeqkv.budget.provenance import Provenance, provenance
 from edgeqkv.budget.report import Report, to_json
+from edgeqkv.budget.verdicts import Verdict
 from edgeqkv.bundle.bundle import Bundle, is_bundle
 from edgeqkv.bundle.manifest import Artifact, ModelCard
 from edgeqkv.extras import needed_for
@@ -23,7 +25,7 @@ from edgeqkv.settings import check
 if TYPE_CHECKING:
     from edgeqkv.model.model import Model
 
-__all__ = ["choose", "device_names", "evaluate", "write_report"]
+__all__ = ["choose", "device_names", "evaluate", "evaluate_shape", "write_report"]
 
 REPORT_PAGE: Final = "report.html"
 REPORT_DATA: Final = "report.json"
@@ -48,11 +50,28 @@ def evaluate(
         return _of_artifacts(
             opened.path, shape, opened.manifest.model, artifacts, _entries(opened), names, catalogue, context
         )
-    shape = ModelShape.of_model(opened)
-    asked = Choices(context=context)
-    answers = [_answer(catalogue, name, _planned(shape, asked, name, catalogue)) for name in names]
+    return evaluate_shape(ModelShape.of_model(opened), opened.source.path.name, names, context=context, devices=devices)
+
+
+def evaluate_shape(
+    shape: ModelShape,
+    subject: str,
+    device: Sequence[str] = (),
+    *,
+    context: int | None = None,
+    asked: Choices | None = None,
+    devices: Path | None = None,
+) -> Report:
+    """Plan an export of a model that need not exist; ``subject`` is what it is called, ``asked`` what is chosen.
+
+    Raises:
+        InputError: a device is unknown, or the context is beyond the model's positions.
+    """
+    catalogue = load_catalogue(devices)
+    asked = asked or Choices(context=context)
+    answers = [_answer(catalogue, name, _planned(shape, asked, name, catalogue)) for name in _names(catalogue, device)]
     planned = [each.candidate for each in answers] or [_planned(shape, asked, None, catalogue)]
-    return _report(catalogue, opened.source.path.name, str(opened.variant), opened.parameters, planned, answers)
+    return _report(catalogue, subject, str(shape.variant), shape.parameters, planned, answers)
 
 
 def write_report(
@@ -74,10 +93,18 @@ def write_report(
     catalogue = load_catalogue(devices)
     shape = shape or ModelShape.of_card(card)
     report = _of_artifacts(directory, shape, card, artifacts, tokenizer, _names(catalogue, device), catalogue)
-    report = dataclasses.replace(report, subject=str(card.source["file"]))
+    report = dataclasses.replace(
+        report, subject=str(card.source["file"]), made=_made(directory, artifacts[0].graphs[0].file, device)
+    )
     (directory / REPORT_PAGE).write_text(render(report), encoding="utf-8")
     (directory / REPORT_DATA).write_text(json.dumps(to_json(report), indent=2) + "\n", encoding="utf-8")
     return report
+
+
+def _made(directory: Path, file: str, device: Sequence[str]) -> Provenance:
+    """The origin of a report in a bundle: the command that repeats it, and the file that it is of."""
+    words = ["edgeqkv", "budget", "DIR", *(word for name in device for word in ("--device", name))]
+    return provenance(words, directory / file)
 
 
 def choose(

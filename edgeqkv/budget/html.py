@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -9,19 +10,36 @@ from typing import Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from edgeqkv.budget.answers import HEADROOM, Answer, Candidate, Verdict
+from edgeqkv.budget.answers import Answer, Candidate, VariantRow
+from edgeqkv.budget.devices import Status
 from edgeqkv.budget.paper import SOURCE
-from edgeqkv.budget.report import ASSUMED, Report, amount, mark
-from edgeqkv.budget.svg import PARTS, Bar, Line, context_chart, stacked_bars
+from edgeqkv.budget.report import Report
+from edgeqkv.budget.sentences import ASSUMED, headline, mark, npu_sentence, percent, sentence, speed_sentence
+from edgeqkv.budget.svg import Line, axis_of, context_chart
+from edgeqkv.budget.verdicts import ROOM, Confidence, NpuVerdict, Verdict, confidence_of
+from edgeqkv.units import amount
 
-__all__ = ["GENERATOR", "render"]
+__all__ = ["GENERATOR", "PARTS", "render"]
 
 GENERATOR: Final = b'<meta name="generator" content="edgeqkv">'
 """What stands at the beginning of every page, by which an older one is known."""
 
+PARTS: Final = ("weights", "state", "activations", "logits", "tokenizer", "runtime")
+"""The parts of a bar, in the order in which they are put side by side."""
+
 _FOLDER: Final = Path(__file__).parent
 _TEMPLATE: Final = "report.html.j2"
-_CLASSES: Final = {Verdict.FITS: "good", Verdict.TIGHT: "warn", Verdict.NOT: "bad", Verdict.UNKNOWN: "open"}
+_CLASSES: Final = {
+    Verdict.FITS: "good",
+    Verdict.TIGHT: "warn",
+    Verdict.NOT: "bad",
+    Verdict.UNKNOWN: "open",
+    NpuVerdict.MEETS: "good",
+    NpuVerdict.FAILS: "bad",
+    NpuVerdict.OPEN: "open",
+}
+_PART_NAMES: Final = {"state": "KV state"}
+_SYMBOLS: Final = {Verdict.FITS: "✓", Verdict.TIGHT: "!", Verdict.NOT: "✕", Verdict.UNKNOWN: "·"}
 
 
 @dataclass
@@ -41,6 +59,39 @@ class _Notes:
         return Markup(f"<sup>{' '.join(links)}</sup>" if links else "")
 
 
+@dataclass(frozen=True)
+class _Gauge:
+    """What is taken, beside what may be: in percent of the longer of both."""
+
+    used: float
+    limit: float
+    room: float
+    label: str
+    most: str
+
+    @property
+    def beyond(self) -> bool:
+        """Whether more is taken than may be, so that the limit lies within the bar."""
+        return self.limit < 100
+
+    @classmethod
+    def of(cls, answer: Answer) -> _Gauge | None:
+        limit, peak = answer.limit.bytes if answer.limit else None, answer.candidate.footprint.peak
+        if not limit:
+            return None
+        whole = max(limit, peak)
+        label = f"{amount(peak)} of {amount(limit)}, {percent(peak / limit)}: {answer.verdict}"
+        return cls(100 * peak / whole, 100 * limit / whole, 100 * ROOM * limit / whole, label, amount(limit))
+
+
+@dataclass(frozen=True)
+class _Part:
+    name: str
+    style: str
+    share: float
+    size: str
+
+
 def render(report: Report) -> str:
     """The whole page."""
     environment = Environment(
@@ -50,26 +101,43 @@ def render(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["amount"] = amount
+    environment.filters.update(amount=amount, percent=percent)
     environment.globals.update(
         known=_known,
         assumed=_assumed,
-        verdict_class=lambda verdict: _CLASSES[verdict],
-        bars=_device_bars,
+        style_of=_style_of,
+        npu_style=_npu_style,
+        gauge=_Gauge.of,
+        parts=_parts,
         chart=_chart,
-        variant_bars=_variant_bars,
+        curves=_curves,
+        logarithmic=lambda answer: not axis_of(_curves(answer), _sizes(answer)).linear,
+        limit_lines=_limits,
+        sentence=sentence,
+        npu_sentence=npu_sentence,
+        speed_sentence=lambda answer: speed_sentence(answer, report.speed),
+        symbol=lambda verdict: _SYMBOLS[verdict],
+        title=lambda answer: _title(report, answer),
+        process=_process,
+        how=lambda status: confidence_of([status]),
     )
     return environment.get_template(_TEMPLATE).render(
         report=report,
+        answers=report.answers,
+        headline=headline(report.answers) if report.answers else "",
+        footprints=list({each.footprint: each for each in report.candidates}.values()),
+        contexts=sorted({each.plan.context for each in report.candidates}),
+        same=len({answer.candidate.label for answer in report.answers}) <= 1,
+        variants=_variants(report.answers),
         notes=_Notes(),
-        parts=PARTS,
-        headroom=f"{HEADROOM - 1:.0%}",
+        room=percent(ROOM),
+        left=percent(1 - ROOM),
         quality_source=SOURCE,
         style=Markup((_FOLDER / "report.css").read_text(encoding="utf-8")),
     )
 
 
-def _known(text: object, status: str) -> Markup:
+def _known(text: object, status: Status) -> Markup:
     """A number with the sign of how it is known; what is unknown is marked for the eye and in words."""
     shown = escape(str(text))
     if status == "unknown":
@@ -86,55 +154,74 @@ def _assumed(text: object) -> Markup:
     return Markup(f'<span class="unknown" data-status="unknown">{escape(text)}{sign}</span>')
 
 
-def _peak(candidate: Candidate) -> str:
-    return amount(candidate.footprint.peak) + (ASSUMED if candidate.footprint.assumes else "")
+def _process(candidate: Candidate) -> Markup:
+    peak = amount(candidate.footprint.peak)
+    return _assumed(peak) if candidate.footprint.assumes else Markup(escape(peak))
 
 
-def _of_limit(answer: Answer) -> str:
-    if not answer.limits or answer.limits[0].bytes is None:
-        return ""
-    return f" of {amount(answer.limits[0].bytes)}{mark(answer.limits[0].status)}"
+def _style_of(verdict: Verdict | NpuVerdict, confidence: Confidence) -> str:
+    """The classes of a verdict: its colour, and how sure it is. What is assumed to fit is not green."""
+    colour = _CLASSES[verdict]
+    return f"{'hoped' if colour == 'good' and confidence == Confidence.ASSUMED else colour} {confidence}"
 
 
-def _device_bars(report: Report) -> Markup:
-    """A bar a device; a bar a candidate where no device was asked for."""
-    bars = [
-        Bar(
-            name=answer.title,
-            remark=answer.candidate.label,
-            parts=answer.candidate.footprint.parts(),
-            total=f"{_peak(answer.candidate)}{_of_limit(answer)}",
-            limit=answer.limits[0].bytes if answer.limits else None,
-            limit_label=answer.limits[0].name if answer.limits else "",
-        )
-        for answer in report.answers
-    ] or [
-        Bar(candidate.plan.target, candidate.label, candidate.footprint.parts(), _peak(candidate))
-        for candidate in report.candidates
+def _npu_style(answer: Answer) -> str:
+    return _style_of(answer.on_npu.verdict, answer.on_npu.confidence) if answer.on_npu else ""
+
+
+def _title(report: Report, answer: Answer) -> str:
+    """A device's name, with the target where several are judged on it."""
+    several = sum(each.device == answer.device for each in report.answers) > 1
+    return f"{answer.title} · {answer.candidate.plan.target}" if several else answer.title
+
+
+def _parts(candidate: Candidate) -> list[_Part]:
+    """The parts of the peak, as percent of it."""
+    sizes = candidate.footprint.parts()
+    whole = sum(sizes.values())
+    return [
+        _Part(_PART_NAMES.get(name, name), name, 100 * sizes[name] / whole, amount(sizes[name]))
+        for name in PARTS
+        if sizes.get(name)
     ]
-    return stacked_bars(bars, "What the process takes at its peak, by part")
 
 
-def _chart(answer: Answer) -> Markup:
-    """Memory against context: this variant, unshared attention beside it, and the limits."""
+def _curves(answer: Answer) -> list[Line]:
+    """Memory against context: this variant, and unshared attention beside it."""
     own = next(row for row in answer.variants if row.is_this)
-    lines = [Line(own.variant, "own", own.curve)]
+    lines = [Line(f"{own.variant} (this model)", "own", own.curve)]
     if own.variant != "qkv":
         unshared = next(row for row in answer.variants if row.variant == "qkv")
         lines.append(Line("qkv (unshared)", "other", unshared.curve))
-    limits = [(f"{limit.name}{mark(limit.status)}", limit.bytes) for limit in answer.limits if limit.bytes is not None]
-    return context_chart(lines, limits, f"{answer.title}: memory of the process against context")
+    return lines
 
 
-def _variant_bars(answer: Answer) -> Markup:
-    """A bar a variant: its KV state, and everything else."""
-    bars = [
-        Bar(
-            name=f"{row.variant}{'  · this model' if row.is_this else ''}",
-            remark=f"KV state {amount(row.state_bytes)}, {row.reduction:.1%} less",
-            parts={"runtime": row.peak - row.state_bytes, "state": row.state_bytes},
-            total=amount(row.peak) + (ASSUMED if row.assumed else ""),
-        )
-        for row in answer.variants
+def _limits(answer: Answer) -> list[tuple[str, int]]:
+    return [(f"{each.name}{mark(each.status)}", each.bytes) for each in answer.limits if each.bytes is not None]
+
+
+def _sizes(answer: Answer) -> list[int]:
+    return [size for _, size in _limits(answer)]
+
+
+def _chart(answer: Answer) -> Markup:
+    return context_chart(_curves(answer), _limits(answer), f"{answer.title}: memory of the process against context")
+
+
+@dataclass(frozen=True)
+class _VariantLine:
+    """A variant on every device: its row for the first export, and one for each answer."""
+
+    first: VariantRow
+    most_state: int
+    rows: tuple[tuple[Answer, VariantRow], ...]
+
+
+def _variants(answers: Sequence[Answer]) -> list[_VariantLine]:
+    if not answers:
+        return []
+    most = max(row.state_bytes for row in answers[0].variants)
+    return [
+        _VariantLine(row, most, tuple((answer, answer.variants[index]) for answer in answers))
+        for index, row in enumerate(answers[0].variants)
     ]
-    return stacked_bars(bars, f"{answer.title}: the same model as other variants")

@@ -9,12 +9,12 @@ from typing import Final
 from edgeqkv.backends import backend
 from edgeqkv.budget.devices import Npu, Status
 from edgeqkv.budget.plan import Plan, npu_footprint
+from edgeqkv.budget.speed import GB
 
-__all__ = ["GB", "Constraint", "constraints"]
+__all__ = ["Constraint", "constraints"]
 
-GB: Final = 10**9
-_ANE_MULTIPLE = 32
-_ANE_MULTIPLE_SOURCE = "https://github.com/apple/coremltools/issues/2631"
+_ANE_MULTIPLE: Final = 32
+_ANE_MULTIPLE_SOURCE: Final = "https://github.com/apple/coremltools/issues/2631"
 
 
 @dataclass(frozen=True)

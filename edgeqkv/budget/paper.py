@@ -38,7 +38,10 @@ _PERPLEXITY: Final = {
     },
 }
 
-_LARGER = 600_000_000  # parameters, about midway between the two scales on a logarithmic axis
+_SIZES: Final = {"300M": 300_000_000, "1.2B": 1_200_000_000}
+
+_NEAR: Final = 1.5
+"""A model is of one of the paper's sizes if it is larger or smaller by no more than this factor."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,15 @@ class Quality:
 
 
 def quality(variant: Variant, heads: int, parameters: int) -> Quality | None:
-    """The paper's figure for the variant at the scale next to a model's; None where it has none.
+    """The paper's figure for the variant at a model's scale; None where it has none, as of a model of another size.
 
     KV heads between one and all are compared with the paper's quarter of the heads.
     """
     kv_heads = variant.kv_heads_of(heads)
     shared = _FULL if kv_heads == heads else _SINGLE if kv_heads == 1 else _GROUPED
-    scale = "1.2B" if parameters > _LARGER else "300M"
+    scale = next((name for name, size in _SIZES.items() if size / _NEAR <= parameters <= size * _NEAR), None)
+    if scale is None:
+        return None
     figures = _PERPLEXITY[scale]
     found = figures.get((variant.sharing, shared))
     if found is None or variant.position_2d:

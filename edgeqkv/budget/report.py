@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final
+from typing import Any
 
 from edgeqkv.backends.footprint import ALL, Footprint, Phase
-from edgeqkv.budget.answers import HEADROOM, Answer, Candidate, Verdict
+from edgeqkv.budget.answers import Answer, Candidate
 from edgeqkv.budget.device_comparison import OnDevice
 from edgeqkv.budget.devices import Fact
 from edgeqkv.budget.measure import Comparison, Measurement
 from edgeqkv.budget.paper import SOURCE
+from edgeqkv.budget.provenance import Provenance
+from edgeqkv.budget.sentences import ASSUMED, headline, mark, npu_sentence, sentence, speed_sentence
+from edgeqkv.budget.speed import MeasuredSpeed
+from edgeqkv.budget.verdicts import ROOM, Verdict
 from edgeqkv.units import amount
 
-__all__ = ["ASSUMED", "Facts", "Report", "Table", "amount", "lines", "mark", "term_rows", "to_json"]
-
-ASSUMED: Final = "?"
-"""Stands behind every number that rests on an assumption (status unknown)."""
-
-_MARKS: Final = {"vendor-documented": "", "community-measured": "~", "unknown": ASSUMED}
+__all__ = ["Facts", "Report", "Table", "lines", "term_rows", "to_json"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,8 @@ class Report:
     """Candidates (one an exported target, or planned), and the answers for each device asked for.
 
     ``measured`` holds, for each target that was run, what its process took and the prediction beside it;
-    ``on_device`` what a device's app reported, and the prediction beside that.
+    ``on_device`` what a device's app reported, and the prediction beside that; ``speed`` what `edgeqkv bench` measured;
+    ``made`` where the report comes from.
     """
 
     subject: str
@@ -39,6 +39,8 @@ class Report:
     generated: str = ""
     measured: dict[str, tuple[Measurement, tuple[Comparison, ...]]] = field(default_factory=dict)
     on_device: OnDevice | None = None
+    speed: MeasuredSpeed | None = None
+    made: Provenance | None = None
 
     @property
     def passed(self) -> bool:
@@ -49,11 +51,6 @@ class Report:
         return replace(self, measured={**self.measured, target: (measurement, rows)})
 
 
-def mark(status: str) -> str:
-    """The sign behind a number of this status."""
-    return _MARKS[status]
-
-
 def to_json(report: Report) -> dict[str, Any]:
     """The report as JSON values. Sizes are in bytes."""
     return {
@@ -61,11 +58,13 @@ def to_json(report: Report) -> dict[str, Any]:
         "variant": report.variant,
         "parameters": report.parameters,
         "passed": report.passed,
-        "headroom": HEADROOM,
+        "fits_up_to": ROOM,
+        "made": asdict(report.made) if report.made else None,
+        "headline": headline(report.answers) if report.answers else "",
         "catalogue_generated": report.generated,
         "quality_source": SOURCE,
         "candidates": [_candidate(candidate) for candidate in report.candidates],
-        "devices": [_answer(answer) for answer in report.answers],
+        "devices": [_answer(answer, report.speed) for answer in report.answers],
         "platform": {
             system: {name: fact.model_dump() for name, fact in facts.items()}
             for system, facts in report.platform.items()
@@ -78,6 +77,7 @@ def to_json(report: Report) -> dict[str, Any]:
             }
             for target, (measurement, rows) in report.measured.items()
         },
+        "speed": asdict(report.speed) if report.speed else None,
         "on_device": report.on_device.to_json() if report.on_device else None,
     }
 
@@ -99,15 +99,18 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
         "phases": {phase: predicted.total(phase) for phase in ("load", "prefill", "decode")},
         "parts": predicted.parts(),
         "terms": [asdict(term) for term in predicted.terms],
+        "kept": list(candidate.kept),
     }
 
 
-def _answer(answer: Answer) -> dict[str, Any]:
+def _answer(answer: Answer, speed: MeasuredSpeed | None) -> dict[str, Any]:
     return {
         "device": answer.device,
         "title": answer.title,
         "kind": answer.kind,
         "verdict": answer.verdict,
+        "confidence": answer.confidence,
+        "sentence": str(sentence(answer)),
         "candidate": answer.candidate.label,
         "why": answer.candidate.why,
         "context": answer.candidate.plan.context,
@@ -116,7 +119,11 @@ def _answer(answer: Answer) -> dict[str, Any]:
         "limits": [asdict(limit) for limit in answer.limits],
         "variants": [asdict(row) for row in answer.variants],
         "npu": answer.npu,
+        "npu_verdict": answer.on_npu.verdict if answer.on_npu else None,
+        "npu_confidence": answer.on_npu.confidence if answer.on_npu else None,
         "constraints": [asdict(each) for each in answer.constraints],
+        "remedies": [asdict(each) for each in answer.remedies],
+        "speed": str(speed_sentence(answer, speed)) if answer.kind != "npu" else None,
         "roofline": asdict(answer.roofline) if answer.roofline else None,
     }
 
@@ -126,12 +133,18 @@ Facts = Callable[[str, Sequence[tuple[str, object]]], None]
 
 
 def lines(report: Report, facts: Facts, table: Table, blank: Callable[[], None]) -> None:
-    """Print the report through the given functions: facts under a title, tables, empty lines."""
+    """Print the report through the given functions: facts under a title, tables, empty lines.
+
+    What was asked for comes first: a sentence a device, and what would make it fit where it does not.
+    """
+    if report.answers:
+        facts(headline(report.answers), [row for answer in report.answers for row in _summary(report, answer)])
+        blank()
     for candidate in report.candidates:
         _footprint_lines(report, candidate, facts, table)
         blank()
     for answer in report.answers:
-        _answer_lines(answer, facts, table)
+        _answer_lines(report, answer, facts, table)
         blank()
     for target, (_, rows) in report.measured.items():
         facts(f"{target}: prediction against a measured process (resident size)", [])
@@ -146,6 +159,20 @@ def lines(report: Report, facts: Facts, table: Table, blank: Callable[[], None])
     facts("marks", [("~", "community-measured"), (ASSUMED, "unknown: an assumption"), ("none", "known or computed")])
 
 
+def _summary(report: Report, answer: Answer) -> list[tuple[str, object]]:
+    several = len({each.candidate for each in report.answers if each.device == answer.device}) > 1
+    title = f"{answer.title}, {answer.candidate.plan.target}" if several else answer.title
+    rows: list[tuple[str, object]] = [(title, f"{answer.verdict} ({answer.confidence}). {sentence(answer)}")]
+    if answer.on_npu and answer.kind != "npu":
+        found = answer.on_npu
+        rows.append((f"- {found.title}", f"{found.verdict} ({found.confidence}). {npu_sentence(answer)}"))
+    rows += [
+        ("- what would help", f"{each.options} saves {amount(each.saves)}: {amount(each.peak)}, {each.verdict}")
+        for each in answer.remedies
+    ]
+    return rows
+
+
 def _footprint_lines(report: Report, candidate: Candidate, facts: Facts, table: Table) -> None:
     predicted = candidate.footprint
     what = "exported" if candidate.exported else "planned"
@@ -154,6 +181,7 @@ def _footprint_lines(report: Report, candidate: Candidate, facts: Facts, table: 
         [
             (what, f"context {candidate.plan.context}, chunk {candidate.plan.chunk}"),
             *([("why", candidate.why)] if candidate.why else []),
+            *(("keeps", each) for each in candidate.kept),
             ("peak", f"{amount(predicted.peak)}{ASSUMED if predicted.assumes else ''}, in {predicted.peak_phase}"),
         ],
     )
@@ -186,7 +214,7 @@ def _comparison_table(rows: Sequence[Comparison], table: Table) -> None:
     )
 
 
-def _answer_lines(answer: Answer, facts: Facts, table: Table) -> None:
+def _answer_lines(report: Report, answer: Answer, facts: Facts, table: Table) -> None:
     rows: list[tuple[str, object]] = [("export", answer.candidate.label)]
     for limit in answer.limits:
         size = "not known" if limit.bytes is None else amount(limit.bytes)
@@ -194,23 +222,24 @@ def _answer_lines(answer: Answer, facts: Facts, table: Table) -> None:
         longest = "" if limit.largest_context is None else known
         note = f" ({limit.note})" if limit.note else ""
         rows.append((limit.name, f"{size}{mark(limit.status)}: {limit.verdict}{longest}{note}"))
-    if answer.roofline:
-        bound = answer.roofline
-        rows.append(
-            (
-                "decode, at most",
-                f"{bound.tokens_per_second:.0f} tokens/s{mark(bound.status)} at full context: a bound from "
-                f"{bound.bandwidth_gbs:g} GB/s{mark(bound.status)} and {amount(bound.bytes_per_token)} a token, "
-                f"not a prediction",
-            )
-        )
+    if answer.kind != "npu":
+        rows.append(("decode", speed_sentence(answer, report.speed)))
     for each in answer.constraints:
         held = {True: "met", False: "FAILS", None: "open"}[each.holds]
         rows.append((f"{answer.npu}: {each.name}", f"{held}{mark(each.status)}: {each.detail}"))
     facts(f"{answer.title} ({answer.device}): {answer.verdict}", rows)
     limit_mark = mark(answer.limits[0].status) if answer.limits else ""
+    papers = any(row.quality for row in answer.variants)
     table(
-        ("variant", "KV state", "cut", "process", "memory", "largest context", "quality (perplexity)"),
+        (
+            "variant",
+            "KV state",
+            "cut",
+            "process",
+            "memory",
+            "largest context",
+            *(["paper's perplexity"] if papers else []),
+        ),
         [
             (
                 f"{row.variant}{' (this)' if row.is_this else ''}",
@@ -219,7 +248,7 @@ def _answer_lines(answer: Answer, facts: Facts, table: Table) -> None:
                 amount(row.peak) + (ASSUMED if row.assumed else ""),
                 row.verdict,
                 "not known" if row.largest_context is None else f"{row.largest_context}{limit_mark}",
-                row.quality or "not in the paper",
+                *([row.quality or "not in the paper"] if papers else []),
             )
             for row in answer.variants
         ],

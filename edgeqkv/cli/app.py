@@ -18,6 +18,7 @@ from edgeqkv.cli.bench import bench
 from edgeqkv.cli.budget import budget, devices, recipes
 from edgeqkv.cli.command import Command
 from edgeqkv.cli.compare import compare
+from edgeqkv.cli.contribute import contribute
 from edgeqkv.cli.convert import convert
 from edgeqkv.cli.demo import demo
 from edgeqkv.cli.doctor import doctor
@@ -49,6 +50,7 @@ for command in (
     budget,
     devices,
     recipes,
+    contribute,
     demo,
     doctor,
 ):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,6 +36,12 @@ def budget(
         Path | None,
         typer.Option("--compare", metavar="FILE", help="A device-report.json of this bundle, to put beside it."),
     ] = None,
+    bench: Annotated[
+        Path | None,
+        typer.Option(
+            "--bench", metavar="FILE", help="What 'edgeqkv bench DIR --json' printed, for the measured speed."
+        ),
+    ] = None,
     html: Annotated[
         Path | None,
         typer.Option("--html", metavar="FILE", help="Write the report as a page, over an older one at most."),
@@ -46,11 +54,17 @@ def budget(
     from edgeqkv.budget.report import lines, to_json
 
     if (encoder := encoder_bundle(subject)) is not None:
-        given = {"--context": context, "--measure": measure or None, "--compare": compare, "--html": html}
+        given = {
+            "--context": context,
+            "--measure": measure or None,
+            "--compare": compare,
+            "--bench": bench,
+            "--html": html,
+        }
         foreign = [flag for flag, value in given.items() if value is not None]
         _budget_encoder(encoder, device or (), own, foreign, as_json)
         return
-    read = [each for each in (subject, own, compare) if each is not None]
+    read = [each for each in (subject, own, compare, bench) if each is not None]
     if html is not None:
         from edgeqkv.budget.html import GENERATOR
 
@@ -65,6 +79,14 @@ def budget(
         from edgeqkv.budget.beside import with_device_report
 
         report = with_device_report(report, subject, context, compare)
+    if bench is not None:
+        from edgeqkv.budget.speed import read_bench
+
+        report = dataclasses.replace(report, speed=read_bench(bench))
+    if html is not None or as_json:
+        from edgeqkv.budget.provenance import provenance
+
+        report = dataclasses.replace(report, made=provenance(["edgeqkv", *sys.argv[1:]], subject))
     if html is not None:
         from edgeqkv.budget.html import GENERATOR, render
 
@@ -82,7 +104,7 @@ def devices(
     own: DevicesFile = None,
     as_json: Json = False,
 ) -> None:
-    """List the catalogue of phones, tablets, boards and NPUs, or say all that is known of one."""
+    """List the catalogue of phones, tablets, boards, wearables and NPUs, or say all that is known of one."""
     from edgeqkv.budget.devices import load_catalogue
 
     catalogue = load_catalogue(own)
@@ -100,7 +122,7 @@ def devices(
                     each.title,
                     _shown(each.ram_gb, " GB"),
                     _shown(each.process_limit_default_gb, " GB"),
-                    each.npu or "none",
+                    each.npu or "not listed",
                 )
                 for key, each in catalogue.devices.items()
             ]
@@ -164,7 +186,7 @@ def _show_device(name: str, device: Device | Npu, as_json: bool) -> None:
 
 
 def _shown(fact: Fact[Any] | None, unit: str) -> str:
-    from edgeqkv.budget.report import mark
+    from edgeqkv.budget.sentences import mark
 
     if fact is None:
         return ""

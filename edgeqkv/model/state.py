@@ -11,7 +11,7 @@ from edgeqkv.model.layers import Block
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["HIGHEST", "StateScales", "StateSpec", "state_of_blocks"]
+__all__ = ["HIGHEST", "StateScales", "StateSpec", "kept_by_layers", "state_of_blocks"]
 
 HIGHEST: Final = 127
 """The code of the largest magnitude that was seen in calibration; what is larger is cut off there."""
@@ -57,6 +57,34 @@ def state_of_blocks(blocks: Iterable[Block], context: int, chunk: int = 1) -> tu
         for layer, attention in causal
         for role in attention.roles
     )
+
+
+def kept_by_layers(blocks: Iterable[Block]) -> tuple[str, ...]:
+    """What the layers keep, in words: those that are alike in one entry; nothing of layers that keep nothing."""
+    alike: dict[str, list[int]] = {}
+    for layer, attention in enumerate(block.attention for block in blocks):
+        if attention.causal:
+            tensors = "one tensor for keys and values" if attention.merged else "keys and values"
+            seen = "every token" if attention.window is None else f"a window of {attention.window:,} tokens"
+            shape = f"{attention.heads.kv} × {attention.heads.dim} numbers a token"
+            alike.setdefault(f"{tensors}, {shape}, {seen}", []).append(layer)
+    return tuple(f"{_ranges(layers)}: {told}" for told, layers in alike.items())
+
+
+def _ranges(layers: list[int]) -> str:
+    """Numbers of layers, those that follow each other as a range.
+
+    >>> _ranges([0, 1, 2, 4, 6, 7])
+    'layers 0–2, 4, 6–7'
+    """
+    runs: list[list[int]] = []
+    for layer in layers:
+        if runs and runs[-1][-1] == layer - 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    told = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
+    return f"layer {told}" if len(layers) == 1 else f"layers {told}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,9 +8,10 @@ import pytest
 
 from edgeqkv.backends.target import TargetSpec
 from edgeqkv.budget import paper
-from edgeqkv.budget.answers import Answer, Candidate, Verdict, evaluate_on, verdict_of
-from edgeqkv.budget.devices import Device, Fact, load_catalogue
+from edgeqkv.budget.answers import Answer, Candidate, evaluate_on
+from edgeqkv.budget.devices import Device, Fact, Status, load_catalogue
 from edgeqkv.budget.plan import ModelShape, Plan
+from edgeqkv.budget.verdicts import Confidence, NpuVerdict, Verdict, confidence_of, verdict_of
 from edgeqkv.model.config import DecoderConfig
 from edgeqkv.model.variants import Variant
 
@@ -55,8 +56,8 @@ def asked(device: Device | str, *, target: str = "onnx", shape: ModelShape | Non
 @pytest.mark.parametrize(
     ("peak", "limit", "verdict"),
     [
-        (100, 115, Verdict.FITS),
-        (100, 114, Verdict.TIGHT),
+        (85, 100, Verdict.FITS),
+        (86, 100, Verdict.TIGHT),
         (100, 100, Verdict.TIGHT),
         (101, 100, Verdict.NOT),
         (100, None, Verdict.UNKNOWN),
@@ -112,7 +113,17 @@ def test_the_papers_quality_stands_beside_a_variant() -> None:
     large = paper.quality(Variant.parse("q-k=v"), heads=32, parameters=1_200_000_000)
     assert str(large) == "5.128 (+2.5% against qkv; the paper's 1.2B)"
     assert paper.quality(Variant.parse("q=k=v"), heads=32, parameters=1_200_000_000) is None
-    assert paper.quality(Variant.parse("q-k=v+2d"), heads=16, parameters=1) is None
+    assert paper.quality(Variant.parse("q-k=v+2d"), heads=16, parameters=300_000_000) is None
+
+
+@pytest.mark.parametrize(
+    ("parameters", "scale"),
+    [(900_000, None), (199_000_000, None), (201_000_000, "300M"), (449_000_000, "300M"), (600_000_000, None),
+     (801_000_000, "1.2B"), (1_799_000_000, "1.2B"), (7_000_000_000, None)],
+)  # fmt: skip
+def test_it_stands_beside_models_of_the_papers_sizes_alone(parameters: int, scale: str | None) -> None:
+    found = paper.quality(Variant.parse("qkv"), heads=16, parameters=parameters)
+    assert (found.scale if found else None) == scale
 
 
 def test_the_roofline_is_bandwidth_over_what_a_token_reads() -> None:
@@ -121,6 +132,12 @@ def test_the_roofline_is_bandwidth_over_what_a_token_reads() -> None:
     assert found.tokens_per_second == pytest.approx(17.07e9 / found.bytes_per_token)
     assert found.bytes_per_token == pytest.approx(4 * PLAN.shape.parameters + (40 << 20), rel=0.001)
     assert asked("pixel-8").roofline is None  # nobody knows its bandwidth
+
+
+def test_there_is_no_bound_where_a_token_reads_what_a_cache_holds() -> None:
+    """A model of a megabyte does not decode 30,000 tokens a second, whatever the memory's bandwidth."""
+    tiny = ModelShape.of(dataclasses.replace(CONFIG, layers=2, hidden_size=64, vocab_size=500), PLAN.shape.variant)
+    assert asked("raspberry-pi-5-8gb", shape=tiny).roofline is None
 
 
 def held(found: Answer) -> dict[str, bool | None]:
@@ -162,3 +179,29 @@ def test_what_nobody_knows_stays_open() -> None:
     found = asked("google-tensor-tpu")
     assert held(found) == {"compute type": None, "toolchain": None}
     assert found.verdict == Verdict.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("statuses", "assumes", "confidence"),
+    [
+        (["vendor-documented"], False, Confidence.DOCUMENTED),
+        (["vendor-documented", "community-measured"], False, Confidence.REPORTED),
+        (["community-measured", "unknown"], False, Confidence.ASSUMED),
+        (["vendor-documented"], True, Confidence.ASSUMED),
+        ([], False, Confidence.DOCUMENTED),
+    ],
+)
+def test_a_verdict_is_as_sure_as_what_is_known_worst(statuses: list[Status], assumes: bool, confidence: str) -> None:
+    assert confidence_of(statuses, assumes=assumes) == confidence
+
+
+def test_cpu_and_npu_are_judged_apart() -> None:
+    found = asked("galaxy-s24")
+    assert (found.verdict, found.confidence) == (Verdict.FITS, Confidence.REPORTED)
+    assert found.on_npu
+    assert (found.on_npu.verdict, found.on_npu.confidence) == (NpuVerdict.FAILS, Confidence.DOCUMENTED)
+    assert [each.name for each in found.on_npu.failing] == ["compute type", "static shapes"]
+    split = asked("iphone-15", target="coreml", form="conv", weights="fp16", state="fp16").on_npu
+    assert split
+    assert split.verdict == NpuVerdict.MEETS
+    assert asked("raspberry-pi-5-8gb").on_npu is None

@@ -44,6 +44,8 @@ def facts() -> list[tuple[str, Fact[object]]]:
 def test_the_catalogue_has_what_people_ask_for() -> None:
     catalogue = load_catalogue()
     assert {"iphone-15", "pixel-9-pro", "galaxy-s25", "ipad-pro-m4-8gb", "raspberry-pi-5-8gb"} <= set(catalogue.devices)
+    assert len(catalogue.devices) >= 30
+    assert {device.kind for device in catalogue.devices.values()} == {"phone", "tablet", "board", "wearable"}
     assert {"hexagon-v75", "ane-a16", "ethos-u85", "google-tensor-tpu"} <= set(catalogue.npus)
     assert {"ios", "android"} <= set(catalogue.platform)
     assert catalogue.generated
@@ -54,6 +56,12 @@ def test_what_is_known_has_a_source() -> None:
     for name, fact in facts():
         assert fact.sources or fact.status == "unknown", name
         assert fact.value is not None or fact.status == "unknown", name
+
+
+def test_an_assumed_limit_says_by_which_rule() -> None:
+    for name, device in load_catalogue().devices.items():
+        limit = device.process_limit_default_gb
+        assert limit.status != "unknown" or limit.value is None or limit.note, name
 
 
 def test_every_devices_npu_is_in_the_catalogue() -> None:

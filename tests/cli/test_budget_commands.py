@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -49,7 +50,9 @@ def test_a_checkpoint_is_planned(run: Any) -> None:
     assert "iPhone 15 (iphone-15): fits" in printed
     assert "default app limit: 3.12 GB~: fits; largest context 64~" in printed
     assert "default app limit: 8.00 GB?: fits; largest context 64?" in printed
-    assert "a bound from 51.2 GB/s?" in printed
+    assert printed.startswith("It fits on all 2 devices, if what is assumed holds.\niPhone 15: fits (assumed). ")
+    assert "decode: No bound: a token reads " in printed
+    assert "keeps: layers 0–1: one tensor for keys and values, 4 × 8 numbers a token, every token" in printed
 
 
 def test_what_does_not_fit_exits_1(run: Any, tmp_path: Path) -> None:
@@ -57,7 +60,10 @@ def test_what_does_not_fit_exits_1(run: Any, tmp_path: Path) -> None:
     code, printed, _ = run("budget", MODEL, "-d", "iphone-15", "-d", "hexagon-v75", "--html", page)
     assert code == 1
     assert "hexagon-v75: compute type: FAILS" in printed
-    assert "<!doctype html>" in page.read_text()
+    written = page.read_text()
+    assert "<!doctype html>" in written
+    assert f"edgeqkv budget {MODEL} -d iphone-15 -d hexagon-v75 --html {page}" in written
+    assert hashlib.sha256(MODEL.read_bytes()).hexdigest() in written
 
 
 def test_a_page_replaces_an_older_one_and_nothing_else(run: Any, bundle: Path, tmp_path: Path) -> None:
@@ -112,7 +118,7 @@ def test_a_devices_report_stands_beside_the_prediction(run: Any, bundle: Path, t
     code, printed, _ = run("budget", bundle, "--compare", file, "--device", "pixel-9-pro")
     assert code == 0
     assert "onnx on Pixel 9 Pro (Android 16): prediction against the device's report" in printed
-    assert "decode: 32 tokens, 40.0 tokens/s, " in printed
+    assert "decode: 32 tokens, 40.0 tokens/s" in printed
     assert "load\t" in printed
     assert "state\t0.5 MB\t0.5 MB\t+0.0%" in printed
     assert "app limit: the system did not say" in printed
@@ -159,6 +165,28 @@ def test_a_device_is_told_with_its_sources(run: Any) -> None:
     assert "weights limit gb: not known (unknown)" in run("devices", "ane-a16")[1]
     assert json.loads(run("devices", "hexagon-v75", "--json")[1])["name"] == "hexagon-v75"
     assert run("devices", "nonsense")[0] == 2
+
+
+def test_a_device_report_becomes_a_contribution(run: Any, bundle: Path, tmp_path: Path) -> None:
+    file = write_report(tmp_path, manifest_sha256=identity(Bundle(bundle)))
+    out = tmp_path / "contribution"
+    code, printed, _ = run("contribute", file, "--bundle", bundle, "--out", out)
+    assert code == 0
+    assert "pixel-9-pro: what was measured" in printed
+    assert "Beside the prediction" in (out / "pull-request.md").read_text()
+    assert run("contribute", file, "--out", out)[0] == 0  # over its own
+    assert run("budget", MODEL, "--devices", out / "entry.yaml", "--device", "pixel-9-pro")[0] == 0
+    code, printed, _ = run("contribute", file)
+    assert code == 0
+    assert printed.startswith("# edgeqkv contribute")
+    assert json.loads(run("contribute", file, "--json")[1])["device"] == "pixel-9-pro"
+    (out / "entry.yaml").write_text("mine")
+    before = (out / "pull-request.md").read_text()
+    code, _, told = run("contribute", file, "--device", "pixel-8", "--out", out)
+    assert code == 2
+    assert "was not written by edgeqkv" in told
+    assert (out / "pull-request.md").read_text() == before
+    assert run("contribute", file, "--out", file)[0] == 2
 
 
 def test_recipes_are_listed(run: Any) -> None:
