@@ -20,6 +20,7 @@ from edgeqkv import demo
 from edgeqkv.bundle.manifest import (
     FORMAT,
     Artifact,
+    ChatCard,
     FileCard,
     Graph,
     Manifest,
@@ -32,6 +33,7 @@ from edgeqkv.bundle.manifest import (
 from edgeqkv.run.generate import Generation, Sampling, sample
 from edgeqkv.run.session import Session
 from edgeqkv.run.tokenizer import Tokenizer
+from edgeqkv.run.turns import written
 
 PROMPTS = (
     "The coroutine then",
@@ -51,6 +53,14 @@ SAMPLINGS = (
     Sampling(temperature=0.9, top_k=20, top_p=0.5),
     Sampling(temperature=2.0, top_k=1),
 )
+
+CHATS = (
+    ChatCard(
+        first="<s>user\n", answered="</s>\n<s>assistant\n", next="</s>\n<s>user\n", answer="</s>\n<s>assistant\n",
+        trimmed=False, system=ChatCard.System(before="<s>system\n", after="</s>\n<s>user\n"),
+    ),
+    ChatCard(first="<s>[INST] ", answered=" [/INST] ", next="</s>[INST] ", answer=" [/INST]", trimmed=True),
+)  # fmt: skip
 
 VOCABULARY, CONTEXT, CHUNK = 40, 24, 5
 
@@ -316,13 +326,25 @@ def feed_cases() -> Iterator[dict[str, Any]]:
         }
 
 
+def chat_cases() -> Iterator[dict[str, Any]]:
+    """Pieces of chat templates, conversations, and the texts that they make of them."""
+    said = {"role": "system", "content": "Be short."}
+    texts = (" Who are you?\n", "A model.", "Why?", "\tBecause. ", "naïve 日本語 🙂")
+    roles = ("user", "assistant")
+    for card in CHATS:
+        for turns in (1, 3, 5):
+            asked = [{"role": roles[place % 2], "content": text} for place, text in enumerate(texts[:turns])]
+            for messages in (asked, *([[said, *asked]] if card.system else [])):
+                yield {"card": card.model_dump(), "messages": messages, "text": written(card, messages)}
+
+
 def manifest(files: dict[str, str]) -> str:
     """A bundle's manifest, as edgeqkv writes it, for files of the given contents."""
     return Manifest(
         format=FORMAT,
         edgeqkv="0.1.0",
         model=ModelCard(kind="decoder", variant="q-k=v+gqa2", parameters=1234, config={}, source={}, notes=()),
-        tokenizer=TokenizerCard(file="tokenizer.json", size=VOCABULARY, bos_id=0, eos_token_ids=(0, 3)),
+        tokenizer=TokenizerCard(file="tokenizer.json", size=VOCABULARY, bos_id=0, eos_token_ids=(0, 3), chat=CHATS[0]),
         targets={name: TargetCard(artifact=ARTIFACTS[name], verification=None) for name in ("onnx", "coreml")},
         files={
             name: FileCard(bytes=len(text.encode()), sha256=hashlib.sha256(text.encode()).hexdigest())
@@ -342,6 +364,7 @@ def golden() -> dict[str, Any]:
         "artifacts": {name: used.model_dump(mode="json") for name, used in ARTIFACTS.items()},
         "generation": list(generation_cases()),
         "feeds": list(feed_cases()),
+        "chat": list(chat_cases()),
         "bundle": {"files": files, "manifest": text, "sha256": hashlib.sha256(text.encode()).hexdigest()},
     }
 

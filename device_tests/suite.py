@@ -42,16 +42,22 @@ def skip(reason: str) -> NoReturn:
 
 
 def export_demo(
-    name: str, *, weights: str, form: str = "portable", state: str = "fp32", devices: tuple[str, ...] = ()
+    name: str,
+    *,
+    weights: str,
+    target: str = "onnx",
+    form: str = "portable",
+    state: str = "fp32",
+    devices: tuple[str, ...] = (),
 ) -> Path:
-    """The demo model as an ONNX bundle in ``WORK/name``, verified; its folder."""
+    """The demo model as a bundle in ``WORK/name``, verified; its folder."""
     import edgeqkv
     from edgeqkv import demo
 
     folder = WORK / name
     edgeqkv.export(
         edgeqkv.load(demo.checkpoint_path()),
-        "onnx",
+        target,
         out=folder,
         weights=weights,
         form=form,
@@ -72,8 +78,10 @@ def prompt_ids() -> list[int]:
     return Tokenizer(demo.tokenizer_path()).encode(PROMPT)
 
 
-def greedy(bundle: Path, prompt: list[int], engine: str) -> npt.NDArray[np.float32]:
-    """Logits ``[STEPS, vocab]`` of a run that feeds the prompt, then always the most likely token."""
+def greedy(bundle: Path, prompt: list[int], engine: str | None = None) -> npt.NDArray[np.float32]:
+    """Logits ``[STEPS, vocab]`` of a run that feeds the prompt, then always the most likely token.
+
+    Without an engine named, in the target's own."""
     import edgeqkv
 
     session = edgeqkv.open(bundle, engine=engine)

@@ -8,8 +8,9 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from emulator import Emulator, Unavailable, prepare
+from emulator import Emulator, prepare
 
+from device_tests.debian import Unavailable
 from device_tests.suite import WORK, Difference, export_demo, greedy, prompt_ids, skip
 
 BUNDLES: Final = {

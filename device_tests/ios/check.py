@@ -19,9 +19,10 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT))
 
-from swift import Swift, Unavailable, prepare  # noqa: E402
+from swift import Swift, prepare  # noqa: E402
 
 from device_tests.apis import unlisted  # noqa: E402
+from device_tests.debian import Unavailable  # noqa: E402
 from edgeqkv.budget.device_report import read_device_report  # noqa: E402
 
 SKIPPED = 77

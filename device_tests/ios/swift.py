@@ -6,20 +6,18 @@ them is compiled against modules of hand-written signatures.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["Swift", "Unavailable", "prepare"]
+from device_tests.debian import cached, check_machine, fetch, source, unpack
 
-_KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-_SOURCE: Final = f"deb [arch=amd64 signed-by={_KEYRING}] https://deb.debian.org/debian trixie main\n"
+__all__ = ["Swift", "prepare"]
+
+_SOURCE: Final = source("trixie", "amd64")
 _COMPILER: Final = "swiftlang"
 _LIBRARIES: Final = (
     "libswiftlang", "libc6", "libc6-dev", "linux-libc-dev", "libgcc-s1", "libstdc++6", "libxml2", "liblzma5",
@@ -41,10 +39,6 @@ _LINKED: Final = (
     "swiftGlibc", "swiftDispatch", "dispatch", "BlocksRuntime", "Foundation", "FoundationEssentials",
     "FoundationInternationalization", "XCTest", "c", "m",
 )  # fmt: skip
-
-
-class Unavailable(Exception):
-    """The compiler cannot be had on this machine; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -117,67 +111,12 @@ def prepare(out: Path) -> Swift:
         Unavailable: this machine is no amd64 Debian or Ubuntu, or the network does not give what is needed.
     """
     recipe = "\n".join((_SOURCE, _COMPILER, *_LIBRARIES, *_PARTS))
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeqkv"
-    folder = cache / f"swift-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
-    if not folder.is_dir():
-        _check_machine()
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as place:
-            made = Path(place) / "made"
-            made.mkdir()
-            for package in _fetch(Path(place)):
-                _unpack(package, made, _PARTS if package.name.startswith(f"{_COMPILER}_") else ())
-                package.unlink()
-            made.rename(folder)
-    return Swift(folder, out)
 
+    def make(place: Path, made: Path) -> None:
+        check_machine("the Swift compiler")
+        packages = (_COMPILER, *_LIBRARIES)
+        for package in fetch(place, (_SOURCE,), packages, architectures=("amd64",), whole=False):
+            unpack(package, made, _PARTS if package.name.startswith(f"{_COMPILER}_") else ())
+            package.unlink()
 
-def _check_machine() -> None:
-    for tool in ("apt-get", "dpkg-deb", "tar"):
-        if shutil.which(tool) is None:
-            raise Unavailable(f"'{tool}' is missing: the Swift compiler is Debian's")
-    if not _KEYRING.is_file():
-        raise Unavailable(f"{_KEYRING} is missing: install the package debian-archive-keyring")
-    architecture = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True)
-    if architecture.stdout.strip() != "amd64":
-        raise Unavailable(
-            f"the Swift compiler is fetched for amd64 machines, and this is {architecture.stdout.strip()}"
-        )
-
-
-def _fetch(place: Path) -> list[Path]:
-    """Download the packages, checked against Debian's signed index, with a configuration of apt that is ours alone."""
-    archives = place / "archives"
-    for folder in (archives / "partial", place / "lists" / "partial"):
-        folder.mkdir(parents=True)
-    (place / "sources.list").write_text(_SOURCE)
-    (place / "status").touch()
-    settings = {
-        "Dir::Etc::SourceList": place / "sources.list",
-        "Dir::Etc::SourceParts": "/dev/null",
-        "Dir::State": place,
-        "Dir::State::Lists": place / "lists",
-        "Dir::State::Status": place / "status",
-        "Dir::Cache": place,
-        "Dir::Cache::Archives": archives,
-        "APT::Architecture": "amd64",
-        "APT::Sandbox::User": "",
-        "APT::Update::Error-Mode": "any",
-        "Acquire::https::Timeout": 20,
-        "Acquire::Languages": "none",
-        "Debug::NoLocking": 1,
-    }
-    options = [part for name, value in settings.items() for part in ("-o", f"{name}={value}")]
-    for command in (["update"], ["download", _COMPILER, *_LIBRARIES]):
-        done = subprocess.run(
-            ["apt-get", "-q", *options, *command], cwd=archives, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise Unavailable(f"Debian 13's packages could not be fetched: {done.stderr.strip().splitlines()[-1]}")
-    return sorted(archives.glob("*.deb"))
-
-
-def _unpack(package: Path, made: Path, parts: Sequence[str]) -> None:
-    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE) as content:
-        wanted = ["--wildcards", *(f"./{part}" for part in parts)] if parts else []
-        subprocess.run(["tar", "-x", "-C", made, "--exclude=./usr/share", *wanted], stdin=content.stdout, check=True)
+    return Swift(cached("swift", recipe, make), out)

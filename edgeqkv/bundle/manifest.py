@@ -38,6 +38,7 @@ __all__ = [
     "FORMAT",
     "NUMPY_NAMES",
     "Artifact",
+    "ChatCard",
     "FileCard",
     "Graph",
     "Manifest",
@@ -368,11 +369,34 @@ class ModelCard(_Record):
     original: Verification | None = None
 
 
+class ChatCard(_Record):
+    """The text that a chat template writes around the messages of a conversation, for apps that have no Jinja.
+
+    A conversation is: ``first``, the user's message, then for each answer that was given ``answered``, the answer,
+    ``next``, the user's next message; and ``answer``, after which the model's own begins. Where there is a message of
+    the system, ``system.before``, that message and ``system.after`` stand in the place of ``first``; without ``system``
+    the template takes none. ``trimmed``: messages lose the white space at their ends.
+    """
+
+    class System(_Record):
+        """What stands around the system's message."""
+
+        before: str
+        after: str
+
+    first: str
+    answered: str
+    next: str
+    answer: str
+    trimmed: bool
+    system: System | None = None
+
+
 class TokenizerCard(_Record):
     """The tokenizer file and the ids that begin and end a text.
 
     ``source`` is the file that was taken, ``eos_source`` what says which tokens end a text; ``notes`` is what people
-    should know of them.
+    should know of them. ``chat`` is the chat template taken apart; None without one, or where it is too much for that.
     """
 
     file: str
@@ -382,6 +406,7 @@ class TokenizerCard(_Record):
     source: str = ""
     eos_source: str = ""
     notes: tuple[str, ...] = ()
+    chat: ChatCard | None = None
 
 
 class FileCard(_Record):

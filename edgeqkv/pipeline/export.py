@@ -41,6 +41,7 @@ from edgeqkv.quantize.state import with_state
 from edgeqkv.reading import read_text
 from edgeqkv.run.chat import carry
 from edgeqkv.run.perplexity import excess
+from edgeqkv.run.turns import chat_card
 
 __all__ = ["export", "model_card", "run_export"]
 
@@ -292,6 +293,7 @@ def _tokenizer_card(model: Model, resolved: ResolvedExport, staging: Staged) -> 
         return None
     tokenizer.save(staging.path / TOKENIZER)
     carry(tokenizer.path, staging.path)
+    chat, note = chat_card(tokenizer)
     beside = tokenizer.path.absolute().parent == model.source.folder.absolute()
     return TokenizerCard(
         file=TOKENIZER,
@@ -300,7 +302,8 @@ def _tokenizer_card(model: Model, resolved: ResolvedExport, staging: Staged) -> 
         eos_token_ids=resolved.ends.ids,
         source=tokenizer.path.name + (f" beside {checkpoint.name}" if beside else ""),
         eos_source=resolved.ends.source,
-        notes=resolved.notes,
+        notes=(*resolved.notes, *([note] if note else [])),
+        chat=chat,
     )
 
 

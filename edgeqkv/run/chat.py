@@ -22,10 +22,12 @@ from edgeqkv.errors import InputError
 from edgeqkv.reading import check_file, is_file, parsed, read_json, read_text
 from edgeqkv.run.tokenizer import Tokenizer
 
-__all__ = ["ChatTemplate", "carry"]
+__all__ = ["ChatTemplate", "carry", "has_template"]
 
 _LONGEST: Final = 1_000_000
 """Characters that a template may write: more fit into no context, and none would end one that writes forever."""
+
+_NOW: Final = "strftime_now"
 
 
 class ChatTemplate:
@@ -33,6 +35,7 @@ class ChatTemplate:
 
     Attributes:
         path: the file that the template is from.
+        tells_the_date: whether it may write what day it is.
 
     Args:
         tokenizer: the model's; the template is looked for beside its file.
@@ -49,6 +52,7 @@ class ChatTemplate:
                 f"{TOKENIZER_CONFIG}: the model may not have been trained for chat. Give it a text to continue"
             )
         self.path, source = found
+        self.tells_the_date = _NOW in source
         self._variables = _variables(tokenizer)
         with parsed(f"the chat template in {self.path} is no Jinja template"):
             self._template = _environment().from_string(source)
@@ -71,6 +75,14 @@ class ChatTemplate:
                 if written > _LONGEST:
                     raise TemplateError(f"it writes more than {_LONGEST:,} characters")
         return "".join(pieces)
+
+
+def has_template(tokenizer: Tokenizer) -> bool:
+    """Whether something that is meant as a template lies beside a tokenizer."""
+    try:
+        return _source(tokenizer.path) is not None
+    except InputError:
+        return True
 
 
 def carry(tokenizer: Path, folder: Path) -> None:
@@ -137,7 +149,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
     )
     environment.filters["tojson"] = _tojson
-    environment.globals |= {"raise_exception": _refuse, "strftime_now": _now}
+    environment.globals |= {"raise_exception": _refuse, _NOW: _now}
     return environment
 
 
