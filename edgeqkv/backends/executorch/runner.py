@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from edgeqkv.backends.executorch._compat import import_runtime, load_llm_operators
 from edgeqkv.backends.executorch.methods import held
 from edgeqkv.backends.executorch.program import ProgramFile
 from edgeqkv.backends.executorch.quiet import native_stderr_captured, third_party_notices_silenced
@@ -19,7 +20,7 @@ from edgeqkv.errors import BundleError
 from edgeqkv.reading import reading
 
 with third_party_notices_silenced():
-    from executorch.runtime import Runtime
+    Runtime = import_runtime().Runtime
 
 __all__ = ["ExecuTorchRunner"]
 
@@ -80,7 +81,7 @@ def _load(path: Path, methods: list[str], *, custom: bool) -> dict[str, Any]:
         import executorch.kernels.quantized  # noqa: F401  registers its kernels
 
         if custom:
-            from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  registers its kernels
+            load_llm_operators()
         try:
             program = Runtime.get().load_program(path)
             return {method: program.load_method(method) for method in methods}
