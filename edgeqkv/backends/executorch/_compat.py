@@ -25,6 +25,12 @@ What torch.export calls its own operators (`BOOKKEEPING`), and its wrapper of on
     or operators that write have none.
 ``portable_lib._unsafe_reset_threadpool``
     For: a number of threads that was asked for. When it is gone: ExecuTorch takes as many as it likes, as ever.
+``executorch.exir``, which is not run while the runtime is imported
+    For: time and memory; the runtime takes one class of a warning from there, and would import all that exports, torch's
+    compiler with it: five seconds of a processor in every process that runs a model. When it takes more from there: all
+    of it is imported, as ever.
+The library ``custom_ops_aot_lib`` in ``executorch.extension.llm.custom_ops``
+    For: time, as before; the module around it is for exporting. When it is gone: the module is imported, which loads it.
 ``logging.root.manager.disable``
     For: having it as it was; `logging.disable` sets it and nothing tells it. When it is gone: nothing is disabled.
 """
@@ -33,8 +39,13 @@ from __future__ import annotations
 
 import inspect
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -52,6 +63,8 @@ __all__ = [
     "edge_config",
     "histories_shared",
     "idle_passes_skipped",
+    "import_runtime",
+    "load_llm_operators",
     "promise",
     "require_gathering_operators",
     "use_threads",
@@ -78,6 +91,9 @@ _FOR_OPERATORS: Final = {
 """A pass of XNNPACK's → parts of the names of the operators that it is for; passes that are not here always run."""
 
 _EDGE_OPTIONS: Final = {"_check_ir_validity": False, "_skip_dim_order": True}
+_EXPORTER: Final = "executorch.exir"
+_RUNTIME: Final = "executorch.runtime"
+_LLM_OPERATORS: Final = "executorch.extension.llm.custom_ops"
 _GATHERING: Final = ("embedding_4bit", "embedding_byte")
 
 
@@ -175,6 +191,42 @@ def require_gathering_operators() -> None:
             f"this version of ExecuTorch has no operator quantized_decomposed::{missing[0]}, which quantized weights "
             f"need: export with --weights fp32 or fp16, or install executorch 1.5.1"
         )
+
+
+def import_runtime() -> ModuleType:
+    """Import ``executorch.runtime`` without what exports, unless that is there already.
+
+    In the exporter's place stands an empty package at the same folder, whose modules are found and whose own code is
+    not run; it is taken away again, so that a later import of the exporter is a whole one.
+    """
+    if _EXPORTER in sys.modules or _RUNTIME in sys.modules:
+        return import_module(_RUNTIME)
+    stand_in = ModuleType(_EXPORTER)
+    stand_in.__path__ = [str(Path(folder) / "exir") for folder in _folders("executorch")]
+    sys.modules[_EXPORTER] = stand_in
+    try:
+        return import_module(_RUNTIME)
+    except (ImportError, AttributeError):
+        pass
+    finally:
+        for name in [name for name in sys.modules if name == _EXPORTER or name.startswith(f"{_EXPORTER}.")]:
+            del sys.modules[name]
+    return import_module(_RUNTIME)
+
+
+def load_llm_operators() -> None:
+    """Register the kernels of ExecuTorch's LLM extension with the runtime."""
+    libraries = [file for folder in _folders(_LLM_OPERATORS) for file in Path(folder).glob("*custom_ops_aot_lib.*")]
+    if len(libraries) == 1:
+        torch.ops.load_library(libraries[0])
+    else:
+        import_module(f"{_LLM_OPERATORS}.custom_ops")
+
+
+def _folders(package: str) -> list[str]:
+    """Where a package lies, of which nothing is run."""
+    spec = find_spec(package)
+    return list(spec.submodule_search_locations or ()) if spec is not None else []
 
 
 def disabled_level() -> int:

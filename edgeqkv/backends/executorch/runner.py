@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edgeqkv.backends.executorch._compat import use_threads
+from edgeqkv.backends.executorch._compat import import_runtime, load_llm_operators, use_threads
 from edgeqkv.backends.executorch.methods import held
 from edgeqkv.backends.executorch.program import ProgramFile
 from edgeqkv.backends.executorch.quiet import native_stderr_captured, third_party_notices_silenced
@@ -21,7 +21,7 @@ from edgeqkv.reading import reading
 from edgeqkv.threads import threads_wanted
 
 with third_party_notices_silenced():
-    from executorch.runtime import Runtime
+    Runtime = import_runtime().Runtime
 
 __all__ = ["ExecuTorchRunner"]
 
@@ -83,7 +83,7 @@ def _load(path: Path, methods: list[str], *, custom: bool) -> dict[str, Any]:
         import executorch.kernels.quantized  # noqa: F401  registers its kernels
 
         if custom:
-            from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  registers its kernels
+            load_llm_operators()
         use_threads(threads_wanted())
         try:
             program = Runtime.get().load_program(path)

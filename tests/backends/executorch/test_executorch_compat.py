@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import logging
+import subprocess
+import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -138,3 +140,46 @@ def test_what_is_left_out_changes_no_byte(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(lowering, "idle_passes_skipped", nullcontext)
     slow = edgeqkv.export(model, "executorch", out=tmp_path / "slow", weights="int8", verify=False)
     assert (quick.path / "model.pte").read_bytes() == (slow.path / "model.pte").read_bytes()
+
+
+def test_the_runtime_comes_without_the_exporter_which_can_still_be_imported() -> None:
+    """Every process that runs a model would spend five seconds on it."""
+    script = """
+import sys
+from edgeqkv.backends.executorch import _compat, runner
+_compat.load_llm_operators()
+heavy = {"executorch.exir", "torch._dynamo", "torch._inductor", "sympy"} & set(sys.modules)
+assert not heavy, heavy
+names = runner.Runtime.get().operator_registry.operator_names
+assert {"llama::custom_sdpa.out", "llama::update_cache.out"} <= set(names), names
+from edgeqkv.backends.executorch.quiet import third_party_notices_silenced
+with third_party_notices_silenced():
+    from executorch import exir
+    assert exir.EdgeCompileConfig and _compat.import_runtime().Runtime is runner.Runtime
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_runtime_that_takes_more_of_the_exporter_gets_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def needs_all_of_it(name: str) -> ModuleType:
+        asked.append("executorch.exir" in sys.modules)
+        if asked[-1]:
+            raise ImportError("cannot import name 'something'")
+        return ModuleType(name)
+
+    for name in [name for name in sys.modules if name.startswith(("executorch.exir", "executorch.runtime"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(_compat, "import_module", needs_all_of_it)
+    assert _compat.import_runtime().__name__ == "executorch.runtime"
+    assert asked == [True, False]
+
+
+def test_operators_whose_library_is_gone_come_with_their_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    imported: list[str] = []
+    monkeypatch.setattr(_compat, "_folders", lambda package: [])
+    monkeypatch.setattr(_compat, "import_module", imported.append)
+    _compat.load_llm_operators()
+    assert imported == ["executorch.extension.llm.custom_ops.custom_ops"]
