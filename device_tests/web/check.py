@@ -49,6 +49,11 @@ CODES: Final = 0.02
 """Of the largest logit, for an int8 state: rounding can put a number on the other side of the middle between two codes,
 as in the suite ``arm64``."""
 
+GRAPHICS: Final = {"fp32": 1e-3, "int4": 0.06}
+"""Bundles that WebGPU computes too, and the largest difference of a logit: for float weights as a number, of float32 sums
+in the order of a graphics unit; for int4 as a part of the largest logit, because its kernel is free to round activations
+(``accuracy_level`` 4), as those of other processors are."""
+
 WIRE: Final = 1_100_000
 """Bytes that the int4 bundle may take over the wire together with the page, without the runtime."""
 
@@ -71,11 +76,14 @@ def main() -> int:
         "bundles": {name: str(folder) for name, folder in folders.items()},
         "budgeted": BUDGETED,
         "damaged": str(damaged_copy(folders["int4"])),
+        "graphics": list(GRAPHICS),
     }
     (OUT / "plan.json").write_text(json.dumps(plan))
     subprocess.run(["node", "tests/drive.mjs", OUT / "plan.json", OUT / "seen"], cwd=HERE, check=True)
-    seen = json.loads((OUT / "seen" / "result.json").read_text())["bundles"]
+    result = json.loads((OUT / "seen" / "result.json").read_text())
+    seen = result["bundles"]
     passed = [check_bundle(name, folder, seen[name]) for name, folder in folders.items()]
+    passed += [check_graphics(name, folders[name], result["graphics"][name]) for name in GRAPHICS]
     check_report(folders[BUDGETED])
     return 0 if all([*passed, check_wire(seen["int4"])]) else 1
 
@@ -160,6 +168,19 @@ def check_bundle(name: str, folder: Path, seen: dict[str, Any]) -> bool:
     for what, right in checks.items():
         print(f"{name}: {what}{'' if right else ': NO'}")
     return all(checks.values())
+
+
+def check_graphics(name: str, folder: Path, seen: dict[str, Any] | None) -> bool:
+    """Whether WebGPU's tokens and logits are Python's, if the browser has it."""
+    if seen is None:
+        print(f"{name}: this browser offers no WebGPU, which was not run")
+        return True
+    logits = np.fromfile(OUT / "seen" / f"{name}.webgpu.logits", np.float32).reshape(STEPS, -1)
+    reference = greedy(folder, prompt_ids(), "exact")
+    allowed = GRAPHICS[name] * (float(np.abs(reference).max()) if name == "int4" else 1)
+    difference = Difference.between(logits, reference, allowed)
+    print(f"{name} on WebGPU: {difference}")
+    return difference.passed and seen["tokens"] == logits.argmax(axis=1).tolist()
 
 
 def written_by_python(folder: Path) -> str:
