@@ -29,6 +29,7 @@ const ui = {
   bundleStatus: element('bundle-status'),
   engineField: element('engine-field'),
   engine: element<HTMLSelectElement>('engine'),
+  engineStatus: element('engine-status'),
   reading: element<HTMLProgressElement>('reading'),
   nothing: element('nothing'),
   facts: element('facts'),
@@ -79,8 +80,8 @@ function start(): void {
   ui.folder.webkitdirectory = 'webkitdirectory' in ui.folder;
   ui.prompt.value = FIRST_PROMPT;
   ui.folder.addEventListener('change', openPicked);
-  ui.engine.addEventListener('change', changeEngine);
-  void offerGraphics();
+  ui.engine.addEventListener('change', () => void changeEngine());
+  ui.engineField.hidden = !('gpu' in navigator);
   ui.writing.addEventListener('submit', (event) => {
     event.preventDefault();
     generate();
@@ -171,16 +172,24 @@ function engine(): Engine {
   return ui.engine.value === 'webgpu' ? 'webgpu' : 'wasm';
 }
 
-/** Offer WebGPU where the browser has it, and a graphics unit for it. */
-async function offerGraphics(): Promise<void> {
-  const { gpu } = navigator as { gpu?: { requestAdapter(): Promise<object | null> } };
-  const adapter = await gpu?.requestAdapter().catch(() => null);
-  ui.engineField.hidden = !adapter;
-}
-
-/** Open the bundle anew in a worker that computes otherwise. */
-function changeEngine(): void {
-  if (state === 'writing' || state === 'measuring') return;
+/** Open the bundle anew in a worker that computes as the user chose, if the browser has what it takes. */
+async function changeEngine(): Promise<void> {
+  if (state === 'measuring') {
+    ui.engine.value = engine() === 'webgpu' ? 'wasm' : 'webgpu';
+    say(ui.engineStatus, 'Once the measurement is done.');
+    return;
+  }
+  if (engine() === 'webgpu') {
+    // Asked only now: a browser without a graphics unit complains about the question.
+    const { gpu } = navigator as { gpu?: { requestAdapter(): Promise<object | null> } };
+    const adapter = await gpu?.requestAdapter().catch(() => null);
+    if (!adapter) {
+      ui.engine.value = 'wasm';
+      say(ui.engineStatus, 'This browser has no graphics unit that WebGPU could use.');
+      return;
+    }
+  }
+  say(ui.engineStatus, '');
   worker.terminate();
   worker = startWorker();
   if (origin) open(origin);
@@ -380,7 +389,6 @@ function become(next: typeof state): void {
   enable(ui.generate, ready);
   enable(ui.stop, busy);
   enable(ui.reset, ready || busy);
-  ui.engine.disabled = busy || state === 'measuring';
   enable(ui.measure, ready);
   enable(ui.save, ready && measured !== null);
 }

@@ -2,7 +2,7 @@
 
 import { GREEDY, generate, type Options, type StopReason } from './generate';
 import { heapBytes, watchHeap } from './heap';
-import { BundleError, parseManifest } from './manifest';
+import { BundleError, parseManifest, type Artifact } from './manifest';
 import type { Engine, Reply, Request, Run, Usage } from './protocol';
 import { OnnxRunner } from './runner';
 import { runtimeFor, threads } from './runtime';
@@ -63,6 +63,7 @@ async function open(source: Source, engine: Engine): Promise<void> {
   const manifestBytes = await source.manifest();
   const manifest = parseManifest(new TextDecoder().decode(manifestBytes));
   const { artifact, files } = manifest;
+  if (engine === 'webgpu') await checkGraphics(artifact);
   const wanted = new Set([
     ...(manifest.tokenizer ? [manifest.tokenizer.file] : []),
     ...(BUDGET in files ? [BUDGET] : []),
@@ -105,6 +106,17 @@ async function open(source: Source, engine: Engine): Promise<void> {
       usage: usage(),
     },
   });
+}
+
+/** See that the graphics unit has the numbers that a bundle computes with: quantized weights have scales in fp16. */
+async function checkGraphics({ weights, state }: Artifact): Promise<void> {
+  if (weights === 'fp32' && state === 'fp32') return;
+  const { gpu } = navigator as { gpu?: { requestAdapter(): Promise<{ features: ReadonlySet<string> } | null> } };
+  const adapter = await gpu?.requestAdapter();
+  if (adapter?.features.has('shader-f16')) return;
+  throw new BundleError(
+    `This graphics unit knows no half-precision numbers, which ${weights} weights with an ${state} state need. Run the bundle on the processor.`,
+  );
 }
 
 /** Start over with a prompt and write until something ends it. */
