@@ -67,23 +67,15 @@ class SampleViewModel(application: Application) : AndroidViewModel(application) 
     /** Open what lies in the app's folder, again: a bundle that was pushed there since. */
     fun reload() = onWorker {
         forget()
-        status = "Reading and checking the bundle…"
-        val found = Opened(folder)
-        opened = found
-        open = true
-        chats = found.bundle.chat != null
-        facts = found.describe()
-        status = ""
+        load()
     }
 
     /** Copy the bundle in a folder that the user picked into the app's own, where the runtimes can map its files. */
-    fun pick(tree: Uri) {
-        onWorker {
-            forget()
-            status = "Copying the bundle…"
-            PickedFolder(resolver, tree).copyBundleTo(folder)
-        }
-        reload()
+    fun pick(tree: Uri) = onWorker {
+        forget()
+        status = "Copying the bundle…"
+        PickedFolder(resolver, tree).copyBundleTo(folder)
+        load()
     }
 
     fun generate(prompt: String, temperature: Double) = onWorker {
@@ -172,6 +164,16 @@ class SampleViewModel(application: Application) : AndroidViewModel(application) 
 
     private fun needOpened() =
         opened ?: throw EdgeQkvException("no bundle is open: open a folder that 'edgeqkv export' wrote")
+
+    private fun load() {
+        status = "Reading and checking the bundle…"
+        val found = Opened(folder)
+        opened = found
+        open = true
+        chats = found.bundle.chat != null
+        facts = found.describe()
+        status = ""
+    }
 
     /** Let go of the bundle that is open, before another is. */
     private fun forget() {
