@@ -68,10 +68,7 @@ def check_project() -> list[str]:
     """The parts of the project that no compiler sees here fit together."""
     problems = []
     manifest = ElementTree.parse(HERE / "app" / "src" / "main" / "AndroidManifest.xml").getroot()
-    strings = ElementTree.parse(HERE / "app" / "src" / "main" / "res" / "values" / "strings.xml").getroot()
-    names = {f"@string/{each.get('name')}" for each in strings.iter("string")}
-    used = {value for each in manifest.iter() for value in each.attrib.values() if value.startswith("@string/")}
-    problems += [f"the manifest uses {each}, which is not defined" for each in used - names]
+    problems += unresolved(HERE / "app" / "src" / "main")
     for activity in manifest.iter("activity"):
         name = str(activity.get(f"{ANDROID}name")).removeprefix(".")
         if not list((HERE / "app").rglob(f"{name}.kt")):
@@ -79,6 +76,7 @@ def check_project() -> list[str]:
         if activity.find("intent-filter") is not None and activity.get(f"{ANDROID}exported") is None:
             problems.append(f"the activity {name} does not say whether it is exported")
     catalogue = tomllib.loads((HERE / "gradle" / "libs.versions.toml").read_text(encoding="utf-8"))
+    problems += other_versions(catalogue["versions"])
     problems += [
         f"libs.versions.toml has no version {entry['version']['ref']}"
         for entry in (*catalogue["libraries"].values(), *catalogue["plugins"].values())
@@ -95,6 +93,40 @@ def check_project() -> list[str]:
     problems += [
         f"module {name} has no build script" for name in included if not (HERE / name / "build.gradle.kts").is_file()
     ]
+    return problems
+
+
+def unresolved(main: Path) -> list[str]:
+    """Resources that the manifest or another resource names, and that are nowhere."""
+    defined, files = set(), sorted((main / "res").rglob("*.xml"))
+    for file in files:
+        kind = file.parent.name.split("-")[0]
+        if kind == "values":
+            defined |= {f"@{each.tag}/{each.get('name')}" for each in ElementTree.parse(file).getroot()}
+        else:
+            defined.add(f"@{kind}/{file.stem}")
+    return [
+        f"{file.relative_to(HERE)} uses {value}, which is not defined"
+        for file in (main / "AndroidManifest.xml", *files)
+        for each in ElementTree.parse(file).iter()
+        for value in each.attrib.values()
+        if re.fullmatch(r"@\w+/\w+", value) and value not in defined
+    ]
+
+
+def other_versions(catalogue: dict[str, str]) -> list[str]:
+    """Runtimes that are not of the version that edgeqkv asks for, below which it was not tried; and a Gradle whose
+    checksum is not given."""
+    asked = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    problems = []
+    for name in ("onnxruntime", "executorch"):
+        requirement = next(each for extra in asked.values() for each in extra if re.match(rf"{name}\W", each))
+        least = requirement.removeprefix(name).split(",")[0].removeprefix(">=")
+        if not f"{catalogue[name]}.".startswith(f"{least}."):
+            problems.append(f"libs.versions.toml has {name} {catalogue[name]}, and pyproject.toml asks for {least}")
+    properties = (HERE / "gradle" / "wrapper" / "gradle-wrapper.properties").read_text(encoding="utf-8")
+    if not re.search(r"^distributionSha256Sum=[0-9a-f]{64}$", properties, re.M):
+        problems.append("gradle-wrapper.properties gives no checksum of Gradle")
     return problems
 
 

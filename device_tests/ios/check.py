@@ -19,6 +19,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT))
 
+from project import check_project  # noqa: E402
 from swift import Swift, prepare  # noqa: E402
 
 from device_tests.apis import unlisted  # noqa: E402
@@ -32,6 +33,7 @@ STRICT = ("-warnings-as-errors", "-swift-version")
 
 def main() -> int:
     problems = unlisted(HERE / "signatures", HERE / "APIS.md")
+    problems += check_project(HERE / "Sample" / "EdgeQKVSample.xcodeproj")
     if problems:
         print("\n".join(problems))
         return 1
@@ -58,7 +60,7 @@ def compile_all(swift: Swift) -> None:
         swift.module(name, [HERE / "signatures" / f"{name}.swift"], "-enable-library-evolution", "-suppress-warnings")
     swift.module("EdgeQKVCore", sources("Sources/EdgeQKVCore"), *STRICT, "6")
     swift.module("EdgeQKV", sources("Sources/EdgeQKV"), *STRICT, "5")
-    swift.check(sources("App"), *STRICT, "6", "-parse-as-library", "-module-name", "App")
+    swift.check(sources("Sample/App"), *STRICT, "6", "-parse-as-library", "-module-name", "App")
     swift.check([HERE / "Package.swift"], *STRICT, "6", "-package-description-version", "6.0")
 
 

@@ -41,7 +41,9 @@ function listFiles(): Plugin {
       if (worker?.type !== 'chunk') throw new Error('the build has no service worker');
       const page = bundle['index.html'];
       if (page?.type !== 'asset') throw new Error('the build has no page');
-      const files = Object.keys(bundle).filter((name) => name !== worker.fileName && name !== page.fileName);
+      // WebGPU's runtime is twice as large, and few ask for it: it is fetched then.
+      const own = new Set([worker.fileName, page.fileName]);
+      const files = Object.keys(bundle).filter((name) => !own.has(name) && !/asyncify|webgpu/.test(name));
       const version = createHash('sha256').update(page.source).update(files.join()).digest('hex').slice(0, 12);
       worker.code = worker.code
         .replaceAll('__FILES__', JSON.stringify(files))

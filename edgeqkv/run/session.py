@@ -1,7 +1,7 @@
 """Running an export, whatever runs it: a decoder is fed tokens and keeps a state, an encoder runs whole inputs.
 
 A session chooses graphs and fills their inputs by what the manifest says of them (`edgeqkv.bundle.manifest`); a
-target's `Runner` only calls. The sample apps do the same in Kotlin, Swift and TypeScript.
+target's `Runner` only calls. The sample apps do the same in Kotlin, Swift, TypeScript and C++.
 """
 
 from __future__ import annotations

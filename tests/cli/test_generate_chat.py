@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 import edgeqkv
 from edgeqkv import BundleError
 from edgeqkv.bundle.bundle import Bundle
+from edgeqkv.bundle.manifest import ChatCard
 from edgeqkv.cli.app import app
 from edgeqkv.run.generate import Generation
 from edgeqkv.run.session import Session
@@ -43,6 +44,18 @@ def test_the_bundle_lists_what_chat_takes(bundle: Bundle) -> None:
     (bundle.path / "chat_template.jinja").write_text("another")
     with pytest.raises(BundleError, match=r"'chat_template\.jinja' in .* is not the file that was exported"):
         Bundle(bundle.path)
+
+
+def test_the_manifest_has_the_template_taken_apart(bundle: Bundle) -> None:
+    assert bundle.manifest.tokenizer is not None
+    assert bundle.manifest.tokenizer.chat == ChatCard(
+        first="<s>ab",
+        answered=" ab",
+        next=" ab",
+        answer=" ",
+        trimmed=False,
+        system=ChatCard.System(before="<s>ab", after=" ab"),
+    )
 
 
 def test_a_template_that_nobody_listed_is_not_read(bundle: Bundle) -> None:

@@ -102,8 +102,13 @@ public struct Button: View {
     public typealias Body = Never
 }
 
+public struct Toggle: View {
+    public init(_ title: some StringProtocol, isOn: Binding<Bool>) { fatalError() }
+    public typealias Body = Never
+}
+
 public struct ShareLink: View {
-    public init(item: URL) { fatalError() }
+    public init(item: URL, @ViewBuilder label: () -> some View) { fatalError() }
     public typealias Body = Never
 }
 

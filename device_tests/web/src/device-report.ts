@@ -39,7 +39,7 @@ export function deviceReport(measured: Measured, place: Place, date: Date): stri
     device: { name: place.device, processor: place.processor, ram_bytes: null },
     system: place.system,
     browser: place.browser,
-    runtime: { name: 'onnxruntime-web', version: runtime.version, settings: `wasm, ${counted(runtime.threads, 'thread').replace('\u00A0', ' ')}` },
+    runtime: { name: 'onnxruntime-web', version: runtime.version, settings: `${runtime.engine}, ${counted(runtime.threads, 'thread').replace('\u00A0', ' ')}` },
     manifest_sha256: bundle.manifestSha256,
     target: 'onnx',
     load_seconds: bundle.loadSeconds,

@@ -12,7 +12,7 @@ export interface Fact {
   readonly tone?: 'good' | 'warn' | 'bad';
 }
 
-export function factsOf({ manifest, budget, filesRead, bytesRead }: Opened): Fact[] {
+export function factsOf({ manifest, filesRead, bytesRead }: Opened): Fact[] {
   const { model, artifact, verification } = manifest;
   return [
     {
@@ -28,8 +28,20 @@ export function factsOf({ manifest, budget, filesRead, bytesRead }: Opened): Fac
     },
     { name: 'Files', value: size(bytesRead), note: `${counted(filesRead, 'file')}, checksums right`, tone: 'good' },
     verified(verification),
-    ...budgeted(budget),
   ];
+}
+
+const WORDS: Record<string, string> = { fits: 'should fit', tight: 'may be tight', 'does not fit': 'should not fit' };
+
+/** What the bundle's budget predicts for the devices that it was exported for. This device is none of them. */
+export function predictionsOf({ budget }: Opened): Fact[] {
+  if (budget === null) return [];
+  const tones: Record<string, Fact['tone']> = { fits: 'good', tight: 'warn', 'does not fit': 'bad' };
+  return judgements(budget, 'onnx').map(({ title, verdict, peakBytes }) => {
+    const tone = tones[verdict];
+    const note = `${size(peakBytes)} for the app, predicted`;
+    return { name: title, value: WORDS[verdict] ?? verdict, note, ...(tone && { tone }) };
+  });
 }
 
 function cut(part: number): string {
@@ -46,15 +58,6 @@ function verified(verification: Opened['manifest']['verification']): Fact {
     note: `${counted(positions, 'token')}, logits off by ${short(max_abs_error)} at most (${short(tolerance)} allowed)`,
     tone: 'good',
   };
-}
-
-function budgeted(json: string | null): Fact[] {
-  if (json === null) return [{ name: 'Budget', value: 'none', note: 'export with --device NAME to get one' }];
-  const tones: Record<string, Fact['tone']> = { fits: 'good', tight: 'warn', 'does not fit': 'bad' };
-  return judgements(json, 'onnx').map(({ title, verdict, peakBytes }) => {
-    const tone = tones[verdict];
-    return { name: title, value: verdict, note: `${size(peakBytes)} predicted for an app`, ...(tone && { tone }) };
-  });
 }
 
 function millions(count: number): string {

@@ -1,12 +1,12 @@
 /** The page: what is shown, and what the user's actions ask of the worker. */
 
 import { deviceReport, whereAmI, type Measured } from './device-report';
-import { factsOf } from './facts';
+import { factsOf, predictionsOf, type Fact } from './facts';
 import { counted, seconds, size, speed } from './format';
 import type { StopReason } from './generate';
 import { stateBytes } from './manifest';
 import { pageMemory } from './page-memory';
-import type { Opened, Reply, Request, Run, Usage } from './protocol';
+import type { Engine, Opened, Reply, Request, Run, Usage } from './protocol';
 
 const ENDINGS: Record<StopReason, string> = {
   end_of_text: 'The model ended the text.',
@@ -14,6 +14,7 @@ const ENDINGS: Record<StopReason, string> = {
   context_full: 'The context is full.',
   stopped: 'Stopped.',
 };
+const REPORT = 'report.html';
 const FIRST_PROMPT = 'The coroutine then has a';
 
 type Origin = Extract<Request, { kind: 'open' }>['from'];
@@ -26,7 +27,15 @@ const element = <Kind extends HTMLElement>(id: string): Kind => {
 const ui = {
   folder: element<HTMLInputElement>('folder'),
   bundleStatus: element('bundle-status'),
+  engineField: element('engine-field'),
+  engine: element<HTMLSelectElement>('engine'),
+  engineStatus: element('engine-status'),
+  reading: element<HTMLProgressElement>('reading'),
+  nothing: element('nothing'),
   facts: element('facts'),
+  predictions: element('predictions'),
+  judgements: element('judgements'),
+  report: element<HTMLAnchorElement>('report'),
   writing: element<HTMLFormElement>('writing'),
   prompt: element<HTMLTextAreaElement>('prompt'),
   temperature: element<HTMLInputElement>('temperature'),
@@ -71,6 +80,8 @@ function start(): void {
   ui.folder.webkitdirectory = 'webkitdirectory' in ui.folder;
   ui.prompt.value = FIRST_PROMPT;
   ui.folder.addEventListener('change', openPicked);
+  ui.engine.addEventListener('change', () => void changeEngine());
+  ui.engineField.hidden = !('gpu' in navigator);
   ui.writing.addEventListener('submit', (event) => {
     event.preventDefault();
     generate();
@@ -106,13 +117,14 @@ function hear(reply: Reply): void {
   switch (reply.kind) {
     case 'progress':
       ui.bundleStatus.textContent = `${reply.doing}…`;
+      showReading(reply.part);
       break;
     case 'opened':
       showOpened(reply.bundle);
       break;
     case 'nothing-served':
       become('empty');
-      say(ui.bundleStatus, 'No bundle lies beside this page. Open the folder that “edgeqkv export” wrote.');
+      say(ui.bundleStatus, 'No bundle is open: none lies beside this page.');
       break;
     case 'prefilled':
       ui.prefill.textContent = speed(reply.run);
@@ -152,7 +164,35 @@ function open(from: Origin): void {
   if (state === 'writing') stop();
   origin = from;
   become('opening');
-  ask({ kind: 'open', from });
+  ask({ kind: 'open', from, engine: engine() });
+}
+
+/** What computes, as the user chose. */
+function engine(): Engine {
+  return ui.engine.value === 'webgpu' ? 'webgpu' : 'wasm';
+}
+
+/** Open the bundle anew in a worker that computes as the user chose, if the browser has what it takes. */
+async function changeEngine(): Promise<void> {
+  if (state === 'measuring') {
+    ui.engine.value = engine() === 'webgpu' ? 'wasm' : 'webgpu';
+    say(ui.engineStatus, 'Once the measurement is done.');
+    return;
+  }
+  if (engine() === 'webgpu') {
+    // Asked only now: a browser without a graphics unit complains about the question.
+    const { gpu } = navigator as { gpu?: { requestAdapter(): Promise<object | null> } };
+    const adapter = await gpu?.requestAdapter().catch(() => null);
+    if (!adapter) {
+      ui.engine.value = 'wasm';
+      say(ui.engineStatus, 'This browser has no graphics unit that WebGPU could use.');
+      return;
+    }
+  }
+  say(ui.engineStatus, '');
+  worker.terminate();
+  worker = startWorker();
+  if (origin) open(origin);
 }
 
 function showOpened(bundle: Opened): void {
@@ -169,13 +209,41 @@ function showOpened(bundle: Opened): void {
   }
   ui.facts.replaceChildren(...factsOf(bundle).map(factElement));
   ui.facts.hidden = false;
+  const predictions = predictionsOf(bundle);
+  ui.judgements.replaceChildren(...predictions.map(factElement));
+  ui.predictions.hidden = predictions.length === 0;
+  linkReport(bundle);
   ui.load.textContent = seconds(bundle.loadSeconds);
   const { version, threads } = bundle.runtime;
-  ui.about.dataset.runtime = `ONNX Runtime ${version} in WebAssembly, ${counted(threads, 'thread')}.`;
+  const place = bundle.runtime.engine === 'webgpu' ? 'on WebGPU and in WebAssembly' : 'in WebAssembly';
+  ui.about.dataset.runtime = `ONNX Runtime ${version} ${place}, ${counted(threads, 'thread')}.`;
   showAbout();
 }
 
-function factElement({ name, value, note, tone }: ReturnType<typeof factsOf>[number]): HTMLElement {
+/** Let the budget's page be opened, or saved where the bundle was picked: a picked page would run as this one's own. */
+function linkReport({ manifest }: Opened): void {
+  URL.revokeObjectURL(ui.report.href);
+  ui.report.hidden = true;
+  if (!origin || !(REPORT in manifest.files)) return;
+  if ('base' in origin) {
+    ui.report.href = new URL(REPORT, origin.base).href;
+    ui.report.removeAttribute('download');
+  } else {
+    const file = origin.picked.find(({ path }) => `/${path}`.endsWith(`/${REPORT}`))?.file;
+    if (!file) return;
+    ui.report.href = URL.createObjectURL(file);
+    ui.report.download = REPORT;
+  }
+  ui.report.hidden = false;
+}
+
+/** How far a bundle is read: a part of it, or that nobody knows. */
+function showReading(part: number | null): void {
+  if (part === null) ui.reading.removeAttribute('value');
+  else ui.reading.value = part;
+}
+
+function factElement({ name, value, note, tone }: Fact): HTMLElement {
   const row = document.createElement('div');
   const [term, detail, words] = ['dt', 'dd', 'span'].map((tag) => document.createElement(tag));
   if (!term || !detail || !words) throw new Error('unreachable');
@@ -261,7 +329,7 @@ async function measure(): Promise<void> {
   say(ui.status, '');
   say(ui.measureStatus, 'Filling the whole context…');
   const before = await pageMemory();
-  ask({ kind: 'open', from: origin });
+  ask({ kind: 'open', from: origin, engine: engine() });
   const bundle = (await next('opened'))?.bundle;
   if (!bundle) return;
   ask({ kind: 'measure' });
@@ -271,7 +339,9 @@ async function measure(): Promise<void> {
   ui.decode.textContent = speed(decode);
   say(ui.measureStatus, 'Measured. Waiting for the browser to count the page’s memory, which can take a minute…');
   const after = await pageMemory();
-  const memory = before === null || after === null ? null : { before, after };
+  // What the graphics unit holds is in no figure that a browser tells.
+  const told = before !== null && after !== null && bundle.runtime.engine === 'wasm';
+  const memory = told ? { before, after } : null;
   measured = { bundle, prefill, decode, memory, stateBytes: stateBytes(bundle.manifest.artifact) };
   become('ready');
   const page = memory ? `, the page takes ${size(memory.after)}` : '';
@@ -312,6 +382,8 @@ function become(next: typeof state): void {
   const ready = state === 'ready';
   const busy = state === 'writing';
   document.body.dataset.state = state;
+  ui.reading.hidden = state !== 'opening';
+  ui.nothing.hidden = state !== 'empty';
   ui.writing.inert = !(ready || busy);
   ui.measures.inert = !(ready || busy);
   enable(ui.generate, ready);
@@ -340,6 +412,7 @@ function showFailure(message: string): void {
   if (opening) {
     opened = null;
     ui.facts.hidden = true;
+    ui.predictions.hidden = true;
   }
   become(opening ? 'empty' : 'ready');
 }

@@ -4,8 +4,16 @@ import type { StopReason, Sampling } from './generate';
 import type { Manifest } from './manifest';
 import type { PickedFile } from './source';
 
+/** What computes: the processor, or the graphics unit. */
+export type Engine = 'wasm' | 'webgpu';
+
 export type Request =
-  | { readonly kind: 'open'; readonly from: { readonly base: string } | { readonly picked: readonly PickedFile[] } }
+  | {
+      readonly kind: 'open';
+      readonly from: { readonly base: string } | { readonly picked: readonly PickedFile[] };
+      /** A worker computes in one of them: another takes a new worker. */
+      readonly engine: Engine;
+    }
   | {
       readonly kind: 'generate';
       readonly prompt: string;
@@ -19,7 +27,8 @@ export type Request =
   | { readonly kind: 'reset' };
 
 export type Reply =
-  | { readonly kind: 'progress'; readonly doing: string }
+  /** `part`: of the bundle's bytes that were read; null while nothing says how far it is. */
+  | { readonly kind: 'progress'; readonly doing: string; readonly part: number | null }
   | { readonly kind: 'opened'; readonly bundle: Opened }
   | { readonly kind: 'nothing-served' }
   /** The prompt is in the state. */
@@ -45,7 +54,7 @@ export interface Opened {
   readonly filesRead: number;
   readonly bytesRead: number;
   readonly loadSeconds: number;
-  readonly runtime: { readonly version: string; readonly threads: number };
+  readonly runtime: { readonly version: string; readonly engine: Engine; readonly threads: number };
   readonly usage: Usage;
 }
 

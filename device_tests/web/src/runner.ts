@@ -1,35 +1,49 @@
 /** A bundle's graphs in ONNX Runtime, and their KV state. */
 
-import * as ort from 'onnxruntime-web/wasm';
+import type { InferenceSession, Tensor } from 'onnxruntime-web/wasm';
 import { writeRows, type Call, type Input } from './call';
 import { BundleError, count, type Artifact, type StateTensor } from './manifest';
+import type { Engine } from './protocol';
+import type { Runtime } from './runtime';
 import type { Runner } from './session';
 import type { Bytes } from './source';
 
 export class OnnxRunner implements Runner {
   readonly #artifact: Artifact;
+  readonly #runtime: Runtime;
   /** By the graphs' names. */
-  readonly #sessions: ReadonlyMap<string, ort.InferenceSession>;
+  readonly #sessions: ReadonlyMap<string, InferenceSession>;
   /** By the state tensors' names. */
-  readonly #state = new Map<string, ort.Tensor>();
+  readonly #state = new Map<string, Tensor>();
 
-  private constructor(sessions: ReadonlyMap<string, ort.InferenceSession>, artifact: Artifact) {
+  private constructor(runtime: Runtime, sessions: ReadonlyMap<string, InferenceSession>, artifact: Artifact) {
+    this.#runtime = runtime;
     this.#sessions = sessions;
     this.#artifact = artifact;
     for (const tensor of artifact.state_tensors) {
-      if (tensor.update !== 'runtime') this.#state.set(tensor.name, zeros(tensor));
+      if (tensor.update !== 'runtime') this.#state.set(tensor.name, zeros(runtime, tensor));
     }
   }
 
   /** Load the graphs, by the names of their files, and their weights. */
-  static async open(files: ReadonlyMap<string, Bytes>, weights: Bytes, artifact: Artifact): Promise<OnnxRunner> {
+  static async open(
+    runtime: Runtime,
+    engine: Engine,
+    files: ReadonlyMap<string, Bytes>,
+    weights: Bytes,
+    artifact: Artifact,
+  ): Promise<OnnxRunner> {
     const quantized = artifact.weights === 'int4' || artifact.weights === 'int8';
-    const sessions = new Map<string, ort.InferenceSession>();
+    const held = artifact.state_tensors.filter(({ update }) => update === 'in_place');
+    // On the graphics unit the state stays there between calls, and is never copied to this side.
+    const stays = Object.fromEntries(held.map(({ output }) => [output!, 'gpu-buffer' as const]));
+    const sessions = new Map<string, InferenceSession>();
     for (const graph of artifact.graphs) {
       const code = files.get(graph.file);
       if (!code) throw new BundleError(`“${graph.file}” was not read.`);
-      const session = await ort.InferenceSession.create(code, {
-        executionProviders: ['wasm'],
+      const session = await runtime.InferenceSession.create(code, {
+        executionProviders: [engine],
+        ...(engine === 'webgpu' && { preferredOutputLocation: stays }),
         externalData: [{ path: artifact.details.weight_file, data: weights }],
         enableCpuMemArena: false,
         logSeverityLevel: 3, // errors: what the runtime says of its own optimizations helps nobody here
@@ -38,7 +52,7 @@ export class OnnxRunner implements Runner {
       });
       sessions.set(graph.name, session);
     }
-    return new OnnxRunner(sessions, artifact);
+    return new OnnxRunner(runtime, sessions, artifact);
   }
 
   async release(): Promise<void> {
@@ -50,7 +64,7 @@ export class OnnxRunner implements Runner {
     const logits = outputs.find(({ role }) => role === 'logits');
     if (!logits) throw new BundleError(`The graph “${call.graph.name}” gives no logits. Export the model again.`);
     const held = this.#artifact.state_tensors.filter(({ update }) => update !== 'runtime');
-    const given = Object.fromEntries(call.inputs.map((input) => [input.spec.name, filled(input)]));
+    const given = Object.fromEntries(call.inputs.map((input) => [input.spec.name, filled(this.#runtime, input)]));
     for (const { name, role } of inputs) {
       const tensor = held.find(({ input }) => input === name);
       if (role === 'state' && tensor) given[name] = this.#state.get(tensor.name)!;
@@ -62,23 +76,27 @@ export class OnnxRunner implements Runner {
     // The runtime's JavaScript interface copies what goes in and what comes out, and cannot bind one buffer to both.
     // So a call copies the state three times, the runtime's own copy included; nothing is copied here.
     for (const tensor of held) {
-      const result = results[tensor.output!] as ort.Tensor;
-      if (tensor.update === 'in_place') this.#state.set(tensor.name, result);
+      const result = results[tensor.output!] as Tensor;
+      if (tensor.update === 'in_place') {
+        const before = this.#state.get(tensor.name);
+        if (before?.location === 'gpu-buffer' && before !== result) before.dispose();
+        this.#state.set(tensor.name, result);
+      }
       else writeRows(this.#artifact, tensor, numbers(result), numbers(this.#state.get(tensor.name)!), call);
     }
-    return (results[logits.name] as ort.Tensor).data as Float32Array;
+    return (results[logits.name] as Tensor).data as Float32Array;
   }
 }
 
 const ARRAYS = { float32: Float32Array, float16: Uint16Array, int8: Int8Array };
 
-function zeros({ name, numpy_dtype, shape }: StateTensor): ort.Tensor {
+function zeros(ort: Runtime, { name, numpy_dtype, shape }: StateTensor): Tensor {
   if (!(numpy_dtype in ARRAYS)) throw new BundleError(`“${name}” is of type ${numpy_dtype}, unknown to this app.`);
   const type = numpy_dtype as keyof typeof ARRAYS; // which are the runtime's names too
   return new ort.Tensor(type, new ARRAYS[type](count(shape)), shape);
 }
 
-function filled({ spec, shape, values }: Input): ort.Tensor {
+function filled(ort: Runtime, { spec, shape, values }: Input): Tensor {
   switch (spec.numpy_dtype) {
     case 'int64':
       return new ort.Tensor('int64', BigInt64Array.from(values, BigInt), shape);
@@ -92,6 +110,6 @@ function filled({ spec, shape, values }: Input): ort.Tensor {
 }
 
 /** A tensor's own numbers, not a copy. */
-function numbers(tensor: ort.Tensor): Float32Array {
+function numbers(tensor: Tensor): Float32Array {
   return tensor.data as Float32Array;
 }

@@ -1,19 +1,16 @@
 /** The worker that holds the model: it opens bundles and writes text, so that the page never waits. */
 
-import * as ort from 'onnxruntime-web/wasm';
-import runtimeCode from 'onnxruntime-web/ort-wasm-simd-threaded.mjs?url';
-import runtimeBinary from 'onnxruntime-web/ort-wasm-simd-threaded.wasm?url';
 import { GREEDY, generate, type Options, type StopReason } from './generate';
 import { heapBytes, watchHeap } from './heap';
-import { BundleError, parseManifest } from './manifest';
-import type { Reply, Request, Run, Usage } from './protocol';
+import { BundleError, parseManifest, type Artifact } from './manifest';
+import type { Engine, Reply, Request, Run, Usage } from './protocol';
 import { OnnxRunner } from './runner';
+import { runtimeFor, threads } from './runtime';
 import { Session, Stopped } from './session';
 import { NothingServed, PickedSource, ServedSource, readChecked, sha256, type Bytes, type Source } from './source';
 import { TextStream, Tokenizer } from './text';
 
 const BUDGET = 'report.json';
-const MOST_THREADS = 4;
 
 interface Model {
   readonly session: Session;
@@ -26,9 +23,6 @@ let model: Model | null = null;
 let stopping = false;
 
 watchHeap();
-ort.env.wasm.wasmPaths = { mjs: runtimeCode, wasm: runtimeBinary };
-ort.env.wasm.numThreads = threads();
-ort.env.logLevel = 'error';
 
 // One request after the other; a stop is heard in between.
 let last: Promise<void> = Promise.resolve();
@@ -40,7 +34,10 @@ self.onmessage = ({ data }: MessageEvent<Request>) => {
 async function answer(request: Exclude<Request, { kind: 'stop' }>): Promise<void> {
   switch (request.kind) {
     case 'open':
-      return open('base' in request.from ? new ServedSource(request.from.base) : new PickedSource(request.from.picked));
+      return open(
+        'base' in request.from ? new ServedSource(request.from.base) : new PickedSource(request.from.picked),
+        request.engine,
+      );
     case 'generate': {
       const { tokenizer, eosTokenIds } = opened();
       if (!tokenizer) throw new BundleError('This bundle holds no tokenizer. Export it with --tokenizer.');
@@ -61,15 +58,23 @@ async function answer(request: Exclude<Request, { kind: 'stop' }>): Promise<void
   }
 }
 
-async function open(source: Source): Promise<void> {
-  post({ kind: 'progress', doing: 'Reading the manifest' });
+async function open(source: Source, engine: Engine): Promise<void> {
+  post({ kind: 'progress', doing: 'Looking for a bundle', part: null });
   const manifestBytes = await source.manifest();
   const manifest = parseManifest(new TextDecoder().decode(manifestBytes));
   const { artifact, files } = manifest;
+  if (engine === 'webgpu') await checkGraphics(artifact);
+  const wanted = new Set([
+    ...(manifest.tokenizer ? [manifest.tokenizer.file] : []),
+    ...(BUDGET in files ? [BUDGET] : []),
+    ...artifact.graphs.map(({ file }) => file),
+    artifact.details.weight_file,
+  ]);
+  const total = [...wanted].reduce((sum, name) => sum + (files[name]?.bytes ?? 0), manifestBytes.length);
   let filesRead = 0;
   let bytesRead = manifestBytes.length;
   const read = async (name: string): Promise<Bytes> => {
-    post({ kind: 'progress', doing: `Reading and checking ${name}` });
+    post({ kind: 'progress', doing: `Reading and checking ${name}`, part: Math.min(bytesRead / total, 1) });
     const bytes = await readChecked(source, name, files[name]);
     filesRead += 1;
     bytesRead += bytes.length;
@@ -82,10 +87,11 @@ async function open(source: Source): Promise<void> {
   const graphs = new Map<string, Bytes>();
   for (const { file } of artifact.graphs) graphs.set(file, await read(file));
   const weights = await read(artifact.details.weight_file);
-  post({ kind: 'progress', doing: 'Loading the model' });
+  post({ kind: 'progress', doing: 'Loading the model', part: null });
   await model?.runner.release();
   model = null;
-  const runner = await OnnxRunner.open(graphs, weights, artifact);
+  const ort = await runtimeFor(engine);
+  const runner = await OnnxRunner.open(ort, engine, graphs, weights, artifact);
   model = { session: new Session(runner, artifact, listen), runner, tokenizer, eosTokenIds: manifest.tokenizer?.eos_token_ids ?? [] };
   post({
     kind: 'opened',
@@ -96,10 +102,21 @@ async function open(source: Source): Promise<void> {
       filesRead,
       bytesRead,
       loadSeconds: since(started),
-      runtime: { version: ort.env.versions.web ?? 'unknown', threads: threads() },
+      runtime: { version: ort.env.versions.web ?? 'unknown', engine, threads: threads() },
       usage: usage(),
     },
   });
+}
+
+/** See that the graphics unit has the numbers that a bundle computes with: quantized weights have scales in fp16. */
+async function checkGraphics({ weights, state }: Artifact): Promise<void> {
+  if (weights === 'fp32' && state === 'fp32') return;
+  const { gpu } = navigator as { gpu?: { requestAdapter(): Promise<{ features: ReadonlySet<string> } | null> } };
+  const adapter = await gpu?.requestAdapter();
+  if (adapter?.features.has('shader-f16')) return;
+  throw new BundleError(
+    `This graphics unit knows no half-precision numbers, which ${weights} weights with an ${state} state need. Run the bundle on the processor.`,
+  );
 }
 
 /** Start over with a prompt and write until something ends it. */
@@ -160,11 +177,6 @@ async function listen(): Promise<void> {
 function opened(): Model {
   if (!model) throw new BundleError('No bundle is open.');
   return model;
-}
-
-/** The runtime's threads share memory, which a page gets only if its server isolates it from other origins. */
-function threads(): number {
-  return self.crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency) : 1;
 }
 
 function usage(): Usage {

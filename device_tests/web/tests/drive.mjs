@@ -2,7 +2,8 @@
 //
 //   node tests/drive.mjs PLAN.json OUT
 //
-// PLAN.json: { browser, prompt, steps, text: { prompt, tokens }, bundles: { NAME: FOLDER }, budgeted: NAME, damaged }
+// PLAN.json: { browser, prompt, steps, text: { prompt, tokens }, bundles: { NAME: FOLDER }, budgeted: NAME, damaged,
+//              graphics: NAME }
 // OUT: a folder for result.json, NAME.logits (float32, one row a step), device-report.json and screenshots.
 
 import assert from 'node:assert/strict';
@@ -21,18 +22,11 @@ await mkdir(out, { recursive: true });
 const complaints = [];
 const result = { bundles: {}, complaints };
 
-const browser = await chromium.launch({
-  executablePath: plan.browser,
-  args: [
-    '--no-sandbox',
-    '--disable-gpu',
-    '--disable-quic',
-    '--no-first-run',
-    '--disable-background-networking',
-    '--disable-component-update',
-    '--disable-sync',
-  ],
-});
+const QUIET = ['--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update'];
+// Of a graphics unit that is computed by the processor.
+const EMULATED = ['--enable-unsafe-webgpu', '--enable-unsafe-swiftshader', '--use-webgpu-adapter=swiftshader'];
+
+let browser = await start(['--disable-gpu']);
 try {
   for (const [name, folder] of Object.entries(plan.bundles)) {
     await step(`${name}: text, logits, bytes`, () => reads(name, folder));
@@ -44,11 +38,19 @@ try {
   await step('opens a picked folder, refuses a damaged one', () => opensPicked(budgeted, plan.damaged));
   await step('measures the device', () => measures(budgeted));
   await step('fits a phone and a desktop, light and dark', () => looks(budgeted));
+  await browser.close();
+  browser = await start(EMULATED);
+  await step(`${plan.graphics}: on a graphics unit`, () => readsOnGraphics(plan.bundles[plan.graphics]));
+  await step('says what the graphics unit lacks', () => lacksHalf(budgeted));
 } finally {
   await browser.close();
 }
 assert.deepEqual(complaints, [], 'the page complained');
 await writeFile(join(out, 'result.json'), JSON.stringify(result));
+
+function start(args) {
+  return chromium.launch({ executablePath: plan.browser, args: ['--no-sandbox', '--disable-sync', ...QUIET, ...args] });
+}
 
 async function step(words, act) {
   const started = performance.now();
@@ -129,7 +131,7 @@ async function reads(name, folder) {
   await withPage(folder, DESKTOP, async (page, { url, served }) => {
     await become(page, 'ready');
     const text = await write(page, plan.text.prompt, plan.text.tokens);
-    const run = await page.evaluate(greedyRun, { base: `${url}bundle/`, prompt: plan.prompt, steps: plan.steps });
+    const run = await page.evaluate(greedyRun, asked(url, 'wasm'));
     await writeFile(join(out, `${name}.logits`), new Float32Array(run.logits.flat()));
     const sum = (keep) => [...served].reduce((bytes, [path, size]) => bytes + (keep(path) ? size : 0), 0);
     result.bundles[name] = {
@@ -143,8 +145,38 @@ async function reads(name, folder) {
   });
 }
 
+function asked(url, engine) {
+  return { base: `${url}bundle/`, prompt: plan.prompt, steps: plan.steps, engine };
+}
+
+/** The same run on the graphics unit, chosen as a user does; nothing where the browser offers none. */
+async function readsOnGraphics(folder) {
+  await withPage(folder, DESKTOP, async (page, { url }) => {
+    await become(page, 'ready');
+    if (!(await page.evaluate(async () => Boolean(await navigator.gpu?.requestAdapter())))) return;
+    await page.getByLabel('Runs on').selectOption('webgpu');
+    await page.getByText('on WebGPU and in WebAssembly').waitFor();
+    const run = await page.evaluate(greedyRun, asked(url, 'webgpu'));
+    await writeFile(join(out, 'webgpu.logits'), new Float32Array(run.logits.flat()));
+    result.graphics = { ids: run.ids, tokens: run.tokens };
+  });
+}
+
+/** Quantized weights take half-precision numbers, which the emulated adapter does not have. */
+async function lacksHalf(folder) {
+  await withPage(folder, DESKTOP, async (page) => {
+    await become(page, 'ready');
+    const lacks = async () => (await navigator.gpu?.requestAdapter())?.features.has('shader-f16') === false;
+    if (!(await page.evaluate(lacks))) return;
+    await page.getByLabel('Runs on').selectOption('webgpu');
+    await page.getByText('This graphics unit knows no half-precision numbers').waitFor();
+    await page.getByLabel('Runs on').selectOption('wasm');
+    await become(page, 'ready');
+  });
+}
+
 /** Runs in the page: a greedy run of the page's own worker, with the logits. */
-async function greedyRun({ base, prompt, steps }) {
+async function greedyRun({ base, prompt, steps, engine }) {
   const script = performance
     .getEntriesByType('resource')
     .map((entry) => entry.name)
@@ -164,7 +196,7 @@ async function greedyRun({ base, prompt, steps }) {
       } else if (data.kind === 'ended') resolve();
       else if (data.kind === 'failed') reject(new Error(data.message));
     };
-    worker.postMessage({ kind: 'open', from: { base } });
+    worker.postMessage({ kind: 'open', from: { base }, engine });
   });
   worker.terminate();
   return run;
@@ -207,11 +239,11 @@ async function hasNames(folder) {
   await withPage(folder, DESKTOP, async (page) => {
     await become(page, 'ready');
     const order = [];
-    for (let press = 0; press < 9; press++) {
+    for (let press = 0; press < 11; press++) {
       await page.keyboard.press('Tab');
       order.push(await page.evaluate(() => document.activeElement.id || document.activeElement.localName));
     }
-    const wanted = ['folder', 'prompt', 'summary', 'generate', 'stop', 'reset', 'device', 'measure', 'save'];
+    const wanted = ['folder', 'engine', 'report', 'prompt', 'summary', 'generate', 'stop', 'reset', 'device', 'measure', 'save'];
     assert.deepEqual(order, wanted);
     const tree = await page.locator('body').ariaSnapshot();
     for (const named of [
@@ -219,6 +251,8 @@ async function hasNames(folder) {
       'region "Bundle"',
       'button "Open a bundle…"',
       'form "Text"',
+      'combobox "Runs on"',
+      'link "The whole report"',
       'textbox "Prompt"',
       'button "Generate"',
       'article "Written text"',
@@ -228,6 +262,11 @@ async function hasNames(folder) {
     ]) {
       assert.ok(tree.includes(named), `no ${named} in\n${tree}`);
     }
+    // This browser has no adapter: it is said, and the page goes on with the processor.
+    await page.getByLabel('Runs on').selectOption('webgpu');
+    await page.getByText('no graphics unit that WebGPU could use').waitFor();
+    complaints.splice(0, complaints.length, ...complaints.filter((text) => !text.includes('No available adapters')));
+    assert.equal(await page.getByLabel('Runs on').inputValue(), 'wasm');
     // By keyboard alone, and heard once it is whole.
     await page.getByLabel('Prompt').focus();
     await page.keyboard.press('Control+Enter');
@@ -241,7 +280,10 @@ async function hasNames(folder) {
 
 async function opensPicked(folder, damaged) {
   await withPage(null, DESKTOP, async (page) => {
-    await page.getByText('No bundle lies beside this page').waitFor();
+    await page.getByText('No bundle is open').waitFor();
+    await page.getByText('edgeqkv export model.pt --target onnx').waitFor();
+    assert.ok(!(await page.locator('#reading').isVisible()));
+    await page.screenshot({ path: join(out, 'nothing-light.png'), fullPage: true });
     complaints.splice(0, complaints.length, ...complaints.filter((text) => !text.includes('404'))); // it looked for one
     await page.locator('#folder').setInputFiles(folder);
     await become(page, 'ready');

@@ -2,6 +2,17 @@
 package androidx.activity.compose
 
 import androidx.activity.ComponentActivity
+import androidx.activity.result.contract.ActivityResultContract
 import androidx.compose.runtime.Composable
 
 external fun ComponentActivity.setContent(content: @Composable () -> Unit)
+
+interface ManagedActivityResultLauncher<I, O> {
+    fun launch(input: I)
+}
+
+@Composable
+external fun <I, O> rememberLauncherForActivityResult(
+    contract: ActivityResultContract<I, O>,
+    onResult: (O) -> Unit,
+): ManagedActivityResultLauncher<I, O>

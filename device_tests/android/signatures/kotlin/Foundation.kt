@@ -10,3 +10,6 @@ interface ScrollState
 external fun rememberScrollState(initial: Int = 0): ScrollState
 
 external fun Modifier.verticalScroll(state: ScrollState, enabled: Boolean = true): Modifier
+
+@Composable
+external fun isSystemInDarkTheme(): Boolean

@@ -3,12 +3,20 @@
 // and Slider.kt in https://github.com/androidx/androidx/tree/androidx-main/compose/material3/material3/src/commonMain
 package androidx.compose.material3
 
+import android.content.Context
 import androidx.compose.foundation.layout.RowScope
 import androidx.compose.runtime.Composable
 import androidx.compose.ui.Modifier
 
+interface ColorScheme
+
+/** From API level 31 on. */
+external fun dynamicDarkColorScheme(context: Context): ColorScheme
+
+external fun dynamicLightColorScheme(context: Context): ColorScheme
+
 @Composable
-external fun MaterialTheme(content: @Composable () -> Unit)
+external fun MaterialTheme(colorScheme: ColorScheme, content: @Composable () -> Unit)
 
 @Composable
 external fun Surface(modifier: Modifier = Modifier, content: @Composable () -> Unit)
@@ -29,3 +37,13 @@ external fun OutlinedTextField(
 
 @Composable
 external fun Slider(value: Float, onValueChange: (Float) -> Unit, modifier: Modifier = Modifier)
+
+@Composable
+external fun OutlinedButton(
+    onClick: () -> Unit,
+    modifier: Modifier = Modifier,
+    content: @Composable RowScope.() -> Unit,
+)
+
+@Composable
+external fun Switch(checked: Boolean, onCheckedChange: ((Boolean) -> Unit)?, modifier: Modifier = Modifier)

@@ -20,6 +20,8 @@ public struct ModelBundle: Sendable {
     public let targets: [String: Artifact]
     public let tokenizer: URL?
     public let eosTokenIDs: Set<Int>
+    /// What stands around the messages of a conversation; nil where the model has no template that is only that.
+    public let chat: ChatCard?
     /// The SHA-256 of the manifest: what a device report calls this bundle.
     public let sha256: String
     private let files: [String: FileCard]
@@ -49,6 +51,7 @@ public struct ModelBundle: Sendable {
             targets = manifest.targets.mapValues(\.artifact)
             tokenizer = manifest.tokenizer.map { folder.appending(path: $0.file) }
             eosTokenIDs = Set(manifest.tokenizer?.eosTokenIDs ?? [])
+            chat = manifest.tokenizer?.chat
             files = manifest.files
         } catch let error as DecodingError {
             throw EdgeQKVError("\(file.path) is damaged: \(error). Export the model again")
@@ -106,9 +109,10 @@ public struct ModelBundle: Sendable {
         struct Tokenizer: Decodable {
             let file: String
             let eosTokenIDs: [Int]
+            let chat: ChatCard?
 
             enum CodingKeys: String, CodingKey {
-                case file
+                case file, chat
                 case eosTokenIDs = "eos_token_ids"
             }
         }

@@ -54,6 +54,12 @@ struct Golden: Decodable {
         let calls: [Call]
     }
 
+    struct Chat: Decodable {
+        let card: ChatCard
+        let messages: [Message]
+        let text: String
+    }
+
     struct Bundle: Decodable {
         let files: [String: String]
         let manifest: String
@@ -67,6 +73,7 @@ struct Golden: Decodable {
     /// Exports of every target, by name.
     let artifacts: [String: Artifact]
     let feeds: [Feeds]
+    let chat: [Chat]
     let bundle: Bundle
 
     /// device_tests/, or what the variable of that name says.

@@ -7,4 +7,8 @@ public abstract class Context {
   public final native <T> T getSystemService(Class<T> serviceClass);
 
   public native File getExternalFilesDir(String type);
+
+  public native ContentResolver getContentResolver();
+
+  public native String getPackageName();
 }

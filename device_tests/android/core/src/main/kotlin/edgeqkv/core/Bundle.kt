@@ -23,6 +23,9 @@ class Bundle(val folder: File) {
     val targets: Map<String, Artifact>
     val tokenizer: File?
     val eosTokenIds: Set<Int>
+
+    /** What stands around the messages of a conversation; null where the model has no template that is only that. */
+    val chat: ChatCard?
     private val files: Map<String, FileCard>
 
     init {
@@ -45,6 +48,7 @@ class Bundle(val folder: File) {
             tokenizer = card?.let { File(folder, it.text("file")) }
             val ends = card?.getValue("eos_token_ids")?.jsonArray.orEmpty()
             eosTokenIds = ends.map { it.jsonPrimitive.int }.toSet()
+            chat = card?.get("chat")?.takeUnless { it is JsonNull }?.let { ChatCard.of(it.fields) }
             files = manifest["files"].fields.mapValues { (_, card) ->
                 FileCard(card.fields.number("bytes"), card.fields.text("sha256"))
             }
