@@ -14,6 +14,11 @@ Tried with executorch 1.5.1 and torch 2.13:
 ``torch.fx.traceback.NodeSource``, shared while a program is lowered
     For: time; every pass copies the whole history of every node, which gets longer with each. When it is gone: the
     history is copied, as ever.
+``ExportedProgram.run_decompositions``, left out while a program is lowered where it would do nothing
+    For: time; it is called three times, of which the first only makes the operators functional, which the second does
+    anyway, and the last finds nothing more to do. When it is gone, or is called otherwise: it is run every time.
+``torch._export.utils._materialize_cpp_cia_ops``, run once an export
+    For: time; it looks through all of torch's operators, 200 times. When it is gone: nothing is replaced.
 ``EdgeCompileConfig(_check_ir_validity, _skip_dim_order)``
     For: the checks know neither the custom operators nor plain dim orders. When one is gone: it is left out, and the
     checks say what they do not know.
@@ -24,11 +29,11 @@ What torch.export calls its own operators (`BOOKKEEPING`), and its wrapper of on
     For: the delegation table. When they are called otherwise: a row says only that XNNPACK does not have the operator,
     or operators that write have none.
 ``executorch.exir``, which is not run while the runtime is imported
-    For: time and memory; the runtime takes one class of a warning from there, and would import all that exports, torch's
-    compiler with it: five seconds of a processor in every process that runs a model. When it takes more from there: all
-    of it is imported, as ever.
+    For: time and memory; the runtime takes one class of a warning from there, and would import all that exports, with
+    torch's compiler: five seconds of a processor in every process that runs a model. When it takes more from there:
+    all of it is imported, as ever.
 The library ``custom_ops_aot_lib`` in ``executorch.extension.llm.custom_ops``
-    For: time, as before; the module around it is for exporting. When it is gone: the module is imported, which loads it.
+    For: time, as above; the module around it is for exporting. When it is gone: that is imported, and loads it.
 ``logging.root.manager.disable``
     For: having it as it was; `logging.disable` sets it and nothing tells it. When it is gone: nothing is disabled.
 """
@@ -45,6 +50,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -56,6 +62,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BOOKKEEPING",
     "MUTATION",
+    "decomposed_once",
     "disabled_level",
     "each_delegate",
     "edge_config",
@@ -63,6 +70,7 @@ __all__ = [
     "idle_passes_skipped",
     "import_runtime",
     "load_llm_operators",
+    "operators_listed_once",
     "promise",
     "require_gathering_operators",
 ]
@@ -164,6 +172,57 @@ def histories_shared() -> Iterator[None]:
         yield
     finally:
         del source.__deepcopy__
+
+
+@contextmanager
+def decomposed_once() -> Iterator[None]:
+    """Inside, a program is not decomposed again where nothing is left to decompose."""
+    from torch.export import ExportedProgram
+
+    original = getattr(ExportedProgram, "run_decompositions", None)
+    if original is None:
+        yield
+        return
+    # What a program still has of the operators that it was decomposed of: they stay, however often that is done.
+    kept: WeakKeyDictionary[ExportedProgram, set[Any]] = WeakKeyDictionary()
+
+    def run(program: ExportedProgram, *tables: Any, **options: Any) -> ExportedProgram:
+        if len(tables) == 1 and not options:
+            if not len(tables[0]):
+                return program
+            if program in kept and _called(program, tables[0]) <= kept[program]:
+                return program
+        result: ExportedProgram = original(program, *tables, **options)
+        kept[result] = _called(result, tables[0]) if tables else set()
+        return result
+
+    setattr(ExportedProgram, "run_decompositions", run)  # noqa: B010  mypy knows it as a method
+    try:
+        yield
+    finally:
+        setattr(ExportedProgram, "run_decompositions", original)  # noqa: B010
+
+
+def _called(program: ExportedProgram, table: Any) -> set[Any]:
+    """The operators of a table that a program calls."""
+    return {node.target for node in program.graph.nodes if node.op == "call_function" and node.target in table}
+
+
+@contextmanager
+def operators_listed_once() -> Iterator[None]:
+    """Inside, torch's operators are not gathered anew for every one of them that is decomposed."""
+    from torch._export import utils
+
+    original = getattr(utils, "_materialize_cpp_cia_ops", None)
+    if original is None:
+        yield
+        return
+    original()
+    utils._materialize_cpp_cia_ops = lambda: None
+    try:
+        yield
+    finally:
+        utils._materialize_cpp_cia_ops = original
 
 
 def edge_config() -> Any:
