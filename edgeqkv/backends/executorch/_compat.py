@@ -81,7 +81,14 @@ BOOKKEEPING: Final = ("_assert_scalar", "_local_scalar_dense", "sym_size", "scal
 MUTATION: Final = "auto_functionalized_v2"
 """Its first argument is the operator that writes into what it is given."""
 
+_CHANNELS_LAST: Final = ("convolution", "upsample", "mean", "pool", "amax", "max.dim", "prelu")
+"""Parts of the names of operators whose tensors are copied into another memory format."""
+
 _FOR_OPERATORS: Final = {
+    "ConvertToLinearPass": ("mm",),
+    "ConvertToSDPAPass": ("softmax",),
+    "PropagateCustomMetaPass": ("quantize",),
+    "RemoveRedundantCopyPass": ("to_copy", *_CHANNELS_LAST),
     "ConvertToUpsampleBilinear2d": ("_index", "upsample"),
     "FuseBatchNormPass": ("batch_norm",),
     "DecomposeBatchNorm": ("batch_norm",),

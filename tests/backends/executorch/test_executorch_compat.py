@@ -102,15 +102,20 @@ class Pass:
 
 def test_passes_for_operators_that_a_graph_has_not_are_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     def manager(_program: Any, _passes: Any) -> Any:
-        names = ("DecomposeConcatenate", "PReLUReshapePass", "ConvertToLinearPass")
+        names = ("DecomposeConcatenate", "PReLUReshapePass", "ConvertToLinearPass", "ConstPropPass")
         return SimpleNamespace(passes=[Pass(name) for name in names])
 
     monkeypatch.setattr(xnnpack_preprocess, "XNNPACKPassManager", manager)
     graph = torch.fx.Graph()
-    graph.call_function(torch.ops.aten.cat.default, ([graph.placeholder("x")],))
+    x = graph.placeholder("x")
+    graph.call_function(torch.ops.aten.cat.default, ([graph.call_function(torch.ops.aten.addmm.default, (x, x, x))],))
     with _compat.idle_passes_skipped():
         thinned = xnnpack_preprocess.XNNPACKPassManager(SimpleNamespace(graph=graph))
-    assert [each.__name__ for each in thinned.passes] == ["DecomposeConcatenate", "ConvertToLinearPass"]
+    assert [each.__name__ for each in thinned.passes] == [
+        "DecomposeConcatenate",
+        "ConvertToLinearPass",
+        "ConstPropPass",
+    ]
     assert xnnpack_preprocess.XNNPACKPassManager is manager
     monkeypatch.delattr(xnnpack_preprocess, "XNNPACKPassManager")
     with _compat.idle_passes_skipped():
