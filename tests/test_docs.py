@@ -1,6 +1,10 @@
 """Every command and every Python example in the documentation runs, in order, page by page.
 
 The ten-minute page runs in an environment of its own (tests/first_hour).
+
+The first command of a page is a process of its own, as it is for a reader. So are examples in Python of the README, and
+those that bring a runtime of their own. The rest runs in this process, through the same entry point, which spares it
+seconds of imports each; what they in turn start are processes all the same.
 """
 
 from __future__ import annotations
@@ -11,6 +15,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import jsonschema
@@ -22,6 +28,7 @@ from tokenizer_files import write_tokenizer
 
 from edgeqkv import demo
 from edgeqkv.bundle.schema import json_schema
+from edgeqkv.cli import app as cli
 from edgeqkv.demo.corpus import read_reference
 
 SOURCES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -34,19 +41,52 @@ def check_make(command: str) -> None:
     assert re.search(rf"^{re.escape(target)}:", (ROOT / "Makefile").read_text(), re.MULTILINE), command
 
 
-def run_edgeqkv(command: str, folder: Path) -> None:
+Run = Callable[[list[str], Path], tuple[int, str, str]]
+"""Runs ``edgeqkv`` with arguments in a folder: exit code, what it printed, and what it said of errors and progress."""
+
+
+def run_apart(arguments: list[str], folder: Path) -> tuple[int, str, str]:
+    """In a process of its own."""
+    command = [sys.executable, "-m", "edgeqkv", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def run_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """In this process."""
+
+    def run(arguments: list[str], folder: Path) -> tuple[int, str, str]:
+        capfd.readouterr()
+        with monkeypatch.context() as patch, warnings.catch_warnings(action="ignore"):
+            patch.chdir(folder)
+            patch.setattr(sys, "argv", ["edgeqkv", *arguments])
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
+        return int(ended.value.code or 0), *capfd.readouterr()
+
+    return run
+
+
+def run_edgeqkv(command: str, folder: Path, run: Run) -> None:
     command, _, output = command.partition(" > ")
-    arguments = shlex.split(command)[1:]
-    done = subprocess.run(
-        [sys.executable, "-m", "edgeqkv", *arguments], cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"{command}\n{done.stderr}"
+    code, printed, said = run(shlex.split(command)[1:], folder)
+    assert code == 0, f"{command}\n{said}"
     if output:
-        (folder / output).write_text(done.stdout)
+        (folder / output).write_text(printed)
+
+
+def run_python(text: str, page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if page.name == "README.md" or "onnxruntime" in text:
+        subprocess.run([sys.executable, "-c", text], cwd=folder, check=True, capture_output=True)
+        return
+    with monkeypatch.context() as patch, warnings.catch_warnings(action="ignore"):
+        patch.chdir(folder)
+        exec(compile(text, page.name, "exec"), {"__name__": "__main__"})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_what_a_page_says_works(page: Path, tmp_path: Path) -> None:
+def test_what_a_page_says_works(page: Path, tmp_path: Path, run_here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copyfile(demo.checkpoint_path(), tmp_path / "model.pt")
     shutil.copyfile(demo.teacher_path(), tmp_path / "ordinary.pt")
     shutil.copyfile(demo.tokenizer_path(), tmp_path / "tokenizer.json")
@@ -61,12 +101,10 @@ def test_what_a_page_says_works(page: Path, tmp_path: Path) -> None:
         named("llama tied, one kv head", tmp_path / "smol", max_position_embeddings=256)
         write_tokenizer(tmp_path / "smol" / "tokenizer.json")
         (tmp_path / "smol" / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    run = run_apart
     for kind, text in blocks(page):
         if kind == "python":
-            done = subprocess.run(
-                [sys.executable, "-c", text], cwd=tmp_path, check=False, capture_output=True, text=True
-            )
-            assert done.returncode == 0, f"{text}\n{done.stderr}"
+            run_python(text, page, tmp_path, monkeypatch)
             continue
         for command in commands(page, text):
             match command.split()[0]:
@@ -75,7 +113,8 @@ def test_what_a_page_says_works(page: Path, tmp_path: Path) -> None:
                 case "make":
                     check_make(command)
                 case "edgeqkv":
-                    run_edgeqkv(command, tmp_path)
+                    run_edgeqkv(command, tmp_path, run)
+                    run = run_here
                 case other:
                     pytest.fail(f"{page.name} uses '{other}', which no test runs")
     for manifest in tmp_path.rglob("manifest.json"):  # of all targets and most forms, page by page

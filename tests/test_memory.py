@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 
 import pytest
 
-from edgeqkv.memory import give_back
+from edgeqkv.memory import garbage_kept, give_back
 
 SCATTERED = """
 from pathlib import Path
@@ -36,3 +37,10 @@ def test_holes_go_back_to_the_system() -> None:
 def test_where_there_is_no_such_call_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgeqkv.memory.ctypes.CDLL", lambda _: object())
     give_back()
+
+
+def test_garbage_is_kept_for_longer_and_then_as_ever() -> None:
+    before = gc.get_threshold()
+    with garbage_kept():
+        assert gc.get_threshold()[0] == 100 * before[0]
+    assert gc.get_threshold() == before

@@ -14,6 +14,11 @@ Tried with executorch 1.5.1 and torch 2.13:
 ``torch.fx.traceback.NodeSource``, shared while a program is lowered
     For: time; every pass copies the whole history of every node, which gets longer with each. When it is gone: the
     history is copied, as ever.
+``ExportedProgram.run_decompositions``, left out while a program is lowered where it would do nothing
+    For: time; it is called three times, of which the first only makes the operators functional, which the second does
+    anyway, and the last finds nothing more to do. When it is gone, or is called otherwise: it is run every time.
+``torch._export.utils._materialize_cpp_cia_ops``, run once an export
+    For: time; it looks through all of torch's operators, 200 times. When it is gone: nothing is replaced.
 ``EdgeCompileConfig(_check_ir_validity, _skip_dim_order)``
     For: the checks know neither the custom operators nor plain dim orders. When one is gone: it is left out, and the
     checks say what they do not know.
@@ -26,11 +31,11 @@ What torch.export calls its own operators (`BOOKKEEPING`), and its wrapper of on
 ``portable_lib._unsafe_reset_threadpool``
     For: a number of threads that was asked for. When it is gone: ExecuTorch takes as many as it likes, as ever.
 ``executorch.exir``, which is not run while the runtime is imported
-    For: time and memory; the runtime takes one class of a warning from there, and would import all that exports, torch's
-    compiler with it: five seconds of a processor in every process that runs a model. When it takes more from there: all
-    of it is imported, as ever.
+    For: time and memory; the runtime takes one class of a warning from there, and would import all that exports, with
+    torch's compiler: five seconds of a processor in every process that runs a model. When it takes more from there:
+    all of it is imported, as ever.
 The library ``custom_ops_aot_lib`` in ``executorch.extension.llm.custom_ops``
-    For: time, as before; the module around it is for exporting. When it is gone: the module is imported, which loads it.
+    For: time, as above; the module around it is for exporting. When it is gone: that is imported, and loads it.
 ``logging.root.manager.disable``
     For: having it as it was; `logging.disable` sets it and nothing tells it. When it is gone: nothing is disabled.
 """
@@ -47,6 +52,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -58,6 +64,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BOOKKEEPING",
     "MUTATION",
+    "decomposed_once",
     "disabled_level",
     "each_delegate",
     "edge_config",
@@ -65,6 +72,7 @@ __all__ = [
     "idle_passes_skipped",
     "import_runtime",
     "load_llm_operators",
+    "operators_listed_once",
     "promise",
     "require_gathering_operators",
     "use_threads",
@@ -76,7 +84,14 @@ BOOKKEEPING: Final = ("_assert_scalar", "_local_scalar_dense", "sym_size", "scal
 MUTATION: Final = "auto_functionalized_v2"
 """Its first argument is the operator that writes into what it is given."""
 
+_CHANNELS_LAST: Final = ("convolution", "upsample", "mean", "pool", "amax", "max.dim", "prelu")
+"""Parts of the names of operators whose tensors are copied into another memory format."""
+
 _FOR_OPERATORS: Final = {
+    "ConvertToLinearPass": ("mm",),
+    "ConvertToSDPAPass": ("softmax",),
+    "PropagateCustomMetaPass": ("quantize",),
+    "RemoveRedundantCopyPass": ("to_copy", *_CHANNELS_LAST),
     "ConvertToUpsampleBilinear2d": ("_index", "upsample"),
     "FuseBatchNormPass": ("batch_norm",),
     "DecomposeBatchNorm": ("batch_norm",),
@@ -167,6 +182,57 @@ def histories_shared() -> Iterator[None]:
         yield
     finally:
         del source.__deepcopy__
+
+
+@contextmanager
+def decomposed_once() -> Iterator[None]:
+    """Inside, a program is not decomposed again where nothing is left to decompose."""
+    from torch.export import ExportedProgram
+
+    original = getattr(ExportedProgram, "run_decompositions", None)
+    if original is None:
+        yield
+        return
+    # What a program still has of the operators that it was decomposed of: they stay, however often that is done.
+    kept: WeakKeyDictionary[ExportedProgram, set[Any]] = WeakKeyDictionary()
+
+    def run(program: ExportedProgram, *tables: Any, **options: Any) -> ExportedProgram:
+        if len(tables) == 1 and not options:
+            if not len(tables[0]):
+                return program
+            if program in kept and _called(program, tables[0]) <= kept[program]:
+                return program
+        result: ExportedProgram = original(program, *tables, **options)
+        kept[result] = _called(result, tables[0]) if tables else set()
+        return result
+
+    setattr(ExportedProgram, "run_decompositions", run)  # noqa: B010  mypy knows it as a method
+    try:
+        yield
+    finally:
+        setattr(ExportedProgram, "run_decompositions", original)  # noqa: B010
+
+
+def _called(program: ExportedProgram, table: Any) -> set[Any]:
+    """The operators of a table that a program calls."""
+    return {node.target for node in program.graph.nodes if node.op == "call_function" and node.target in table}
+
+
+@contextmanager
+def operators_listed_once() -> Iterator[None]:
+    """Inside, torch's operators are not gathered anew for every one of them that is decomposed."""
+    from torch._export import utils
+
+    original = getattr(utils, "_materialize_cpp_cia_ops", None)
+    if original is None:
+        yield
+        return
+    original()
+    utils._materialize_cpp_cia_ops = lambda: None
+    try:
+        yield
+    finally:
+        utils._materialize_cpp_cia_ops = original
 
 
 def edge_config() -> Any:

@@ -102,15 +102,20 @@ class Pass:
 
 def test_passes_for_operators_that_a_graph_has_not_are_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     def manager(_program: Any, _passes: Any) -> Any:
-        names = ("DecomposeConcatenate", "PReLUReshapePass", "ConvertToLinearPass")
+        names = ("DecomposeConcatenate", "PReLUReshapePass", "ConvertToLinearPass", "ConstPropPass")
         return SimpleNamespace(passes=[Pass(name) for name in names])
 
     monkeypatch.setattr(xnnpack_preprocess, "XNNPACKPassManager", manager)
     graph = torch.fx.Graph()
-    graph.call_function(torch.ops.aten.cat.default, ([graph.placeholder("x")],))
+    x = graph.placeholder("x")
+    graph.call_function(torch.ops.aten.cat.default, ([graph.call_function(torch.ops.aten.addmm.default, (x, x, x))],))
     with _compat.idle_passes_skipped():
         thinned = xnnpack_preprocess.XNNPACKPassManager(SimpleNamespace(graph=graph))
-    assert [each.__name__ for each in thinned.passes] == ["DecomposeConcatenate", "ConvertToLinearPass"]
+    assert [each.__name__ for each in thinned.passes] == [
+        "DecomposeConcatenate",
+        "ConvertToLinearPass",
+        "ConstPropPass",
+    ]
     assert xnnpack_preprocess.XNNPACKPassManager is manager
     monkeypatch.delattr(xnnpack_preprocess, "XNNPACKPassManager")
     with _compat.idle_passes_skipped():
@@ -133,10 +138,55 @@ def test_histories_are_shared_among_copies_and_copied_again_afterwards(monkeypat
         pass
 
 
+@pytest.fixture(scope="module")
+def program() -> torch.export.ExportedProgram:
+    """A traced program with an operator that is decomposed, and one that is decomposed and stays."""
+
+    class Module(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.silu(x) * x.shape[0]
+
+    shapes = ({0: torch.export.Dim("rows", min=2, max=8)},)
+    return torch.export.export(Module().eval(), (torch.ones(4, 2),), dynamic_shapes=shapes)
+
+
+def test_a_program_is_decomposed_as_often_as_that_does_something(program: torch.export.ExportedProgram) -> None:
+    table = torch.export.default_decompositions()
+    with third_party_notices_silenced(), _compat.decomposed_once():
+        assert program.run_decompositions({}) is program
+        preserved = torch.export.default_decompositions()
+        preserved.pop(torch.ops.aten.silu.default)
+        kept = program.run_decompositions(preserved)
+        assert torch.ops.aten.silu.default in _compat._called(kept, table)
+        once = kept.run_decompositions(table)
+        left = _compat._called(once, table)
+        assert left == {torch.ops.aten.sym_size.int}  # which is in the table and stays, however often
+        assert once.run_decompositions(table) is once
+
+
+def test_programs_that_cannot_be_decomposed_so_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.export.ExportedProgram, "run_decompositions")
+    with _compat.decomposed_once():
+        assert not hasattr(torch.export.ExportedProgram, "run_decompositions")
+
+
+def test_operators_are_listed_once_and_as_ever_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: list[int] = []
+    monkeypatch.setattr(torch._export.utils, "_materialize_cpp_cia_ops", lambda: listed.append(1))
+    with _compat.operators_listed_once():
+        torch._export.utils._materialize_cpp_cia_ops()
+    assert len(listed) == 1
+    torch._export.utils._materialize_cpp_cia_ops()
+    assert len(listed) == 2
+    monkeypatch.delattr(torch._export.utils, "_materialize_cpp_cia_ops")
+    with _compat.operators_listed_once():
+        pass
+
+
 def test_what_is_left_out_changes_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = edgeqkv.load(read_encoder_golden("vit_digits_qvv3").path)
     quick = edgeqkv.export(model, "executorch", out=tmp_path / "quick", weights="int8", verify=False)
-    monkeypatch.setattr(export, "histories_shared", nullcontext)
+    monkeypatch.setattr(export, "_quickly", nullcontext)
     monkeypatch.setattr(lowering, "idle_passes_skipped", nullcontext)
     slow = edgeqkv.export(model, "executorch", out=tmp_path / "slow", weights="int8", verify=False)
     assert (quick.path / "model.pte").read_bytes() == (slow.path / "model.pte").read_bytes()
