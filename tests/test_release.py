@@ -20,9 +20,14 @@ def changelog() -> str:
     return (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
+def released() -> list[str]:
+    return [version for version, when in HEADING.findall(changelog()) if when != "unreleased"]
+
+
 def tags() -> list[Version]:
+    """Those that this copy has: few clones in CI have any."""
     done = subprocess.run(["git", "tag", "--list", "v*"], cwd=ROOT, capture_output=True, text=True, check=False)
-    return sorted(Version(tag.removeprefix("v")) for tag in done.stdout.split())
+    return [Version(tag.removeprefix("v")) for tag in done.stdout.split()]
 
 
 def test_the_changelog_has_a_section_a_version_newest_first() -> None:
@@ -33,9 +38,8 @@ def test_the_changelog_has_a_section_a_version_newest_first() -> None:
     assert "unreleased" not in [when for _, when in sections[1:]]
 
 
-def test_every_tag_is_in_the_changelog_and_what_follows_it_is_unreleased() -> None:
-    released = {Version(version) for version, when in HEADING.findall(changelog()) if when != "unreleased"}
-    assert released == set(tags())
+def test_every_tag_has_a_dated_section() -> None:
+    assert set(tags()) <= {Version(version) for version in released()}
 
 
 def test_a_copy_without_git_is_a_development_version_of_the_first_section() -> None:
@@ -53,7 +57,7 @@ def test_the_classifiers_are_the_pythons_that_it_takes() -> None:
 
 
 def test_nothing_claims_to_be_on_an_index_before_a_release() -> None:
-    if not tags():
+    if not released():
         for page in (ROOT / "README.md", *ROOT.glob("docs/*.md")):
             assert not re.search(
                 r"^\$ .*(install|uvx|pipx run) '?edgeqkv", page.read_text(encoding="utf-8"), re.MULTILINE
