@@ -1,4 +1,4 @@
-"""The documentation as a site: built without a warning, its links lead somewhere, and it loads nothing from elsewhere."""
+"""The documentation as a site: built without a warning; links lead somewhere, and nothing is loaded from elsewhere."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ One rule carries the whole idea: **identity is sharing.** A layer whose keys and
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -44,6 +45,14 @@ class Ops(Protocol[V]):
 
     def linear(self, x: V, linear: Linear) -> V:
         """``x · weightᵀ + bias``; the weight is ``[out, in]`` as trained."""
+
+    def linears(self, x: V, linears: Mapping[str, Linear]) -> tuple[V, ...]:
+        """`linear` of one value with several layers, each the part of its name."""
+        results = []
+        for name, linear in linears.items():
+            with self.scope(name):
+                results.append(self.linear(x, linear))
+        return tuple(results)
 
     def activation(self, x: V, kind: Activation) -> V:
         """The function between the projections of an MLP."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import venv
 from dataclasses import dataclass
@@ -48,8 +47,9 @@ def install(wheel: Path, folder: Path) -> Path:
         return commands
     run([*pip, "--no-deps", "--no-index", "--no-compile", wheel], folder)
     (site,) = folder.glob("lib/python*/site-packages")
-    # A path alone: the links to edgeqkv's sources that an editable install leaves there are not followed.
-    (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    # Paths alone: the links to edgeqkv's sources that an editable install leaves there are not followed.
+    borrowed = [path for path in sys.path if Path(path).name == "site-packages"]
+    (site / "borrowed.pth").write_text("\n".join(borrowed) + "\n", encoding="utf-8")
     return commands
 
 

@@ -34,7 +34,8 @@ def _attention(ops: Ops[V], layer: int, x: V, weights: Attention) -> V:
     roles: dict[Linear, str] = {}
     for role, linear in (("q", weights.q), ("k", weights.k), ("v", weights.v)):
         roles[linear] = roles.get(linear, "") + role
-    projected = {linear: _linear(ops, role, x, linear) for linear, role in roles.items()}
+    named = {role: linear for linear, role in roles.items()}
+    projected = dict(zip(named.values(), ops.linears(x, named), strict=True))
     q, k, v = projected[weights.q], projected[weights.k], projected[weights.v]
     if weights.joint_norms is not None:
         of_queries, of_keys = weights.joint_norms
