@@ -309,6 +309,7 @@ def compare(
     from edgeqkv.pipeline.comparison import compare_bundles
 
     given = (device,) if isinstance(device, str) else tuple(device)
+    on_progress("reading bundles", None)
     bundles = [Bundle(path) for path in paths]
     compared = compare_bundles(bundles, given, _path(devices))  # before minutes of measuring
     if not bench:

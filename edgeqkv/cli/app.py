@@ -37,21 +37,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (
-    inspect,
-    convert,
-    export,
-    verify,
-    generate,
-    run,
-    bench,
-    compare,
-    budget,
-    devices,
-    recipes,
-    demo,
-    doctor,
-):
+_COMMANDS = (inspect, convert, export, verify, generate, run, bench, compare, budget, devices, recipes, demo, doctor)
+for command in _COMMANDS:
     app.command(cls=Command)(command)
 
 
