@@ -156,11 +156,36 @@ def _show_device(name: str, device: Device | Npu, as_json: bool) -> None:
             if fact:
                 rows.append((key.replace("_", " "), fact))
             continue
-        value = "not known" if fact["value"] is None else fact["value"]
+        name, unit = _measured_in(key)
+        value = "not known" if fact["value"] is None else f"{_plain_value(fact['value'])}{unit}"
         note = f"; {fact['note']}" if fact["note"] else ""
-        rows.append((key.replace("_", " "), f"{value} ({fact['status']}{note})"))
+        rows.append((name, f"{value} ({fact['status']}{note})"))
         rows += [("-", source) for source in fact["sources"]]
     console.print_facts(f"{facts['title']} ({name})", rows)
+
+
+def _measured_in(key: str) -> tuple[str, str]:
+    """What a field of the catalogue is called, and the unit that its name ends in.
+
+    >>> _measured_in("mem_bandwidth_gbs"), _measured_in("soc")
+    (('mem bandwidth', ' GB/s'), ('soc', ''))
+    """
+    name, _, last = key.rpartition("_")
+    unit = {"gb": " GB", "gbs": " GB/s", "mb": " MB"}.get(last)
+    return (key.replace("_", " "), "") if unit is None else (name.replace("_", " "), unit)
+
+
+def _plain_value(value: object) -> str:
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:g}"
+        case tuple() | list():
+            return ", ".join(map(str, value))
+        case dict():
+            return ", ".join(f"{name}: {each}" for name, each in value.items())
+    return str(value)
 
 
 def _shown(fact: Fact[Any] | None, unit: str) -> str:
