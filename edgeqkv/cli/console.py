@@ -151,10 +151,7 @@ def _fits(head: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> boo
     columns = list(zip(*rows, strict=True))
     natural = [max(map(cell_len, column)) for column in columns]
     titled = zip(head, columns, strict=True)
-    words = [
-        max((cell_len(word) for cell in (title, *column) for word in cell.split()), default=0)
-        for title, column in titled
-    ]
+    words = [max(map(cell_len, " ".join((title, *column)).split()), default=0) for title, column in titled]
     least = [max(word, min(whole, _NARROWEST)) for word, whole in zip(words, natural, strict=True)]
     return sum(least) + 2 * (len(columns) - 1) <= width
 

@@ -171,7 +171,7 @@ QUICK = ("--prompt", 8, "--generate", 2, "--repeats", 2, "--rounds", 1, "--warmu
 
 
 def test_bench_measures_bundles_in_turn(bundles: tuple[Path, Path], run: Any) -> None:
-    out, err = run("bench", *bundles, *QUICK, "--fill", 4, "--fill", 20, "--json")
+    out, _ = run("bench", *bundles, *QUICK, "--fill", 4, "--fill", 20, "--json")
     small, large = json.loads(out)["results"]
     assert (small["weights"], large["weights"]) == ("int8", "fp32")
     for each in (small, large):

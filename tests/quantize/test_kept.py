@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,19 @@ def config(request: pytest.FixtureRequest) -> QuantConfig:
 def failing(out: Path, model: Any, config: QuantConfig) -> Any:
     """What was quantized by an export whose check failed afterwards."""
     quantized = apply(model, config)
-    with pytest.raises(VerificationFailed), Kept(out, resume=False) as kept:
-        kept.keep(model, config, quantized)
-        raise VerificationFailed("its perplexity is too high")
+    kept = Kept(out, resume=False)
+    with pytest.raises(VerificationFailed):
+        keeping(kept, model, config, quantized, VerificationFailed("its perplexity is too high"))
     return quantized
+
+
+def keeping(kept: Kept, model: Any, config: QuantConfig, quantized: Any, error: BaseException | None) -> None:
+    """An export that keeps its weights and then ends so."""
+    with kept:
+        kept.keep(model, config, quantized)
+        assert kept.path.exists()
+        if error is not None:
+            raise error
 
 
 def test_they_come_back_as_they_were(tmp_path: Path, model: Any, config: QuantConfig) -> None:
@@ -57,23 +67,16 @@ def test_they_come_back_as_they_were(tmp_path: Path, model: Any, config: QuantCo
 @pytest.mark.parametrize("error", [InputError("the disk is full"), None], ids=["another error", "success"])
 def test_nothing_stays_that_is_of_no_use(tmp_path: Path, model: Any, error: Exception | None) -> None:
     config = QuantConfig("int4", calibration=TOKENS)
-    kept = Kept(tmp_path / "phone", resume=False)
-    try:
-        with kept:
-            kept.keep(model, config, apply(model, config))
-            assert kept.path.exists()
-            if error:
-                raise error
-    except InputError:
-        pass
+    with suppress(InputError):
+        keeping(Kept(tmp_path / "phone", resume=False), model, config, apply(model, config), error)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_they_stay_for_who_is_interrupted(tmp_path: Path, model: Any) -> None:
     config = QuantConfig("int4", calibration=TOKENS)
-    with pytest.raises(KeyboardInterrupt), Kept(tmp_path / "phone", resume=False) as kept:
-        kept.keep(model, config, apply(model, config))
-        raise KeyboardInterrupt
+    kept = Kept(tmp_path / "phone", resume=False)
+    with pytest.raises(KeyboardInterrupt):
+        keeping(kept, model, config, apply(model, config), KeyboardInterrupt())
     assert "--resume starts from them" in kept.told
     assert [file.name for file in tmp_path.iterdir()] == ["phone.quantized.npz"]
 
@@ -132,19 +135,13 @@ def test_an_export_that_fails_can_be_resumed(tmp_path: Path) -> None:
     }
     loaded = edgeqkv.load(path)
     seen: list[str] = []
-    with pytest.raises(
-        VerificationFailed, match=r"No bundle was written\. The calibrated weights are kept in .*b.quan"
-    ):
+    with pytest.raises(VerificationFailed, match=r"No bundle was written\. The calibrated weights are kept in .*b\.q"):
         edgeqkv.export(loaded, "onnx", max_degradation=0.0, tune=1, **options)
-    bundle = edgeqkv.export(
-        loaded,
-        "onnx",
-        max_degradation=9.0,
-        tune=1,
-        resume=True,
-        on_progress=lambda stage, _: seen.append(stage),
-        **options,
-    )
+
+    def note(stage: str, _: float | None) -> None:
+        seen.append(stage)
+
+    bundle = edgeqkv.export(loaded, "onnx", max_degradation=9.0, tune=1, resume=True, on_progress=note, **options)
     assert bundle.target().quality is not None
     assert not {"calibrating", "tuning", "quantizing"} & set(seen)
     assert not place(tmp_path / "b").exists()
