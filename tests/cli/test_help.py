@@ -89,8 +89,21 @@ def test_a_command_that_is_stopped_says_what_it_left(
     assert stopped(KeyboardInterrupt()) == (130, said)
     assert stopped(typer.Abort()) == (130, said)
     assert stopped(SystemExit(143)) == (143, said)
+
+
+def test_ctrl_c_in_a_command_is_told_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Typer makes an exit code of it on the way."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
     monkeypatch.setattr(console, "_left", None)
-    assert console.what_is_left() == "nothing was written"
+    monkeypatch.setattr("edgeqkv.budget.devices.load_catalogue", interrupted)
+    monkeypatch.setattr(sys, "argv", ["edgeqkv", "devices"])
+    with pytest.raises(SystemExit) as raised:
+        cli.main()
+    assert raised.value.code == 130
+    assert capsys.readouterr().err.strip() == "error: stopped; nothing was written"
 
 
 def test_an_engine_of_another_machine_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
