@@ -145,3 +145,28 @@ def test_an_export_that_fails_can_be_resumed(tmp_path: Path) -> None:
     assert bundle.target().quality is not None
     assert not {"calibrating", "tuning", "quantizing"} & set(seen)
     assert not place(tmp_path / "b").exists()
+
+
+def test_a_try_that_was_stopped_half_way_goes_on_where_it_was(tmp_path: Path, model: Any) -> None:
+    first, second = QuantConfig("int4", calibration=TOKENS), QuantConfig("int8", calibration=TOKENS)
+    failing(tmp_path / "phone", model, first)
+    kept = Kept(tmp_path / "phone", resume=True)
+    assert kept.take(model, first) is not None
+    assert kept.take(model, second) is None, "it is worked out now"
+    kept.keep(model, second, apply(model, second))
+    again = Kept(tmp_path / "phone", resume=True)
+    assert again.take(model, first) is not None
+    assert again.take(model, second) is not None
+
+
+@pytest.mark.parametrize("part", ["codes", "scales", "scheme"])
+def test_a_damaged_file_is_an_error(tmp_path: Path, model: Any, part: str) -> None:
+    config = QuantConfig("int4", calibration=TOKENS)
+    failing(tmp_path / "phone", model, config)
+    with np.load(place(tmp_path / "phone")) as file:
+        arrays = dict(file)
+    (name, *_) = (name for name in arrays if name.endswith(part))
+    arrays[name] = arrays[name][:1]
+    np.savez(place(tmp_path / "phone"), **arrays)
+    with pytest.raises(InputError, match="is damaged"):
+        Kept(tmp_path / "phone", resume=True).take(model, config)
