@@ -97,6 +97,10 @@ def bench(
     else:
         console.print_table(head, rows)
     console.print_note(f"{_NOTE}; {_threads(threads)}, {rounds} × {repeats} repetitions")
+    if any(at.share is not None and at.share > 1 for each in results for at in each.decode):
+        console.print_note(
+            "a share above 100% says that a small model is read from a cache, or that the machine was busy meanwhile"
+        )
 
 
 def names_of(results: Sequence[BenchResult]) -> list[str]:
