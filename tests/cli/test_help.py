@@ -9,6 +9,7 @@ import pytest
 import typer
 
 from edgeqkv.backends import TARGETS, backend
+from edgeqkv.budget import devices
 from edgeqkv.cli import app as cli
 from edgeqkv.cli import console
 
@@ -98,7 +99,7 @@ def test_ctrl_c_in_a_command_is_told_too(monkeypatch: pytest.MonkeyPatch, capsys
         raise KeyboardInterrupt
 
     monkeypatch.setattr(console, "_left", None)
-    monkeypatch.setattr("edgeqkv.budget.devices.load_catalogue", interrupted)
+    monkeypatch.setattr(devices, "load_catalogue", interrupted)
     monkeypatch.setattr(sys, "argv", ["edgeqkv", "devices"])
     with pytest.raises(SystemExit) as raised:
         cli.main()
