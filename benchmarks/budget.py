@@ -27,7 +27,7 @@ SCALE, VARIANT = "300m", "q-k=v+gqa4"
 TARGETS = ("onnx", "executorch")
 CONTEXTS = (512, 2048)
 LIMIT = 0.10
-MIB = 1 << 20
+MB = 10**6
 
 
 def run(model: Any, target: str, weights: str, context: int, **choices: str | None) -> dict[str, Any]:
@@ -79,9 +79,9 @@ def main() -> None:
                 row = run(model, target, weights, context)
                 results.append(row)
                 print(
-                    f"{target:10} {weights:5} {context:5} {row['predicted'] / MIB:8.1f} {row['measured'] / MIB:8.1f} "
-                    f"{row['error']:+6.1%} | {row['predicted_above_import'] / MIB:8.1f} "
-                    f"{row['measured_above_import'] / MIB:8.1f} {row['error_above_import']:+6.1%}",
+                    f"{target:10} {weights:5} {context:5} {row['predicted'] / MB:8.1f} {row['measured'] / MB:8.1f} "
+                    f"{row['error']:+6.1%} | {row['predicted_above_import'] / MB:8.1f} "
+                    f"{row['measured_above_import'] / MB:8.1f} {row['error_above_import']:+6.1%}",
                     flush=True,
                 )
                 save("budget", results)

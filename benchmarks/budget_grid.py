@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import edgeqkv
-from benchmarks.budget import MIB, TARGETS, run
+from benchmarks.budget import MB, TARGETS, run
 from benchmarks.measure import save
 from edgeqkv.backends import backend
 from edgeqkv.backends.target import forms_of
@@ -57,8 +57,8 @@ def main() -> None:
                 results.append(row)
                 print(
                     f"{target:10} {case['form']:8} {case['weights']:5} {case['head'] or 'same':5} {case['state']:5} "
-                    f"{row['predicted'] / MIB:8.1f} {row['measured'] / MIB:8.1f} {row['error']:+6.1%} | "
-                    f"{row['predicted_above_import'] / MIB:8.1f} {row['measured_above_import'] / MIB:8.1f} "
+                    f"{row['predicted'] / MB:8.1f} {row['measured'] / MB:8.1f} {row['error']:+6.1%} | "
+                    f"{row['predicted_above_import'] / MB:8.1f} {row['measured_above_import'] / MB:8.1f} "
                     f"{row['error_above_import']:+6.1%}",
                     flush=True,
                 )

@@ -178,7 +178,7 @@ def compare(repeats: int) -> None:
         row["state_over_peer"] = row["state_bytes"] / rows[PEER]["state_bytes"]
         print(
             f"{name}: decode {shown} ms at fill {' / '.join(map(str, FILLS))}, at {last} {row['over_peer']} × the "
-            f"peer's, state {row['state_bytes'] / 2**20:.0f} MiB, model {row['model_bytes'] / 1e6:.0f} MB, peak "
+            f"peer's, state {row['state_bytes'] / 1e6:.1f} MB, model {row['model_bytes'] / 1e6:.0f} MB, peak "
             f"{row['peak_process_bytes'] / 1e6:.0f} MB, {row['over_files_and_state']} × both over the runtime's own"
         )
     save(

@@ -65,7 +65,22 @@ __all__ = [
 
 
 def load(path: str | Path, *, heads: int | None = None, ema: bool = False) -> "Model":
-    """Read a checkpoint; see `edgeqkv.checkpoints.load`."""
+    """Read a checkpoint: its variant, its dimensions, and its weights, which stay in the file until they are used.
+
+    Args:
+        path: ``model.pt``, ``model.safetensors``, or a Hugging Face model: its directory or ``org/name``.
+        heads: attention heads, for a vision checkpoint that does not say how many.
+        ema: take the averaged weights (``ema_state_dict``), not the last step's.
+
+    Raises:
+        CheckpointError: it is no model that edgeqkv can read; the message says why.
+        InputError: ``heads`` or ``ema`` are not for this checkpoint.
+        MissingExtra: reading it needs a package.
+
+    >>> model = edgeqkv.load("model.pt")
+    >>> str(model.variant), model.parameters, model.config.positions
+    ('q-k=v+gqa2', 890880, 512)
+    """
     check("heads", heads)
     with needed_for("reading a checkpoint"):
         from edgeqkv import checkpoints
@@ -152,6 +167,11 @@ def export(
         VerificationFailed: an artifact does not compute what the model does, or its perplexity is too high; no bundle
             is written.
         EdgeQKVError: the input is wrong; the subclass says in which way.
+
+    >>> bundle = edgeqkv.export(edgeqkv.load("model.pt"), "onnx", out="build/phone", context=64, weights="int8")
+    >>> card = bundle.target("onnx")
+    >>> card.verification.passed, card.artifact.state_bytes
+    (True, 65536)
     """
     with needed_for("exporting"):
         from edgeqkv.pipeline.export import run_export
@@ -203,6 +223,12 @@ def open(path: str | Path, target: str | None = None, engine: str | None = None)
         BundleError: it is missing, damaged or changed.
         UnsupportedError: it holds no such target, or nothing here runs it.
         MissingExtra: the runtime is not installed.
+
+    >>> bundle = edgeqkv.export(edgeqkv.load("model.pt"), "onnx", out="build/tiny", context=64, verify=False)
+    >>> session = edgeqkv.open("build/tiny")
+    >>> logits = session.feed([1, 2, 3])
+    >>> logits.shape, session.position, session.capacity
+    ((1024,), 3, 64)
     """
     from edgeqkv.bundle.bundle import Bundle
     from edgeqkv.run.session import open_bundle
@@ -309,6 +335,7 @@ def compare(
     from edgeqkv.pipeline.comparison import compare_bundles
 
     given = (device,) if isinstance(device, str) else tuple(device)
+    on_progress("reading bundles", None)
     bundles = [Bundle(path) for path in paths]
     compared = compare_bundles(bundles, given, _path(devices))  # before minutes of measuring
     if not bench:

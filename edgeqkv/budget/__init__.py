@@ -37,7 +37,7 @@ def budget(
     device: str | Sequence[str] = (),
     *,
     context: int | None = None,
-    devices: Path | None = None,
+    devices: str | Path | None = None,
 ) -> Report | EncoderReport:
     """Predict what a bundle, or an export of a model, takes, and say what that means on devices.
 
@@ -50,10 +50,15 @@ def budget(
     Raises:
         InputError: a device is unknown, or the context is beyond the model's positions.
         EdgeQKVError: the subject cannot be read; the subclass says in which way.
+
+    >>> report = edgeqkv.budget("model.pt", "pixel-9-pro", context=256)
+    >>> report.passed, report.answers[0].title, str(report.answers[0].verdict)
+    (True, 'Pixel 9 Pro', 'fits')
     """
     from edgeqkv.budget.encoders import budget_encoder, encoder_bundle
     from edgeqkv.budget.evaluate import evaluate
 
+    own = None if devices is None else Path(devices)
     if (encoder := encoder_bundle(subject)) is not None:
-        return budget_encoder(encoder, device, devices)
-    return evaluate(subject, device, context=context, devices=devices)
+        return budget_encoder(encoder, device, own)
+    return evaluate(subject, device, context=context, devices=own)

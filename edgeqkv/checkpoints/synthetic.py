@@ -118,9 +118,30 @@ def random_checkpoint(
     return checkpoint
 
 
-def write_random_checkpoint(path: Path, variant: str, **options: Any) -> Path:
+def write_random_checkpoint(
+    path: Path,
+    variant: str,
+    *,
+    seed: int = 0,
+    std: float = 0.02,
+    dtype: torch.dtype = torch.float32,
+    optimizer: bool = False,
+    masks: bool = False,
+    ddp: bool = False,
+    **sizes: int | bool,
+) -> Path:
     """Save a `random_checkpoint` of the named variant and return where it lies."""
-    torch.save(random_checkpoint(Variant.parse(variant), **options), path)
+    made = random_checkpoint(
+        Variant.parse(variant),
+        seed=seed,
+        std=std,
+        dtype=dtype,
+        optimizer=optimizer,
+        masks=masks,
+        ddp=ddp,
+        **sizes,
+    )
+    torch.save(made, path)
     return path
 
 

@@ -60,9 +60,11 @@ def random_set_model(variant: Variant, *, seed: int = 0, std: float = 0.02, **co
     return _checkpoint("SetAnomalyModel", "set-anomaly", variant, config, weights.state)
 
 
-def write_random_vit(path: Path, variant: str, *, config: bool = True, **options: Any) -> Path:
+def write_random_vit(
+    path: Path, variant: str, *, config: bool = True, seed: int = 0, std: float = 0.02, **sizes: int
+) -> Path:
     """Save a `random_vit` and return where it lies; without ``config``, as the ImageNet script saves it."""
-    checkpoint = random_vit(Variant.parse(variant), **options)
+    checkpoint = random_vit(Variant.parse(variant), seed=seed, std=std, **sizes)
     if not config:
         checkpoint = {"model_state_dict": checkpoint["model_state_dict"], "opt_state_dict": {}, "epoch": 99}
     torch.save(checkpoint, path)

@@ -7,7 +7,7 @@ budget), 2 wrong input.
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -38,7 +38,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (
+_INTERRUPTED: Final = 130  # as shells say it
+
+_COMMANDS = (
     inspect,
     convert,
     export,
@@ -53,7 +55,8 @@ for command in (
     contribute,
     demo,
     doctor,
-):
+)
+for command in _COMMANDS:
     app.command(cls=Command)(command)
 
 
@@ -94,7 +97,8 @@ def main() -> None:
 def _run(debug: bool) -> int:
     """Run the command that was asked for; its exit code."""
     try:
-        return int(app(standalone_mode=False) or 0)
+        code = int(app(standalone_mode=False) or 0)
+        return _stopped(code) if code == _INTERRUPTED else code  # which is what typer makes of Ctrl-C
     except SystemExit as end:  # of a broken pipe, by typer; of a signal
         code = end.code if isinstance(end.code, int) else 1
         return _stopped(code) if code > 128 else code
@@ -113,7 +117,7 @@ def _run(debug: bool) -> int:
         _tell("MemoryError", InputError("there is not enough memory for this; use a smaller model or file"))
         return EdgeQKVError.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        return _stopped(130)
+        return _stopped(_INTERRUPTED)
 
 
 def _stopped(code: int) -> int:

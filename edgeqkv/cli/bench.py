@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 import edgeqkv
-from edgeqkv.cli import console
+from edgeqkv.cli import completion, console
 from edgeqkv.cli.command import OUTPUT
-from edgeqkv.cli.options import Engine, Json, Target
+from edgeqkv.cli.options import Engine, Json
 from edgeqkv.errors import InputError
 from edgeqkv.settings import check, check_all
 from edgeqkv.units import amount, duration
@@ -52,7 +52,16 @@ def bench(
     threads: Annotated[
         int | None, typer.Option("--threads", metavar="N", help="Threads. Default: what each runtime likes.")
     ] = None,
-    target: Target = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target",
+            "-t",
+            metavar="NAME",
+            help="Which of the bundles' targets. Default: all.",
+            autocompletion=completion.held_targets,
+        ),
+    ] = None,
     engine: Engine = None,
     as_markdown: Annotated[
         bool, typer.Option("--markdown", help="Print the table as Markdown.", rich_help_panel=OUTPUT)
@@ -88,6 +97,10 @@ def bench(
     else:
         console.print_table(head, rows)
     console.print_note(f"{_NOTE}; {_threads(threads)}, {rounds} × {repeats} repetitions")
+    if any(at.share is not None and at.share > 1 for each in results for at in each.decode):
+        console.print_note(
+            "a share above 100% says that a small model is read from a cache, or that the machine was busy meanwhile"
+        )
 
 
 def names_of(results: Sequence[BenchResult]) -> list[str]:
@@ -111,6 +124,7 @@ def rows_of(results: Sequence[BenchResult]) -> Rows:
             rows.append((name, *figures))
 
     add("runs", [f"{each.target} {each.form}, {each.weights}" for each in results])
+    add("in", [each.engine for each in results])
     kinds = {each.context is None for each in results}
     for encoder in sorted(kinds):
         of = [each if (each.context is None) == encoder else None for each in results]

@@ -17,6 +17,7 @@ from edgeqkv.model.kinds import refuse_foreign
 
 if TYPE_CHECKING:
     from edgeqkv.budget.devices import Device, Fact, Npu
+    from edgeqkv.budget.presets import DevicePreset
     from edgeqkv.bundle.bundle import Bundle
 
 __all__ = ["budget", "devices", "recipes"]
@@ -144,11 +145,8 @@ def recipes(as_json: Json = False) -> None:
         console.print_json([preset.model_dump() for preset in built_in()])
         return
     console.print_table(
-        ("recipe", "target", "form", "weights", "state", "chunk", "for", "why"),
-        [
-            (r.name, r.target, r.form, r.weights, r.state, r.chunk or "", ", ".join(r.devices), r.why)
-            for r in built_in()
-        ],
+        ("recipe", "export", "for", "why"),
+        [(each.name, _asked_for(each), ", ".join(each.devices), each.why) for each in built_in()],
     )
 
 
@@ -178,11 +176,42 @@ def _show_device(name: str, device: Device | Npu, as_json: bool) -> None:
             if fact:
                 rows.append((key.replace("_", " "), fact))
             continue
-        value = "not known" if fact["value"] is None else fact["value"]
+        label, unit = _measured_in(key)
+        value = "not known" if fact["value"] is None else f"{_plain_value(fact['value'])}{unit}"
         note = f"; {fact['note']}" if fact["note"] else ""
-        rows.append((key.replace("_", " "), f"{value} ({fact['status']}{note})"))
+        rows.append((label, f"{value} ({fact['status']}{note})"))
         rows += [("-", source) for source in fact["sources"]]
     console.print_facts(f"{facts['title']} ({name})", rows)
+
+
+def _asked_for(preset: DevicePreset) -> str:
+    """What a recipe chooses, in a line."""
+    chunk = f", chunk {preset.chunk}" if preset.chunk else ""
+    return f"{preset.target} {preset.form}, {preset.weights} weights, {preset.state} state{chunk}"
+
+
+def _measured_in(key: str) -> tuple[str, str]:
+    """What a field of the catalogue is called, and the unit that its name ends in.
+
+    >>> _measured_in("mem_bandwidth_gbs"), _measured_in("soc")
+    (('mem bandwidth', ' GB/s'), ('soc', ''))
+    """
+    name, _, last = key.rpartition("_")
+    unit = {"gb": " GB", "gbs": " GB/s", "mb": " MB"}.get(last)
+    return (key.replace("_", " "), "") if unit is None else (name.replace("_", " "), unit)
+
+
+def _plain_value(value: object) -> str:
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:g}"
+        case tuple() | list():
+            return ", ".join(map(str, value))
+        case dict():
+            return ", ".join(f"{name}: {each}" for name, each in value.items())
+    return str(value)
 
 
 def _shown(fact: Fact[Any] | None, unit: str) -> str:

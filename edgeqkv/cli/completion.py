@@ -123,7 +123,8 @@ def _asked(ctx: typer.Context) -> tuple[str, ...]:
 def _bundle_targets(ctx: typer.Context) -> tuple[str, ...]:
     from edgeqkv.bundle.bundle import Bundle
 
-    given = ctx.params.get("bundle")
+    # What stands before an option that is still without its value is not parsed yet.
+    given = ctx.params.get("bundle") or next(iter(ctx.params.get("bundles") or ctx.args), None)
     try:
         return Bundle(given, check=False).targets if given else ()
     except EdgeQKVError:

@@ -47,7 +47,7 @@ _err = Console(stderr=True, highlight=False, soft_wrap=True)
 _quiet = False  # whether results and errors alone are wanted
 _left: Callable[[], str] | None = None  # what a command that is at work leaves if it is stopped
 
-_NARROWEST: Final = 20  # of a column of text in a table
+_NARROWEST: Final = 14  # of a column of text in a table
 
 
 def prepare() -> None:
@@ -130,7 +130,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
         _print_lines(["\t".join(_plain(cell) for cell in row) for row in (columns, *rows)])
         return
     head, cells = [_plain(column) for column in columns], [[_plain(cell) for cell in row] for row in rows]
-    if not cells or _fits([head, *cells], _out.width):
+    if not cells or _fits(head, cells, _out.width):
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in head:
             table.add_column(Text(column), overflow="fold")
@@ -146,11 +146,12 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
         print_facts(row[0], [(f"  {name}", value) for name, value in filled])
 
 
-def _fits(rows: Sequence[Sequence[str]], width: int) -> bool:
+def _fits(head: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> bool:
     """Whether a table can be read at this width: no word is broken, and no text is wrapped to next to nothing."""
     columns = list(zip(*rows, strict=True))
     natural = [max(map(cell_len, column)) for column in columns]
-    words = [max((cell_len(word) for cell in column for word in cell.split()), default=0) for column in columns]
+    titled = zip(head, columns, strict=True)
+    words = [max(map(cell_len, " ".join((title, *column)).split()), default=0) for title, column in titled]
     least = [max(word, min(whole, _NARROWEST)) for word, whole in zip(words, natural, strict=True)]
     return sum(least) + 2 * (len(columns) - 1) <= width
 

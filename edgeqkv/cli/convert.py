@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import edgeqkv
-from edgeqkv.cli import console
+from edgeqkv.cli import completion, console
 from edgeqkv.cli.options import CheckpointPath, Json
 from edgeqkv.cli.summaries import perplexity
 from edgeqkv.convert import WINDOWS
@@ -26,7 +26,15 @@ __all__ = ["convert"]
 
 def convert(
     model: CheckpointPath,
-    to: Annotated[str, typer.Option("--to", metavar="VARIANT", help="q-k=v or qkv, with +gqaN or +mqa if you like.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="VARIANT",
+            help="q-k=v or qkv, with +gqaN or +mqa if you like.",
+            autocompletion=completion.variants,
+        ),
+    ],
     calibrate: Annotated[
         Path, typer.Option("--calibrate", metavar="TEXT", help="Text like those that the model is for.")
     ],
@@ -77,7 +85,7 @@ def convert(
         distill=distill,
         overwrite=force,
     )
-    with console.progress() as on_progress:
+    with console.says_if_stopped(lambda: f"nothing was written to {out}"), console.progress() as on_progress:
         converted = run_convert(loaded, spec, on_progress)
     facts = _facts(loaded, converted)
     if as_json:

@@ -9,7 +9,6 @@ import typer
 
 import edgeqkv
 from edgeqkv.backends import TARGETS, backend
-from edgeqkv.bundle.bundle import MANIFEST
 from edgeqkv.cli import console
 from edgeqkv.cli.options import Averaged, Heads, Json
 from edgeqkv.errors import InputError
@@ -28,6 +27,8 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Say what something is: a checkpoint, a Hugging Face model, a bundle, or a .onnx, .pte or .mlpackage."""
+    from edgeqkv.bundle.bundle import MANIFEST
+
     if is_file(subject / MANIFEST):
         _refuse(subject, heads, ema)
         _inspect_bundle(subject, as_json)

@@ -52,6 +52,11 @@ def convert(
         InputError: the model is an encoder or would store no less, or there are too few tokens.
         UnsupportedError: no conversion leads from this model to that variant; the message says why.
         VariantError: the variant is unknown, or the heads do not divide so.
+
+    >>> tokens = [(7 * n + n // 5) % 1024 for n in range(1024)]  # of a text, where more than an example is wanted
+    >>> model = edgeqkv.convert(edgeqkv.load("ordinary.pt"), "q-k=v", tokens=tokens, windows=2)
+    >>> str(model.variant)
+    'q-k=v'
     """
     with needed_for("conversion"):
         import numpy as np

@@ -217,7 +217,7 @@ def _bytes_per_token(entry: _Entry, fill: int) -> int | None:
     artifact, shape = entry.artifact, ModelShape.of_card(entry.bundle.manifest.model)
     try:
         terms = footprint_of(entry.bundle.path, artifact, plan_of(shape, artifact, 0)).terms
-    except (EdgeQKVError, AttributeError):  # a target without a memory model
+    except EdgeQKVError:  # a family whose shapes cannot be told from its card
         return None
     part = min(fill / (artifact.context or 1), 1.0)
     return round(sum(term.bytes * (part if term.name == "state" else 1) for term in terms if term.streamed))

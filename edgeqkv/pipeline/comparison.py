@@ -221,8 +221,8 @@ def rows_of(compared: Sequence[Compared]) -> list[Row]:
         words("verified", lambda each: _verified(each.verification)),
         least("perplexity", lambda each: each.quality.perplexity if each.quality else None, _perplexity),
     ]
-    for device in dict.fromkeys(name for each in compared for name in each.devices):
-        rows.append(words(device, lambda each, device=device: _fit(each.devices.get(device))))  # type: ignore[misc]
+    named = dict.fromkeys(name for each in compared for name in each.devices)
+    rows += [Row(name, tuple(_fit(each.devices.get(name)) for each in compared)) for name in named]
     rows += [
         least(
             "prompt",

@@ -55,7 +55,7 @@ class Kept:
         self.path = place(out)
         self._resume = resume
         self._arrays: dict[str, npt.NDArray[Any]] = {}
-        self._written = False
+        self._written = self._taken = False
         if resume:
             if not self.path.exists():
                 raise InputError(f"there is no {self.path} to resume from; leave out --resume")
@@ -79,7 +79,8 @@ class Kept:
         return f"The calibrated weights are kept in {self.path}: the same command with --resume starts from them"
 
     def take(self, model: Model, config: QuantConfig) -> Model | None:
-        """The model with the weights that were kept of this config; None if it is not to resume.
+        """The model with the weights that were kept of this config; None if it is not to resume, or if the try before
+        had not come so far: it kept those of a config before this one.
 
         Raises:
             InputError: what was kept is of another model, text or precision, or damaged.
@@ -88,15 +89,19 @@ class Kept:
             return None
         key = _key(model, config)
         if f"{key}.0.tensor" not in self._arrays and f"{key}.0.codes" not in self._arrays:
+            if self._taken:
+                return None
             raise InputError(
                 f"{self.path} was kept of another model, calibration text, precision, tuning or version of edgeqkv; "
                 f"give the options of the export that kept it, or leave out --resume"
             )
         numbers = {weight: index for index, weight in enumerate(model.weights)}
         try:
-            return model.with_changed_weights(lambda weight: self._weight(f"{key}.{numbers[weight]}", weight, config))
-        except (KeyError, ValueError, RuntimeError, TypeError) as error:
+            taken = model.with_changed_weights(lambda weight: self._weight(f"{key}.{numbers[weight]}", weight))
+        except (LookupError, ValueError, ArithmeticError, RuntimeError, TypeError) as error:
             raise InputError(f"{self.path} is damaged ({error}); leave out --resume") from error
+        self._taken = True
+        return taken
 
     def keep(self, model: Model, config: QuantConfig, quantized: Model) -> None:
         """Write what became of a model's weights, beside what was kept before."""
@@ -109,28 +114,37 @@ class Kept:
             np.savez(file, **content)
         self._written = True
 
-    def _weight(self, name: str, weight: Weight, config: QuantConfig) -> Weight:
+    def _weight(self, name: str, weight: Weight) -> Weight:
         found = {
             part: torch.from_numpy(self._arrays[f"{name}.{part}"])
             for part in _PARTS
             if f"{name}.{part}" in self._arrays
         }
-        for part in ("codes", "tensor"):
-            if part in found and found[part].shape != weight.tensor.shape:
-                raise ValueError(f"{weight.name} has another shape")
         if "tensor" in found:
+            _check(found["tensor"], weight.shape, torch.float32, weight.name)
             precision = bytes(found["precision"].numpy()).decode()
             return replace(weight, tensor=found["tensor"], precision=precision)
         scheme = json.loads(bytes(found["scheme"].numpy()))
         if "tables" in found:
             palette = Palette(**scheme)
+            _check(found["codes"], weight.shape, torch.uint8, weight.name)
+            _check(found["tables"], (weight.shape[0] // palette.rows, palette.entries), torch.float32, weight.name)
             return PalettizedWeight(
                 weight.name, weight.tensor, palette.name, codes=found["codes"], tables=found["tables"], palette=palette
             )
         whole = Scheme(**scheme)
+        _check(found["codes"], weight.shape, torch.int8, weight.name)
+        blocks = (weight.shape[0], weight.shape[1] // whole.block)
+        _check(found["scales"], blocks, torch.float32, weight.name)
         return QuantizedWeight(
             weight.name, weight.tensor, whole.name, codes=found["codes"], scales=found["scales"], scheme=whole
         )
+
+
+def _check(tensor: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype, name: str) -> None:
+    """Raise `ValueError` where it is of another shape or type."""
+    if tuple(tensor.shape) != shape or tensor.dtype != dtype:
+        raise ValueError(f"a part of {name} is {tensor.dtype}{list(tensor.shape)}, not {dtype}{list(shape)}")
 
 
 _PARTS: Final = ("tensor", "precision", "codes", "scales", "tables", "scheme")

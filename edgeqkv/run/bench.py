@@ -165,7 +165,8 @@ def _inputs(session: EncoderSession, count: int, random: np.random.Generator) ->
 
 def peak_memory() -> int:
     """The most memory that this process has held so far (resident), in bytes; 0 where the system does not tell."""
+    most = 0
     if sys.platform == "linux":
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-        return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM")), 0)
-    return 0
+        most = next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM")), 0)
+    return most

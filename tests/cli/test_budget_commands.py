@@ -120,7 +120,7 @@ def test_a_devices_report_stands_beside_the_prediction(run: Any, bundle: Path, t
     assert "onnx on Pixel 9 Pro (Android 16): prediction against the device's report" in printed
     assert "decode: 32 tokens, 40.0 tokens/s" in printed
     assert "load\t" in printed
-    assert "state\t0.5 MB\t0.5 MB\t+0.0%" in printed
+    assert "state\t524.3 kB\t524.3 kB\t+0.0%" in printed
     assert "app limit: the system did not say" in printed
     page = tmp_path / "page.html"
     code, printed, _ = run("budget", bundle, "--compare", file, "--json", "--html", page)
@@ -160,9 +160,9 @@ def test_the_catalogue_is_listed(run: Any) -> None:
 def test_a_device_is_told_with_its_sources(run: Any) -> None:
     code, printed, _ = run("devices", "iPhone_15")
     assert code == 0
-    assert "process limit default gb: 3.12 (community-measured; iPhone 13 Pro, same 6 GB class)" in printed
+    assert "process limit default: 3.12 GB (community-measured; iPhone 13 Pro, same 6 GB class)" in printed
     assert "https://github.com/a-ghorbani/pocketpal-ai/pull/651" in printed
-    assert "weights limit gb: not known (unknown)" in run("devices", "ane-a16")[1]
+    assert "weights limit: not known (unknown)" in run("devices", "ane-a16")[1]
     assert json.loads(run("devices", "hexagon-v75", "--json")[1])["name"] == "hexagon-v75"
     assert run("devices", "nonsense")[0] == 2
 
@@ -192,7 +192,7 @@ def test_a_device_report_becomes_a_contribution(run: Any, bundle: Path, tmp_path
 def test_recipes_are_listed(run: Any) -> None:
     code, printed, _ = run("recipes")
     assert code == 0
-    assert "pixel-9-pro\tonnx\tportable" in printed
+    assert "pixel-9-pro\tonnx portable, int4 weights" in printed
     assert {"name", "target", "why"} <= json.loads(run("recipes", "--json")[1])[0].keys()
 
 

@@ -10,12 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
 from conftest import DATA
 
 import edgeqkv
 from edgeqkv import demo
-from edgeqkv.backends import TARGETS
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
 from edgeqkv.cli import app as cli
 
@@ -51,7 +49,8 @@ def test_export_verify_and_open_again(tmp_path: Path) -> None:
     done = run("export", MODEL, "--target", "onnx", "--variant", "qk_v+gqa4", "--chunk", "16", cwd=tmp_path)
     assert "- verified: yes: 64 tokens" in done.stdout
     stages = ["checking the weights", "quantizing", "writing model.onnx", "computing the original's logits"]
-    assert done.stderr.splitlines() == [*stages, "verifying ONNX"]
+    told = [line for line in done.stderr.splitlines() if ": took " not in line]  # of stages that are slow here
+    assert told == [*stages, "verifying ONNX", "verifying ONNX in onnxruntime"]
     bundle = tmp_path / "build" / "k_eq_v_gqa"
     assert "verified: yes" in run("verify", bundle).stdout
     assert "verified: yes" in run("verify", bundle, "--against", MODEL).stdout
@@ -236,15 +235,6 @@ def test_a_missing_package_answers_with_the_command_that_adds_it(
     assert not list(tmp_path.iterdir())
 
 
-def test_names_of_targets_are_completed() -> None:
-    command = typer.main.get_command(cli.app).commands["export"]  # type: ignore[attr-defined]
-    (option,) = (each for each in command.params if each.name == "target")
-    with command.make_context("export", ["model.pt"]) as context:
-        for begun, names in (("", list(TARGETS)), ("co", ["coreml"]), ("onnx,e", ["onnx,executorch"])):
-            assert [each.value for each in option.shell_complete(context, begun)] == names
-    assert all(name in run("export", "--help").stdout for name in TARGETS)
-
-
 def test_importing_the_package_and_asking_for_help_is_light() -> None:
     heavy = "{'torch', 'numpy', 'pydantic', 'onnx', 'onnx_ir', 'onnxruntime', 'coremltools', 'executorch'}"
     script = f"import sys, edgeqkv, edgeqkv.cli.app; print({heavy} & set(sys.modules))"
@@ -293,6 +283,7 @@ def test_every_command_has_help() -> None:
         "recipes",
         "run",
         "bench",
+        "compare",
     ):
         assert run(name, "--help").stdout
     assert {command.name or command.callback.__name__ for command in cli.app.registered_commands} == {
@@ -303,6 +294,7 @@ def test_every_command_has_help() -> None:
         "generate",
         "demo",
         "bench",
+        "compare",
         "doctor",
         "budget",
         "devices",

@@ -49,8 +49,10 @@ VALUES = {
     "--batch": ("2",),
     "--tune": ("0", "1"),
     "--max-degradation": ("100", "0"),
+    "--fill": ("4", "20", "0"),
+    "--to": ("q-k=v", "q-k=v+mqa", "nothing"),
 }
-SLOW = {"verify": 0.03, "bench": 0.02, "demo": 0.02}
+SLOW = {"verify": 0.03, "bench": 0.02, "demo": 0.02, "compare": 0.3}
 """Commands that start processes, and how often they may."""
 
 
@@ -64,6 +66,7 @@ def any_arguments(random: Random, samples: Samples) -> Case:
         "generate": "bundle",
         "verify": "bundle",
         "bench": "bundle",
+        "compare": "bundle",
     }
     subject = subjects.get(name) or {"budget": "bundle", "run": str(samples.encoders[0])}.get(name)
     given = [name] if sometimes(random, 0.98) else [random.choice((*NAMES, "exports"))]
@@ -71,7 +74,7 @@ def any_arguments(random: Random, samples: Samples) -> Case:
         given.append(subject if sometimes(random, 0.85) else random.choice((*NAMES, "model.pt", "bundle", "x.npy")))
     needed = {"generate": ["--prompt", "w1 w2"], "run": ["--input", "x.npy"], "export": ["--no-verify"]}
     if name == "bench":
-        needed[name] = ["-n", "2", "-p", "4", "-r", "1"]
+        needed[name] = ["-n", "2", "-p", "4", "-r", "1", "--rounds", "1"]
     given += needed.get(name, []) if sometimes(random, 0.95) else []
     outs = []
     for option in random.sample(commands[name], min(len(commands[name]), random.choice((0, 1, 1, 2, 3)))):
@@ -84,7 +87,8 @@ def any_arguments(random: Random, samples: Samples) -> Case:
     if sometimes(random, 0.4) and name != "demo":
         given.append("--json")
     cleaned = [each.replace("\0", "\\0") if sometimes(random, 0.5) else each.partition("\0")[0] for each in given]
-    may_write = {each for each in (*outs, "build") if each not in ("", ".", "..", "model.pt")}
+    kept = [f"{each}.quantized.npz" for each in outs] if "--calibrate" in given else []  # of an export that fails
+    may_write = {each for each in (*outs, *kept, "build") if each not in ("", ".", "..", "model.pt")}
     return Case(cleaned, may_write)
 
 

@@ -47,9 +47,9 @@ def test_a_new_family_on_a_new_target(tmp_path: Path, weights: str) -> None:
     if weights == "fp32":
         logits = sequence_logits(model, prompt + generated)
         assert generated == logits.argmax(1)[len(prompt) - 1 : -1].tolist()
-    prompt_row, generate_row = edgeqkv.bench(out, prompt=20, generate=4, repeats=2)
-    assert (prompt_row.count, generate_row.position) == (20, 20)
-    assert min(prompt_row.per_second + generate_row.per_second) > 0
+    (measured,) = edgeqkv.bench(out, prompt=20, generate=4, fills=[24], repeats=2, rounds=1)
+    assert (measured.target, measured.count, measured.decode[0].fill) == ("toy", 20, 24)
+    assert measured.prompt_per_second > 0
 
 
 @pytest.mark.usefixtures("toys")

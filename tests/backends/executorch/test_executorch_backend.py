@@ -300,3 +300,20 @@ assert not logging.getLogger().handlers, "the root logger belongs to the applica
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_program_says_what_it_is_without_the_runtime(exported: Exported) -> None:
+    export = exported("k_eq_v_gqa")
+    path = export.directory / export.artifact.graphs[0].file
+    facts = TARGET.inspect(path)
+    (forward,) = facts.functions
+    assert forward.name == "forward"
+    assert list(forward.inputs.values()) == ["int64[1, 1..16]", "int64[1]"]
+    assert len(forward.states) == len(export.artifact.state_tensors)
+    assert forward.operators["XnnpackBackend"] >= 1
+    assert forward.operators["llama::custom_sdpa"] == len(forward.states)
+    assert facts.needs == ("XnnpackBackend",)
+    assert facts.memory is not None
+    assert facts.memory >= export.artifact.state_bytes
+    assert facts.bytes == path.stat().st_size
+    assert "get_vocab_size" in facts.properties["constant methods"]
