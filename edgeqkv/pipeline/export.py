@@ -15,6 +15,7 @@ from edgeqkv.bundle.bundle import TOKENIZER, Bundle
 from edgeqkv.bundle.files import proof_name
 from edgeqkv.bundle.manifest import (
     Artifact,
+    LayerCard,
     ModelCard,
     Quality,
     QuantizationCard,
@@ -301,4 +302,19 @@ def model_card(model: Model, original: Verification | None = None) -> ModelCard:
         },
         notes=model.notes,
         original=original,
+        layers=layer_cards(model) if model.config.kind == "decoder" else (),
+    )
+
+
+def layer_cards(model: Model) -> tuple[LayerCard, ...]:
+    """What each of a decoder's layers keeps."""
+    return tuple(
+        LayerCard(
+            heads=attention.heads.query,
+            kv_heads=attention.heads.kv,
+            head_dim=attention.heads.dim,
+            merged=attention.merged,
+            window=attention.window,
+        )
+        for attention in (block.attention for block in model.network.blocks)
     )
