@@ -174,8 +174,8 @@ class Plan:
         return replace(self, shape=self.shape.with_variant(variant))
 
 
-def plan_of(shape: ModelShape, artifact: Artifact, tokenizer: int) -> Plan:
-    """The plan that an artifact was made from."""
+def plan_of(shape: ModelShape, artifact: Artifact, tokenizer: int, head: str | None = None) -> Plan:
+    """The plan that an artifact was made from; ``head`` is the precision of its token table and head."""
     spec = TargetSpec(
         form=artifact.form,
         weights=artifact.weights,
@@ -183,6 +183,7 @@ def plan_of(shape: ModelShape, artifact: Artifact, tokenizer: int) -> Plan:
         context=artifact.context,
         chunk=artifact.chunk,
         batch=artifact.batch,
+        head=None if head == artifact.weights else head,
     )
     return Plan(shape, artifact.target, spec, tokenizer)
 

@@ -121,6 +121,7 @@ class _Export:
                     resolved.devices,
                     resolved.own_devices,
                     shape=ModelShape.of_model(self.model),
+                    head=resolved.head,
                 )
             staging.write_manifest(installed_version("edgeqkv") or "", card, tokenizer, cards)
         return Bundle(resolved.out, check=False)

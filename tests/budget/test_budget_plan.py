@@ -13,7 +13,7 @@ import edgeqkv
 from edgeqkv.backends import REGISTRY, backend
 from edgeqkv.backends.memory import PlannedMemory, Storage
 from edgeqkv.backends.target import TargetSpec
-from edgeqkv.budget.plan import ModelShape, Plan, footprint, npu_footprint
+from edgeqkv.budget.plan import ModelShape, Plan, footprint, footprint_of, npu_footprint, plan_of
 from edgeqkv.bundle.manifest import LayerCard, ModelCard
 from edgeqkv.checkpoints.synthetic import SCALES, write_random_checkpoint
 from edgeqkv.errors import UnsupportedError
@@ -22,6 +22,7 @@ from edgeqkv.model.layers import Heads
 from edgeqkv.model.schemes import INT4, INT8, LUT4
 from edgeqkv.model.state import kept_by_layers
 from edgeqkv.model.variants import Variant
+from edgeqkv.model.weights import Weight
 from edgeqkv.quantize import QuantConfig, apply
 
 MIB = 1 << 20
@@ -228,3 +229,33 @@ def test_what_layers_keep_is_told_by_those_that_are_alike() -> None:
         "layer 2: keys and values, 2 × 8 numbers a token, every token",
         "layer 5: one tensor for keys and values, 2 × 8 numbers a token, every token",
     )
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "head of its own"])
+@pytest.mark.parametrize(
+    ("target", "weights", "head"),
+    [("onnx", "int4", "int8"), ("onnx", "int4", "fp16"), ("onnx", "int8", "fp32"), ("executorch", "int4", "int8")],
+)
+def test_a_plan_knows_a_head_that_is_kept_better(
+    target: str, weights: str, head: str, tied: bool, tmp_path: Path
+) -> None:
+    """The weights' terms of the plan are those that are read from the files, to a few bytes in a hundred."""
+    sizes = {"n_layer": 2, "n_embd": 64, "n_head": 4, "n_positions": 32, "vocab_size": 320}
+    path = write_random_checkpoint(tmp_path / "m.pt", "q-k=v+gqa2", **sizes)
+    model = edgeqkv.load(path)
+    if not tied:
+        untied = dataclasses.replace(model.network, head=Weight("head", model.network.head.tensor.clone()))
+        model = dataclasses.replace(model, network=untied)
+    bundle = edgeqkv.export(model, target, out=tmp_path / "b", weights=weights, head=head, verify=False)
+    card = bundle.target()
+    assert card.quantization
+    own = plan_of(ModelShape.of_model(model), card.artifact, 0, card.quantization.head)
+    assert own.spec.head == head
+    planned, read = footprint(own), footprint_of(bundle.path, card.artifact, own)
+    worse = footprint(plan_of(ModelShape.of_model(model), card.artifact, 0, None))
+    for kind in ("anonymous", "mapped"):
+        told, found = (
+            sum(t.bytes for t in f.terms if t.name == "weights" and t.memory == kind) for f in (planned, read)
+        )
+        assert told == pytest.approx(found, rel=0.04, abs=2000), kind
+    assert planned.parts()["weights"] > worse.parts()["weights"]
