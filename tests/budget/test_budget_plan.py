@@ -231,31 +231,36 @@ def test_what_layers_keep_is_told_by_those_that_are_alike() -> None:
     )
 
 
-@pytest.mark.parametrize("tied", [True, False], ids=["tied", "head of its own"])
 @pytest.mark.parametrize(
-    ("target", "weights", "head"),
-    [("onnx", "int4", "int8"), ("onnx", "int4", "fp16"), ("onnx", "int8", "fp32"), ("executorch", "int4", "int8")],
+    ("target", "weights", "head", "tied"),
+    [
+        ("onnx", "int4", "int8", True),
+        ("onnx", "int4", "fp16", False),
+        ("onnx", "int8", "fp32", True),
+        ("executorch", "int4", "int8", True),
+    ],
 )
 def test_a_plan_knows_a_head_that_is_kept_better(
     target: str, weights: str, head: str, tied: bool, tmp_path: Path
 ) -> None:
-    """The weights' terms of the plan are those that are read from the files, to a few bytes in a hundred."""
+    """The weights' terms of the plan are those that are read from the files, but for what normalizations and biases are
+    expanded to at load: 6,400 bytes here, which a plan leaves out."""
     sizes = {"n_layer": 2, "n_embd": 64, "n_head": 4, "n_positions": 32, "vocab_size": 320}
-    path = write_random_checkpoint(tmp_path / "m.pt", "q-k=v+gqa2", **sizes)
-    model = edgeqkv.load(path)
+    model = edgeqkv.load(write_random_checkpoint(tmp_path / "m.pt", "q-k=v+gqa2", **sizes))
     if not tied:
         untied = dataclasses.replace(model.network, head=Weight("head", model.network.head.tensor.clone()))
         model = dataclasses.replace(model, network=untied)
     bundle = edgeqkv.export(model, target, out=tmp_path / "b", weights=weights, head=head, verify=False)
     card = bundle.target()
     assert card.quantization
-    own = plan_of(ModelShape.of_model(model), card.artifact, 0, card.quantization.head)
-    assert own.spec.head == head
+    shape = ModelShape.of_model(model)
+    own, worse = (plan_of(shape, card.artifact, 0, kept) for kept in (card.quantization.head, None))
+    assert (own.spec.head, worse.spec.head) == (head, None)
     planned, read = footprint(own), footprint_of(bundle.path, card.artifact, own)
-    worse = footprint(plan_of(ModelShape.of_model(model), card.artifact, 0, None))
     for kind in ("anonymous", "mapped"):
         told, found = (
-            sum(t.bytes for t in f.terms if t.name == "weights" and t.memory == kind) for f in (planned, read)
+            sum(term.bytes for term in each.terms if (term.name, term.memory) == ("weights", kind))
+            for each in (planned, read)
         )
-        assert told == pytest.approx(found, rel=0.04, abs=2000), kind
-    assert planned.parts()["weights"] > worse.parts()["weights"]
+        assert told == pytest.approx(found, rel=0.02, abs=7000), kind
+    assert planned.parts()["weights"] > footprint(worse).parts()["weights"]

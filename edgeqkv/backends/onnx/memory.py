@@ -96,10 +96,14 @@ class OnnxMemory(PlannedMemory):
             floats = mapped(size, f"{count(found.parameters)} parameters × 4, mapped as they are", origin)
             return (floats, *_sessions(graphs))
         codes = sum(how.codes(*shape) + 2 * how.scales(*shape) for shape, how in matrices if how.quantized)
-        floats_ = [(prod(shape) * _FLOAT, how) for shape, how in matrices if not how.quantized]
-        expanded = sum(size for size, how in floats_ if packs or how.name != Dtype.FP32)
-        lying = sum(size for size, how in floats_ if how.name == Dtype.FP32)
-        twice = max((size for size, how in floats_ if packs and how.name != Dtype.FP32), default=0)
+        unpacked = [(shape, how) for shape, how in matrices if not how.quantized]
+        expanded = sum(prod(shape) * _FLOAT for shape, how in unpacked if packs or how.name != Dtype.FP32)
+        # A tied table lies among the tables.
+        lying = sum(
+            prod(shape) * _FLOAT for shape, how in unpacked if how.name == Dtype.FP32 and shape not in found.tied
+        )
+        cast = [prod(shape) * _FLOAT for shape, how in unpacked if packs and how.name != Dtype.FP32]
+        twice = max(cast, default=0)
         many = f", in each of {graphs} graphs" if graphs > 1 else ""
         tables = sum(storage.at_head.bytes(*shape) for shape in found.looked_up) + rest(found, storage, spec)
         scales = sum(how.scales(*shape) for shape, how in matrices if shape not in found.tied)
