@@ -119,11 +119,18 @@ class Storage:
         name: the precision.
         scheme: how it is quantized; None for floating point.
         scale_bytes: bytes of a scheme's scale. A palette's entries are fp16.
+        head: how the token table and the head are stored, where that differs.
     """
 
     name: str
     scheme: Scheme | Palette | None = None
     scale_bytes: int = 4
+    head: Storage | None = None
+
+    @property
+    def at_head(self) -> Storage:
+        """How the token table and the head are stored."""
+        return self.head or self
 
     @property
     def quantized(self) -> bool:
@@ -185,7 +192,7 @@ class PlannedMemory(ABC):
 
     def planned(self, network: Network, spec: TargetSpec) -> tuple[Term, ...]:
         return (
-            *self.weights(costs(network), self.storage(spec.weights), spec),
+            *self.weights(costs(network), self.storage(spec.weights, spec.head), spec),
             *self.working(network, spec),
             self.runtime(spec.form),
         )
@@ -197,20 +204,21 @@ class PlannedMemory(ABC):
         return (*self.exported_state(artifact), self.runtime(artifact.form))
 
     def stored_bytes(self, network: Network, spec: TargetSpec) -> int:
-        return stored(costs(network), self.storage(spec.weights), spec)
+        return stored(costs(network), self.storage(spec.weights, spec.head), spec)
 
     def splits_tables(self, form: str) -> bool:
         return False
 
-    def storage(self, weights: str) -> Storage:
-        """How a precision stores a matrix.
+    def storage(self, weights: str, head: str | None = None) -> Storage:
+        """How a precision stores a matrix, and another one the token table and the head.
 
         Raises:
             UnsupportedError: the target has no such precision.
         """
         if weights not in self.schemes:
             raise UnsupportedError(f"weights '{weights}' are unknown to this target; it has {', '.join(self.schemes)}")
-        return Storage(weights, self.schemes[weights], self.scale_bytes(weights))
+        kept = None if head in (None, weights) else self.storage(str(head))
+        return Storage(weights, self.schemes[weights], self.scale_bytes(weights), kept)
 
     def scale_bytes(self, weights: str) -> int:
         """Bytes of a scheme's scale."""
@@ -318,7 +326,9 @@ class AssumedMemory(PlannedMemory):
 
 def stored(found: Costs, storage: Storage, spec: TargetSpec) -> int:
     """What weights take in files, in bytes: tied tables once, positions as many as the context."""
-    return sum(storage.bytes(*shape) for shape in (*found.multiplied, *found.tables)) + rest(found, storage, spec)
+    ends = (*found.heads, *found.tied, *found.tables)
+    size = sum(storage.bytes(*shape) for shape in found.body) + sum(storage.at_head.bytes(*shape) for shape in ends)
+    return size + rest(found, storage, spec)
 
 
 def rest(found: Costs, storage: Storage, spec: TargetSpec) -> int:

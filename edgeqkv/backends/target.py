@@ -46,6 +46,7 @@ class TargetSpec:
 
     Attributes:
         form, weights, state: names that the target offers; ``state`` is None for an encoder.
+        head: the precision of the token table and the head, where it differs from ``weights``.
         context: tokens that the state has room for; None for an encoder, as ``chunk`` is.
         chunk: the most tokens of a prefill call.
         batch: inputs that a call of an encoder takes.
@@ -60,6 +61,7 @@ class TargetSpec:
     context: int | None = None
     chunk: int | None = None
     batch: int = 1
+    head: str | None = None
     image: bool = False
     bos_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()

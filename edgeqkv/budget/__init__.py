@@ -11,10 +11,14 @@ marked. `edgeqkv.budget.measure` runs the process and puts the measurement besid
     presets.py      tried choices for a device
     measure.py      what a process really takes
     device_report.py, device_comparison.py   what an app on a device measured, and the prediction beside it
-    npu.py          an NPU's demands; paper.py: the paper's perplexities
+    contribution.py, measured_page.py        the same as an entry of the catalogue; docs/measured.md
+    npu.py          an NPU's demands; paper.py: the paper's perplexities; speed.py: decoding, measured or bounded
+    verdicts.py     how a footprint and a limit compare, and how sure that is
+    remedies.py     what would make an export fit
     answers.py      what all this means on a device
     evaluate.py     a subject and devices in, a report out; encoders.py: the same for models without a state
-    report.py       the report for terminals and scripts; html.py and svg.py: as a page
+    report.py       the report for terminals and scripts; sentences.py: in words; html.py and svg.py: as a page;
+                    provenance.py: of what and when
 """
 
 from __future__ import annotations

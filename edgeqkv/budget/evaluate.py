@@ -45,7 +45,8 @@ def evaluate(
     names = _names(catalogue, [device] if isinstance(device, str) else device)
     opened = _opened(subject)
     if isinstance(opened, Bundle):
-        artifacts = [opened.target(name).artifact for name in opened.targets]
+        cards = [opened.target(name) for name in opened.targets]
+        artifacts = [(card.artifact, card.quantization.head if card.quantization else None) for card in cards]
         shape = ModelShape.of_card(opened.manifest.model)
         return _of_artifacts(
             opened.path, shape, opened.manifest.model, artifacts, _entries(opened), names, catalogue, context
@@ -82,17 +83,19 @@ def write_report(
     device: Sequence[str],
     devices: Path | None = None,
     shape: ModelShape | None = None,
+    head: str | None = None,
 ) -> Report:
     """Evaluate artifacts in the folder of a bundle in the making, and write ``report.html`` and ``report.json`` there.
 
     ``tokenizer`` is the number of entries of its vocabulary, 0 without one; ``shape`` the model's own, where it is at
-    hand, else what the card says of it.
+    hand, else what the card says of it; ``head`` the precision of the token table and the head, if it was chosen.
     """
     from edgeqkv.budget.html import render
 
     catalogue = load_catalogue(devices)
     shape = shape or ModelShape.of_card(card)
-    report = _of_artifacts(directory, shape, card, artifacts, tokenizer, _names(catalogue, device), catalogue)
+    made = [(artifact, head) for artifact in artifacts]
+    report = _of_artifacts(directory, shape, card, made, tokenizer, _names(catalogue, device), catalogue)
     report = dataclasses.replace(
         report, subject=str(card.source["file"]), made=_made(directory, artifacts[0].graphs[0].file, device)
     )
@@ -129,14 +132,16 @@ def choose(
     catalogue = load_catalogue(devices)
     candidate = _planned(shape, choices, catalogue.canonical(device), catalogue)
     plan = candidate.plan
-    return Choices(plan.target, plan.form, plan.weights, plan.state, plan.context, plan.chunk), candidate.why
+    return Choices(
+        plan.target, plan.form, plan.weights, plan.state, plan.context, plan.chunk, choices.head
+    ), candidate.why
 
 
 def _of_artifacts(
     directory: Path,
     shape: ModelShape,
     card: ModelCard,
-    artifacts: Sequence[Artifact],
+    artifacts: Sequence[tuple[Artifact, str | None]],
     tokenizer: int,
     names: Sequence[str],
     catalogue: Catalogue,
@@ -144,8 +149,8 @@ def _of_artifacts(
 ) -> Report:
     candidates = [
         _at(Candidate(plan, footprint_of(directory, artifact, plan), exported=True), context)
-        for artifact in artifacts
-        for plan in [plan_of(shape, artifact, tokenizer)]
+        for artifact, head in artifacts
+        for plan in [plan_of(shape, artifact, tokenizer, head)]
     ]
     answers = [_answer(catalogue, name, candidate) for name in names for candidate in candidates]
     return _report(catalogue, directory.name, card.variant, card.parameters, candidates, answers)
@@ -243,6 +248,7 @@ def _candidate(shape: ModelShape, choices: Choices, why: str) -> Candidate:
         state=choice(target, "state", choices.state),
         context=context,
         chunk=choices.chunk or min(_DEFAULT_CHUNK, context),
+        head=choices.head and choice(target, "weights", choices.head),
     )
     return Candidate.planned(Plan(shape, target.name, spec), why=why)
 

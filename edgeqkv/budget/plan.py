@@ -16,10 +16,12 @@ from edgeqkv.backends import backend
 from edgeqkv.backends.footprint import ALL, RUNNING, Footprint, Term, count
 from edgeqkv.backends.memory import MemoryModel, memory_of
 from edgeqkv.backends.target import TargetSpec
-from edgeqkv.bundle.manifest import Artifact, ModelCard
+from edgeqkv.bundle.manifest import Artifact, LayerCard, ModelCard
+from edgeqkv.errors import UnsupportedError
 from edgeqkv.model import shapes
 from edgeqkv.model.architectures import shaped
 from edgeqkv.model.config import DecoderConfig, EncoderConfig, config_of
+from edgeqkv.model.layers import Heads
 from edgeqkv.model.variants import Variant
 from edgeqkv.reference.cost import costs, multiply_adds
 
@@ -42,12 +44,14 @@ class ModelShape:
         config: its dimensions.
         network: its layers, with weights that have shapes alone.
         exact: whether these are the model's own layers; else they are those that its dimensions suggest.
+        keeps: whether what they keep is the model's own all the same.
     """
 
     variant: Variant
     config: DecoderConfig | EncoderConfig
     network: Any = field(compare=False, repr=False)
     exact: bool = True
+    keeps: bool = True
 
     @classmethod
     def of(cls, config: DecoderConfig | EncoderConfig, variant: Variant) -> ModelShape:
@@ -64,10 +68,12 @@ class ModelShape:
         """From a bundle's record of its model.
 
         Raises:
-            UnsupportedError: its dimensions are of no kind that this edgeqkv knows.
+            UnsupportedError: its dimensions are of no kind that this edgeqkv knows, or its layers are not as many.
         """
-        shape = _of(config_of(card.config), Variant.parse(card.variant))
-        return replace(shape, exact=shape.parameters == card.parameters)
+        config = config_of(card.config)
+        shape = _of_layers(config, Variant.parse(card.variant), card.layers)
+        exact = shape.parameters == card.parameters
+        return replace(shape, exact=exact, keeps=exact or bool(card.layers))
 
     @property
     def parameters(self) -> int:
@@ -99,6 +105,21 @@ class ModelShape:
 @lru_cache(maxsize=64)
 def _of(config: DecoderConfig | EncoderConfig, variant: Variant) -> ModelShape:
     return ModelShape(variant, config, shaped(config, variant))
+
+
+@lru_cache(maxsize=64)
+def _of_layers(config: DecoderConfig | EncoderConfig, variant: Variant, layers: tuple[LayerCard, ...]) -> ModelShape:
+    shape = _of(config, variant)
+    if not layers:
+        return shape
+    if len(layers) != config.layers:
+        raise UnsupportedError(
+            f"the bundle describes {len(layers)} layers of a model that has {config.layers}; export it again"
+        )
+    kept = [
+        shapes.LayerShape(Heads(each.heads, each.kv_heads, each.head_dim), each.merged, each.window) for each in layers
+    ]
+    return replace(shape, network=shapes.with_layers(shape.network, kept))
 
 
 def _with_variant(shape: ModelShape, variant: Variant) -> ModelShape:
@@ -153,8 +174,8 @@ class Plan:
         return replace(self, shape=self.shape.with_variant(variant))
 
 
-def plan_of(shape: ModelShape, artifact: Artifact, tokenizer: int) -> Plan:
-    """The plan that an artifact was made from."""
+def plan_of(shape: ModelShape, artifact: Artifact, tokenizer: int, head: str | None = None) -> Plan:
+    """The plan that an artifact was made from; ``head`` is the precision of its token table and head."""
     spec = TargetSpec(
         form=artifact.form,
         weights=artifact.weights,
@@ -162,6 +183,7 @@ def plan_of(shape: ModelShape, artifact: Artifact, tokenizer: int) -> Plan:
         context=artifact.context,
         chunk=artifact.chunk,
         batch=artifact.batch,
+        head=None if head == artifact.weights else head,
     )
     return Plan(shape, artifact.target, spec, tokenizer)
 
@@ -200,7 +222,9 @@ def _in_order(terms: Iterable[Term]) -> Footprint:
 
 def _marked(plan: Plan, terms: Iterable[Term]) -> tuple[Term, ...]:
     """The terms, as assumptions if the layers are."""
-    return tuple(terms) if plan.shape.exact else tuple(replace(term, assumed=True) for term in terms)
+    if plan.shape.exact:
+        return tuple(terms)
+    return tuple(term if plan.shape.keeps and term.name == "state" else replace(term, assumed=True) for term in terms)
 
 
 def _caller_terms(plan: Plan) -> tuple[Term, ...]:

@@ -80,6 +80,7 @@ class Choices:
     state: str | None = None
     context: int | None = None
     chunk: int | None = None
+    head: str | None = None
 
     def over(self, preset: DevicePreset, positions: int) -> Choices:
         """These choices, completed by the preset's.
@@ -96,6 +97,7 @@ class Choices:
             state=self.state or (preset.state if same else None),
             context=context,
             chunk=self.chunk or (min(preset.chunk, context) if preset.chunk else None),
+            head=self.head,
         )
 
 

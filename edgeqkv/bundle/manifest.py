@@ -41,6 +41,7 @@ __all__ = [
     "ChatCard",
     "FileCard",
     "Graph",
+    "LayerCard",
     "Manifest",
     "ModelCard",
     "Normalization",
@@ -353,8 +354,26 @@ class Ranges(_Record):
     note: str = ""
 
 
+class LayerCard(_Record):
+    """What one layer's attention keeps, which a model's dimensions do not say where its layers differ.
+
+    Attributes:
+        heads, kv_heads, head_dim: query heads, the KV heads that they read, and numbers in each.
+        merged: whether keys and values are one tensor.
+        window: how many positions a token sees; None: all.
+    """
+
+    heads: Count
+    kv_heads: Count
+    head_dim: Count
+    merged: bool
+    window: Count | None = None
+
+
 class ModelCard(_Record):
     """The model: its variant in the canonical spelling, its dimensions and where it came from.
+
+    ``layers`` has an entry for each layer that keeps a state: none of an encoder, nor in bundles of older versions.
 
     ``original`` is how edgeqkv's reference, with which every target is compared, compares with the implementation that
     the model was made with; None where there is none to run.
@@ -367,6 +386,7 @@ class ModelCard(_Record):
     source: dict[str, Any]
     notes: tuple[str, ...]
     original: Verification | None = None
+    layers: tuple[LayerCard, ...] = ()
 
 
 class ChatCard(_Record):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from edgeqkv.backends import TARGETS, backend
 from edgeqkv.backends.target import forms_of
 from edgeqkv.bundle.manifest import ELEMENT_BYTES
+from edgeqkv.model.state import kept_by_layers
 from edgeqkv.pipeline.spec import kind_of
 
 if TYPE_CHECKING:
@@ -58,4 +59,5 @@ def _state(model: Model) -> dict[str, Any]:
         "bytes_per_token": {name: model.state_bytes(1, ELEMENT_BYTES[name]) for name in _STATES},
         "bytes_at_full_context": {name: model.state_bytes(positions, ELEMENT_BYTES[name]) for name in _STATES},
         "reduction_against_qkv": 1 - stored / unshared,
+        "layers": list(kept_by_layers(model.network.blocks)),
     }

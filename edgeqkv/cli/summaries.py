@@ -72,6 +72,7 @@ def _decoder_rows(config: dict[str, Any], state: dict[str, Any]) -> list[tuple[s
         ),
         ("context", f"{config['positions']} tokens"),
         ("KV state", f"{tensors} a layer, {state['reduction_against_qkv']:.1%} less than qkv"),
+        *(("- kept", each) for each in state["layers"]),
         ("- per token", f"{state['bytes_per_token']['fp16']:,} bytes in fp16"),
         (
             f"- at {config['positions']}",

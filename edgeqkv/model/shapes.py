@@ -6,8 +6,9 @@ or taken as it is and given another variant's projections. `edgeqkv.reference.co
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from edgeqkv.model.layers import MLP, Attention, Block, Heads, Linear, Norm, ScoreTerm
 from edgeqkv.model.variants import Sharing, Variant
@@ -16,7 +17,7 @@ from edgeqkv.model.walk import map_nodes, map_weights
 if TYPE_CHECKING:
     from edgeqkv.model.weights import Weight
 
-__all__ = ["ShapeWeight", "as_variant", "blocks", "linear", "norm", "of_network", "weight"]
+__all__ = ["LayerShape", "ShapeWeight", "as_variant", "blocks", "linear", "norm", "of_network", "weight", "with_layers"]
 
 T = TypeVar("T")
 
@@ -94,6 +95,34 @@ def as_variant(network: T, variant: Variant) -> T:
         return replace(attention, q=q, k=k, v=v, heads=heads._replace(kv=variant.kv_heads_of(heads.query)))
 
     return map_nodes(network, Attention, changed)
+
+
+class LayerShape(NamedTuple):
+    """What a layer's attention keeps: its heads, whether keys and values are one tensor, and what a token sees."""
+
+    heads: Heads
+    merged: bool
+    window: int | None = None
+
+
+def with_layers(network: T, layers: Sequence[LayerShape]) -> T:
+    """A decoder of shapes with what each of its layers keeps; one that keeps just that stays the object that it is."""
+    given = iter(layers)
+
+    def changed(block: Block) -> Block:
+        heads, merged, window = next(given)
+        attention = block.attention
+        if (attention.heads, attention.merged, attention.window) == (heads, merged, window):
+            return block
+        (_, width), bias = attention.q.weight.shape, attention.q.bias is not None
+        kv = heads.kv * heads.dim
+        k = attention.q if attention.k is attention.q else linear("k", kv, width, bias=bias)
+        v = k if merged else linear("v", kv, width, bias=bias)
+        q = attention.q if k is attention.q else linear("q", heads.query * heads.dim, width, bias=bias)
+        out = linear("out", width, heads.query * heads.dim, bias=attention.out.bias is not None)
+        return replace(block, attention=replace(attention, q=q, k=k, v=v, out=out, heads=heads, window=window))
+
+    return map_nodes(network, Block, changed)
 
 
 def _projections(variant: Variant, heads: int, dim: int, width: int, *, bias: bool) -> tuple[Linear, Linear, Linear]:

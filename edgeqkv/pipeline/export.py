@@ -15,6 +15,7 @@ from edgeqkv.bundle.bundle import TOKENIZER, Bundle
 from edgeqkv.bundle.files import proof_name
 from edgeqkv.bundle.manifest import (
     Artifact,
+    LayerCard,
     ModelCard,
     Quality,
     QuantizationCard,
@@ -130,6 +131,7 @@ class _Export:
                     resolved.devices,
                     resolved.own_devices,
                     shape=ModelShape.of_model(self.model),
+                    head=resolved.head,
                 )
             staging.write_manifest(installed_version("edgeqkv") or "", card, tokenizer, cards)
         return Bundle(resolved.out, check=False)
@@ -322,4 +324,19 @@ def model_card(model: Model, original: Verification | None = None) -> ModelCard:
         },
         notes=model.notes,
         original=original,
+        layers=layer_cards(model) if model.config.kind == "decoder" else (),
+    )
+
+
+def layer_cards(model: Model) -> tuple[LayerCard, ...]:
+    """What each of a decoder's layers keeps."""
+    return tuple(
+        LayerCard(
+            heads=attention.heads.query,
+            kv_heads=attention.heads.kv,
+            head_dim=attention.heads.dim,
+            merged=attention.merged,
+            window=attention.window,
+        )
+        for attention in (block.attention for block in model.network.blocks)
     )

@@ -310,7 +310,7 @@ class ExportSpec:
         chosen = []
         names: tuple[str | None, ...] = (None,) if self.targets is None else self._target_names
         for target in names:
-            choices = Choices(target, self.form, self.weights, self.state, self.context, self.chunk)
+            choices = Choices(target, self.form, self.weights, self.state, self.context, self.chunk, self.head)
             device = self.devices[0] if self.devices else None
             chosen.append(choose(model, choices, preset=self.preset, device=device, devices=self.own_devices))
         return chosen

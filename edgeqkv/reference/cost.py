@@ -51,6 +51,7 @@ class CostOps(Ops[Result]):
         multiply_adds: those of matrix products.
         matrices: the weights that something is multiplied with.
         tables: those whose rows are looked up.
+        heads: the matrices that make logits over a vocabulary.
         positions: tables of which a row belongs to each position.
         others: biases, normalizations and the like.
         logits_names: the names of the network's results, if they are logits over a vocabulary.
@@ -66,6 +67,7 @@ class CostOps(Ops[Result]):
         # Dictionaries, to have each weight once and in order.
         self.matrices: dict[Weight, None] = {}
         self.tables: dict[Weight, None] = {}
+        self.heads: dict[Weight, None] = {}
         self.positions: dict[Weight, None] = {}
         self.others: dict[Weight, None] = {}
         self.logits_names: set[str] = set()
@@ -146,6 +148,7 @@ class CostOps(Ops[Result]):
         return self.made("last", (1, x.shape[1]), x)
 
     def logits(self, x: Result, table: Weight) -> Result:
+        self.heads[table] = None
         result = self._product(x, table)
         self.logits_names.add(result.name)
         return result
@@ -183,15 +186,22 @@ class ScoresOps(CostOps):
 class Costs:
     """A network's weights by what they are for, as shapes; see `CostOps`.
 
-    ``tied`` are tables that are matrices too; they are in neither of the others.
+    ``tied`` are tables that are matrices too, ``heads`` the matrix that makes logits where it is none of them, ``body``
+    all the others.
     """
 
     parameters: int
-    layers: tuple[Shape, ...]
+    body: tuple[Shape, ...]
     tables: tuple[Shape, ...]
     tied: tuple[Shape, ...]
+    heads: tuple[Shape, ...]
     positions: tuple[Shape, ...]
     others: int
+
+    @property
+    def layers(self) -> tuple[Shape, ...]:
+        """All matrices that are no tables."""
+        return (*self.body, *self.heads)
 
     @property
     def multiplied(self) -> tuple[Shape, ...]:
@@ -219,9 +229,10 @@ def _costs(network: Network, *inputs: int) -> Costs:
     every = {**ops.matrices, **ops.tables, **ops.positions, **ops.others}
     return Costs(
         parameters=sum(prod(weight.shape) for weight in every),
-        layers=tuple(_shape(weight) for weight in ops.matrices if weight not in ops.tables),
+        body=tuple(_shape(weight) for weight in ops.matrices if weight not in ops.tables | ops.heads),
         tables=tuple(_shape(weight) for weight in ops.tables if weight not in ops.matrices),
         tied=tuple(_shape(weight) for weight in ops.tables if weight in ops.matrices),
+        heads=tuple(_shape(weight) for weight in ops.heads if weight not in ops.tables),
         positions=tuple(_shape(weight) for weight in ops.positions),
         others=sum(prod(weight.shape) for weight in ops.others),
     )

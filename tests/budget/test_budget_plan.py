@@ -7,18 +7,22 @@ from pathlib import Path
 
 import pytest
 from conftest import Golden, read_golden
+from random_networks import Random, windowed_models
 
 import edgeqkv
 from edgeqkv.backends import REGISTRY, backend
 from edgeqkv.backends.memory import PlannedMemory, Storage
 from edgeqkv.backends.target import TargetSpec
-from edgeqkv.budget.plan import ModelShape, Plan, footprint, npu_footprint
-from edgeqkv.bundle.manifest import ModelCard
+from edgeqkv.budget.plan import ModelShape, Plan, footprint, footprint_of, npu_footprint, plan_of
+from edgeqkv.bundle.manifest import LayerCard, ModelCard
 from edgeqkv.checkpoints.synthetic import SCALES, write_random_checkpoint
 from edgeqkv.errors import UnsupportedError
 from edgeqkv.model.config import DecoderConfig
+from edgeqkv.model.layers import Heads
 from edgeqkv.model.schemes import INT4, INT8, LUT4
+from edgeqkv.model.state import kept_by_layers
 from edgeqkv.model.variants import Variant
+from edgeqkv.model.weights import Weight
 from edgeqkv.quantize import QuantConfig, apply
 
 MIB = 1 << 20
@@ -188,5 +192,76 @@ def test_layers_that_dimensions_do_not_tell_are_an_assumption() -> None:
     found = footprint(dataclasses.replace(own, shape=ModelShape.of_card(card)))
     assert {term.name for term in found.terms if term.assumed} == {"weights", "state", "activations", "runtime"}
     assert not footprint(own).assumes
+    layer = LayerCard(heads=16, kv_heads=4, head_dim=64, merged=True)
+    kept = card.model_copy(update={"layers": (layer,) * own.shape.config.layers})
+    told = footprint(dataclasses.replace(own, shape=ModelShape.of_card(kept)))
+    assert {term.name for term in told.terms if term.assumed} == {"weights", "activations", "runtime"}
+    with pytest.raises(UnsupportedError, match="describes 1 layers of a model that has 20"):
+        ModelShape.of_card(card.model_copy(update={"layers": (layer,)}))
     with pytest.raises(UnsupportedError, match="dimensions are of no kind"):
         ModelShape.of_card(card.model_copy(update={"config": {"depth": 3}}))
+
+
+@pytest.mark.parametrize("name", list(windowed_models()))
+def test_the_budget_of_a_bundle_has_the_layers_own_state(name: str, tmp_path: Path) -> None:
+    """Windows, and layers that differ, at the exported context and at any other."""
+    model = windowed_models()[name]
+    bundle = edgeqkv.export(model, "onnx", out=tmp_path / "b", context=40, chunk=8, weights="fp32", verify=False)
+    planned = ModelShape.of_model(model)
+    for context in (8, 24, 40, 48):
+        (candidate,) = edgeqkv.budget(bundle, context=context).candidates
+        (state,) = [term for term in candidate.footprint.terms if term.name == "state"]
+        specs = planned.network.state(context, 8)
+        assert state.bytes == sum(each.numbers for each in specs) * 4
+        assert not state.assumed
+    assert state.bytes >= bundle.target().artifact.state_bytes
+    assert edgeqkv.budget(bundle).candidates[0].kept == kept_by_layers(model.network.blocks)
+
+
+def test_what_layers_keep_is_told_by_those_that_are_alike() -> None:
+    r = Random()
+    heads = Heads(4, 2, 8)
+    blocks = [
+        r.block(r.attention(heads, window=None if layer % 3 == 2 else 1024, merged=layer == 5)) for layer in range(6)
+    ]
+    assert kept_by_layers(blocks) == (
+        "layers 0–1, 3–4: keys and values, 2 × 8 numbers a token, a window of 1,024 tokens",
+        "layer 2: keys and values, 2 × 8 numbers a token, every token",
+        "layer 5: one tensor for keys and values, 2 × 8 numbers a token, every token",
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "weights", "head", "tied"),
+    [
+        ("onnx", "int4", "int8", True),
+        ("onnx", "int4", "fp16", False),
+        ("onnx", "int8", "fp32", True),
+        ("executorch", "int4", "int8", True),
+    ],
+)
+def test_a_plan_knows_a_head_that_is_kept_better(
+    target: str, weights: str, head: str, tied: bool, tmp_path: Path
+) -> None:
+    """The weights' terms of the plan are those that are read from the files, but for what normalizations and biases are
+    expanded to at load, 6,400 bytes here, which a plan leaves out; and for a program's own tables, some 15,000."""
+    sizes = {"n_layer": 2, "n_embd": 64, "n_head": 4, "n_positions": 32, "vocab_size": 320}
+    model = edgeqkv.load(write_random_checkpoint(tmp_path / "m.pt", "q-k=v+gqa2", **sizes))
+    if not tied:
+        untied = dataclasses.replace(model.network, head=Weight("head", model.network.head.tensor.clone()))
+        model = dataclasses.replace(model, network=untied)
+    bundle = edgeqkv.export(model, target, out=tmp_path / "b", weights=weights, head=head, verify=False)
+    card = bundle.target()
+    assert card.quantization
+    shape = ModelShape.of_model(model)
+    own, worse = (plan_of(shape, card.artifact, 0, kept) for kept in (card.quantization.head, None))
+    assert (own.spec.head, worse.spec.head) == (head, None)
+    planned, read = footprint(own), footprint_of(bundle.path, card.artifact, own)
+    for kind in ("anonymous", "mapped"):
+        told, found = (
+            sum(term.bytes for term in each.terms if (term.name, term.memory) == ("weights", kind))
+            for each in (planned, read)
+        )
+        leaves_out = 16_000 if (target, kind) == ("executorch", "mapped") else 7000
+        assert told == pytest.approx(found, rel=0.02, abs=leaves_out), kind
+    assert planned.parts()["weights"] > footprint(worse).parts()["weights"]

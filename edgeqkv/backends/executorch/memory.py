@@ -54,13 +54,17 @@ class ExecuTorchMemory(PlannedMemory):
 
     def weights(self, found: Costs, storage: Storage, spec: TargetSpec) -> tuple[Term, ...]:
         origin = f"{storage.name} storage of {count(found.parameters)} parameters"
-        multiplied, tied = found.multiplied, found.tied
-        largest = max(multiplied, key=lambda shape: storage.bytes(*shape))
-        numbers = count(sum(prod(shape) for shape in multiplied))
-        tables = sum(storage.bytes(*shape) for shape in found.looked_up) + rest(found, storage, spec)
+        tied = found.tied
+        matrices = [
+            *((shape, storage) for shape in found.body),
+            *((shape, storage.at_head) for shape in (*found.heads, *tied)),
+        ]
+        largest, its = max(matrices, key=lambda each: each[1].bytes(*each[0]))
+        numbers = count(sum(prod(shape) for shape in found.multiplied))
+        tables = sum(storage.at_head.bytes(*shape) for shape in found.looked_up) + rest(found, storage, spec)
         head = Term(
             "weights",
-            storage.bytes(*largest),
+            its.bytes(*largest),
             "mapped again" if largest in tied else "mapped",
             ("load",),
             f"the largest matrix's {count(prod(largest))} numbers, mapped while they are repacked",
@@ -68,7 +72,7 @@ class ExecuTorchMemory(PlannedMemory):
         )
         return (
             copied(
-                sum(storage.bytes(*shape) for shape in multiplied), f"{numbers} numbers, repacked by XNNPACK", origin
+                sum(how.bytes(*shape) for shape, how in matrices), f"{numbers} numbers, repacked by XNNPACK", origin
             ),
             mapped(tables, "token and position tables, held in memory", origin, streamed=False),
             head,

@@ -86,24 +86,42 @@ class OnnxMemory(PlannedMemory):
         origin = f"{storage.name} storage of {count(found.parameters)} parameters"
         # Of fixed shapes, a session has prefill and decode of one window open at once.
         graphs = 2 if spec.form == "static" and (spec.chunk or 1) > 1 else 1
-        if spec.weights == Dtype.FP32:
+        matrices = [
+            *((shape, storage) for shape in found.body),
+            *((shape, storage.at_head) for shape in (*found.heads, *found.tied)),
+        ]
+        packs = any(how.quantized for _, how in matrices)
+        if not packs and {how.name for _, how in matrices} == {Dtype.FP32}:
             size = stored(found, storage, spec)
             floats = mapped(size, f"{count(found.parameters)} parameters × 4, mapped as they are", origin)
             return (floats, *_sessions(graphs))
-        numbers = sum(prod(shape) for shape in found.multiplied)
-        if storage.quantized:
-            each = sum(storage.codes(*shape) + 2 * storage.scales(*shape) for shape in found.multiplied)
-            how = "packed for the kernels: codes, scales and sums a block"
-        else:
-            each, how = numbers * _FLOAT, "expanded to fp32"
-        many = f", in each of {graphs} graphs" if graphs > 1 else ""
-        tables = sum(storage.bytes(*shape) for shape in found.looked_up) + rest(found, storage, spec)
-        scales = sum(storage.scales(*shape) for shape in found.layers)
-        return (
-            copied(graphs * each, f"{count(numbers)} numbers of matrices and head, {how}{many}", origin),
-            mapped(tables + scales, "token and position tables, scales", origin, streamed=False),
-            *_sessions(graphs),
+        codes = sum(how.codes(*shape) + 2 * how.scales(*shape) for shape, how in matrices if how.quantized)
+        unpacked = [(shape, how) for shape, how in matrices if not how.quantized]
+        expanded = sum(prod(shape) * _FLOAT for shape, how in unpacked if packs or how.name != Dtype.FP32)
+        # A tied table lies among the tables.
+        lying = sum(
+            prod(shape) * _FLOAT for shape, how in unpacked if how.name == Dtype.FP32 and shape not in found.tied
         )
+        cast = [prod(shape) * _FLOAT for shape, how in unpacked if packs and how.name != Dtype.FP32]
+        twice = max(cast, default=0)
+        many = f", in each of {graphs} graphs" if graphs > 1 else ""
+        tables = sum(storage.at_head.bytes(*shape) for shape in found.looked_up) + rest(found, storage, spec)
+        scales = sum(how.scales(*shape) for shape, how in matrices if shape not in found.tied)
+        numbers = count(sum(prod(shape) for shape, how in matrices if how.quantized))
+        wide = count(sum(prod(shape) for shape, how in matrices if not how.quantized))
+        how_floats = "packed for the kernels as fp32" if packs else "expanded to fp32"
+        terms = (
+            copied(
+                graphs * codes,
+                f"{numbers} numbers, packed for the kernels: codes, scales and sums a block{many}",
+                origin,
+            ),
+            copied(graphs * expanded, f"{wide} numbers of matrices and head, {how_floats}{many}", origin),
+            Term("weights", twice, "anonymous", ("load",), "the largest expanded matrix, while it is packed", origin),
+            mapped(lying, "matrices in fp32, mapped where they lie", origin, streamed=not packs),
+            mapped(tables + scales, "token and position tables, scales", origin, streamed=False),
+        )
+        return (*(term for term in terms if term.bytes), *_sessions(graphs))
 
     def ops(self, spec: TargetSpec, context: int) -> CostOps:
         if is_fused(spec):
