@@ -12,7 +12,7 @@ from pathlib import Path
 BENCHMARKS = sorted(
     path.stem
     for path in Path(__file__).parent.glob("*.py")
-    if not path.stem.startswith("_") and path.stem not in ("measure", "gguf_model", "real_model")
+    if not path.stem.startswith("_") and path.stem not in ("measure", "gguf_model", "real_model", "peers")
 )
 
 for name in BENCHMARKS:

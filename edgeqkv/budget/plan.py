@@ -162,6 +162,7 @@ def plan_of(shape: ModelShape, artifact: Artifact, tokenizer: int) -> Plan:
         context=artifact.context,
         chunk=artifact.chunk,
         batch=artifact.batch,
+        block=artifact.block,
     )
     return Plan(shape, artifact.target, spec, tokenizer)
 

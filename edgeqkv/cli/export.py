@@ -78,6 +78,14 @@ def export(
         str | None,
         typer.Option("--keep-head", help="Precision of token table and head, if it is to differ: int8, fp16, fp32."),
     ] = None,
+    block: Annotated[
+        int | None,
+        typer.Option(
+            "--block",
+            help="int4: values of a row that share a scale: 32, 64 or 128. Larger ones are smaller and faster. Default: "
+            "128 with --calibrate, else 32.",
+        ),
+    ] = None,
     calibrate: Annotated[
         Path | None, typer.Option("--calibrate", metavar="TEXT", help="Text on which to calibrate the quantization.")
     ] = None,
@@ -154,6 +162,7 @@ def export(
         chunk=chunk,
         batch=batch,
         head=keep_head,
+        block=block,
         tokenizer=tokenizer or found,
         eos=None if eos is None else tuple(eos),
         calibrate=calibrate,

@@ -11,6 +11,7 @@ One rule carries the whole idea: **identity is sharing.** A layer whose keys and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ class Ops(Protocol[V]):
 
     def linear(self, x: V, linear: Linear) -> V:
         """``x · weightᵀ + bias``; the weight is ``[out, in]`` as trained."""
+
+    def linears(self, x: V, linears: Sequence[Linear]) -> tuple[V, ...]:
+        """`linear` of one value with several layers, which an interpreter may multiply as one matrix."""
+        return tuple(self.linear(x, linear) for linear in linears)
 
     def activation(self, x: V, kind: Activation) -> V:
         """The function between the projections of an MLP."""

@@ -104,6 +104,7 @@ def _without_normalization(config: dict[str, Any]) -> Any:
 def _verify_against(original: Model, directory: Path, card: TargetCard, place: str, engine: str | None) -> Verification:
     with needed_for("comparing with a checkpoint"):
         from edgeqkv import quantize
+        from edgeqkv.model.schemes import with_block
         from edgeqkv.model.state import StateScales
         from edgeqkv.quantize import QuantConfig
     artifact, how = card.artifact, card.quantization
@@ -114,7 +115,8 @@ def _verify_against(original: Model, directory: Path, card: TargetCard, place: s
         )
     original.check_finite()
     shortened = original if artifact.context is None else original.with_context(artifact.context, allow_longer=True)
-    config = QuantConfig(artifact.weights, how.head if how else None, schemes=backend(artifact.target).schemes)
+    schemes = with_block(backend(artifact.target).schemes, artifact.block)
+    config = QuantConfig(artifact.weights, how.head if how else None, schemes=schemes)
     stored = quantize.apply(shortened, config)
     if scales := artifact.details.get("state_scales"):
         if missing := {tensor.name for tensor in stored.state(artifact.context or 1)} - scales.keys():

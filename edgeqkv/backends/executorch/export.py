@@ -84,6 +84,7 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
         target="executorch",
         form=spec.form,
         weights=spec.weights,
+        block=spec.block,
         state=spec.state,
         context=spec.context,
         chunk=max(graph.tokens for graph in graphs) if model.causal else None,

@@ -24,10 +24,8 @@ def block(ops: Ops[V], layer: int, x: V, weights: Block) -> V:
 def _attention(ops: Ops[V], layer: int, x: V, weights: Attention) -> V:
     # A shared projection is computed once, and its one value stands for both, so that what follows sees
     # that they are the same.
-    projected: dict[Linear, V] = {}
-    for linear in (weights.q, weights.k, weights.v):
-        if linear not in projected:
-            projected[linear] = ops.linear(x, linear)
+    linears = tuple(dict.fromkeys((weights.q, weights.k, weights.v)))
+    projected: dict[Linear, V] = dict(zip(linears, ops.linears(x, linears), strict=True))
     q, k, v = projected[weights.q], projected[weights.k], projected[weights.v]
     if weights.joint_norms is not None:
         of_queries, of_keys = weights.joint_norms
@@ -38,8 +36,8 @@ def _attention(ops: Ops[V], layer: int, x: V, weights: Attention) -> V:
 def _mlp(ops: Ops[V], x: V, weights: MLP) -> V:
     if weights.gate is None:
         return ops.linear(ops.activation(ops.linear(x, weights.up), weights.activation), weights.down)
-    gate = ops.activation(ops.linear(x, weights.gate), weights.activation)
-    return ops.linear(ops.multiply(gate, ops.linear(x, weights.up)), weights.down)
+    gate, up = ops.linears(x, (weights.gate, weights.up))
+    return ops.linear(ops.multiply(ops.activation(gate, weights.activation), up), weights.down)
 
 
 def _normed(ops: Ops[V], x: V, norm: Norm | None) -> V:
