@@ -79,12 +79,10 @@ class LlamaCpp:
         import llama_cpp as api
 
         self._api, self._ctypes = api, ctypes
-        api.llama_log_set(_QUIET := api.llama_log_callback(lambda *_: None), None)
-        self._quiet = _QUIET
+        self._quiet = api.llama_log_callback(lambda *_: None)  # kept, as llama.cpp keeps its address
+        api.llama_log_set(self._quiet, None)
         api.llama_backend_init()
-        model = api.llama_model_load_from_file(
-            str(folder / "model.gguf").encode(), api.llama_model_default_params()
-        )
+        model = api.llama_model_load_from_file(str(folder / "model.gguf").encode(), api.llama_model_default_params())
         params = api.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = 2048, 512, 512
         params.n_threads = params.n_threads_batch = threads

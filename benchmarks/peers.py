@@ -2,10 +2,10 @@
 
     python -m benchmarks.peers [--install] [--repeats N] [--few] [--peers NAME …] [--folder DIR] [--threads N]
 
-The merged model of the paper's shape in int4, and a Llama of as many weights, which is what the others run; and the same
-model with separate keys and values in the same forms with the same states, which is what sharing alone changes. Every
-row has a process of its own (`benchmarks.peer_process`); one works at a time, and they take turns in another order each
-time, so that whatever else the machine does hits all alike. A row that only reads memory takes turns too.
+The merged model of the paper's shape in int4, and a Llama of as many weights, which is what the others run; and the
+same model with separate keys and values in the same forms with the same states, which is what sharing alone changes.
+Every row has a process of its own (`benchmarks.peer_process`); one works at a time, and they take turns in another order
+each time, so that whatever else the machine does hits all alike. A row that only reads memory takes turns too.
 
 ``--install`` puts llama.cpp, built from its source package, into ``.venv-peers`` and, if it is asked for, optimum-onnx
 into ``.venv-optimum``; the other two are in this environment (``[all,dev]``). Models are made once and kept in the
@@ -217,7 +217,7 @@ def measured(rows: Mapping[str, Row], folder: Path, repeats: int, threads: int) 
 
 
 def own_rows(chosen: Mapping[str, Own]) -> dict[str, Row]:
-    """The rows of edgeqkv's exports. Longer contexts are not fed: their state is memory that something was written to."""
+    """The rows of edgeqkv's exports. Long contexts are not fed: their state is memory that something was written to."""
     return {
         name: Row("edgeqkv", own.folder, "state" if own.context > 2048 else "", own.context)
         for name, own in chosen.items()

@@ -82,8 +82,8 @@ def export(
         int | None,
         typer.Option(
             "--block",
-            help="int4: values of a row that share a scale: 32, 64 or 128. Larger ones are smaller and faster. Default: "
-            "128 with --calibrate, else 32.",
+            help="int4: values of a row that share a scale: 32, 64 or 128. Larger ones take less room and time. "
+            "Default: 128 with --calibrate, else 32.",
         ),
     ] = None,
     calibrate: Annotated[

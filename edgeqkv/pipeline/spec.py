@@ -360,7 +360,9 @@ class ExportSpec:
         if self.block is None:
             return CALIBRATED_BLOCK if open_ and self.calibrate is not None else None
         if not open_:
-            raise InputError(f"--block {self.block} is for weights int4; {target.title} stores {weights} in one way only")
+            raise InputError(
+                f"--block {self.block} is for weights int4; {target.title} stores {weights} in one way only"
+            )
         for scheme in open_:
             if self.block not in scheme.blocks:
                 raise UnsupportedError(

@@ -3,8 +3,8 @@
 Activations are ``[batch·S, C]``; only attention, and what puts tokens together, sees that there is a batch. Linear
 layers are ``Gemm(transB=1)``, so that weights keep the layout they were trained in and stream from the checkpoint
 unchanged, byte for byte: pure ``ai.onnx``. Quantized ones are ``MatMulNBits``, one for all that multiply the same
-value, and ``GatherBlockQuantized`` for the table, two operators of ONNX Runtime that read the same codes; the standard's
-blocked ``DequantizeLinear`` would be unpacked to float32, or repacked in memory, by the runtime.
+value, and ``GatherBlockQuantized`` for the table, two operators of ONNX Runtime that read the same codes; the
+standard's blocked ``DequantizeLinear`` would be unpacked to float32, or repacked in memory, by the runtime.
 
 `OnnxOps` is all that a model without a state needs; `StatefulOps` is what decoders have in common, but for attention,
 in which the forms differ. A state tensor is ``[1, kv_heads, length, head_dim]``, a graph input and output that the
