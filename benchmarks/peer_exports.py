@@ -62,10 +62,10 @@ OWN: Final[Mapping[str, Own]] = {
 }
 
 
-def export_own(chosen: Mapping[str, Own], folder: Path) -> None:
-    """Write the exports, each with its ``artifact.json``."""
+def export_own(chosen: Mapping[str, Own], folder: Path, layers: int) -> None:
+    """Write the exports of a model of so many layers, each with its ``artifact.json``."""
     for variant, block in dict.fromkeys((own.variant, own.block) for own in chosen.values()):
-        model = edgeqkv.load(checkpoint("300m", variant, n_positions=8192))
+        model = edgeqkv.load(checkpoint("300m", variant, n_positions=8192, n_layer=layers))
         for target, context in dict.fromkeys(
             (own.target, own.context) for own in chosen.values() if (own.variant, own.block) == (variant, block)
         ):

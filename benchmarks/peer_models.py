@@ -1,9 +1,9 @@
 """A Llama of the size of the paper's 300M model, of random numbers, in the files that its runtimes read.
 
-    python -m benchmarks.peer_models directory|llama|gguf OUT
+    python -m benchmarks.peer_models directory|llama|gguf OUT LAYERS
 
-Twenty layers of 1024 channels, 16 heads that share 4 KV heads, and as many weights as the merged model to within one
-part in a hundred, fewer: its gated MLP has 2624 channels. Neither time nor memory depends on the values. ``directory``
+Layers of 1024 channels, 16 heads that share 4 KV heads, and as many weights as the merged model to within one part in a
+hundred, fewer: its gated MLP has 2624 channels. Neither time nor memory depends on the values. ``directory``
 is Hugging Face's, ``llama`` a folder with Meta's names, ``gguf`` llama.cpp's file in Q4_0 with its head and table, as
 its own converter would write it; that is run where ``gguf`` is installed, and imports nothing of edgeqkv.
 """
@@ -19,7 +19,6 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-LAYERS: Final = 20
 WIDTH: Final = 1024
 HEADS: Final = 16
 KV_HEADS: Final = 4
@@ -50,7 +49,7 @@ _BLOCK: Final = (
 _PREFIXES: Final = ("model.layers.", "blk.", "layers.")
 
 
-def tensors(naming: int) -> Iterator[tuple[str, Array]]:
+def tensors(naming: int, layers: int) -> Iterator[tuple[str, Array]]:
     """Every tensor, by the names of Hugging Face (0), llama.cpp (1) or Meta (2), without ``.weight``."""
     random = np.random.default_rng(0)
 
@@ -61,25 +60,27 @@ def tensors(naming: int) -> Iterator[tuple[str, Array]]:
 
     for names in (_TABLE, _NORM):
         yield names[naming], numbers(names[3])
-    for layer in range(LAYERS):
+    for layer in range(layers):
         for names in _BLOCK:
             yield f"{_PREFIXES[naming]}{layer}.{names[naming]}", numbers(names[3])
 
 
-def write_directory(out: Path) -> None:
+def write_directory(out: Path, layers: int) -> None:
     """``config.json``, ``model.safetensors`` and a tokenizer of bytes, which the runtimes ask for and nobody uses."""
     from safetensors.numpy import save_file
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     out.mkdir(parents=True)
-    save_file({f"{name}.weight": value for name, value in tensors(0)}, out / "model.safetensors", {"format": "pt"})
+    save_file(
+        {f"{name}.weight": value for name, value in tensors(0, layers)}, out / "model.safetensors", {"format": "pt"}
+    )
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "vocab_size": VOCABULARY,
         "hidden_size": WIDTH,
         "intermediate_size": INNER,
-        "num_hidden_layers": LAYERS,
+        "num_hidden_layers": layers,
         "num_attention_heads": HEADS,
         "num_key_value_heads": KV_HEADS,
         "max_position_embeddings": CONTEXT,
@@ -101,16 +102,16 @@ def write_directory(out: Path) -> None:
     (out / "tokenizer_config.json").write_text(json.dumps(said), encoding="utf-8")
 
 
-def write_llama(out: Path) -> None:
+def write_llama(out: Path, layers: int) -> None:
     """``consolidated.pth`` and ``params.json``, as ExecuTorch's exporter reads them."""
     import torch
 
     out.mkdir(parents=True)
-    weights = {f"{name}.weight": torch.from_numpy(value) for name, value in tensors(2)}
+    weights = {f"{name}.weight": torch.from_numpy(value) for name, value in tensors(2, layers)}
     torch.save({**weights, "output.weight": weights["tok_embeddings.weight"]}, out / "consolidated.pth")
     params = {
         "dim": WIDTH,
-        "n_layers": LAYERS,
+        "n_layers": layers,
         "n_heads": HEADS,
         "n_kv_heads": KV_HEADS,
         "hidden_dim": INNER,
@@ -122,7 +123,7 @@ def write_llama(out: Path) -> None:
     (out / "params.json").write_text(json.dumps(params), encoding="utf-8")
 
 
-def write_gguf(out: Path) -> None:
+def write_gguf(out: Path, layers: int) -> None:
     """``model.gguf``: matrices in Q4_0; the tied table too, as the merged model has it in int4."""
     import gguf
 
@@ -132,7 +133,7 @@ def write_gguf(out: Path) -> None:
         "add_vocab_size": VOCABULARY,
         "add_context_length": CONTEXT,
         "add_embedding_length": WIDTH,
-        "add_block_count": LAYERS,
+        "add_block_count": layers,
         "add_feed_forward_length": INNER,
         "add_head_count": HEADS,
         "add_head_count_kv": KV_HEADS,
@@ -144,7 +145,7 @@ def write_gguf(out: Path) -> None:
     }
     for method, value in numbers.items():
         getattr(writer, method)(value)
-    for name, value in tensors(1):
+    for name, value in tensors(1, layers):
         kind = gguf.GGMLQuantizationType.Q4_0 if value.ndim == 2 else gguf.GGMLQuantizationType.F32
         writer.add_tensor(f"{name}.weight", gguf.quants.quantize(value, kind), raw_dtype=kind)
     writer.write_header_to_file()
@@ -154,4 +155,6 @@ def write_gguf(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"directory": write_directory, "llama": write_llama, "gguf": write_gguf}[sys.argv[1]](Path(sys.argv[2]))
+    {"directory": write_directory, "llama": write_llama, "gguf": write_gguf}[sys.argv[1]](
+        Path(sys.argv[2]), int(sys.argv[3])
+    )

@@ -1,15 +1,17 @@
 """Against what people use: llama.cpp, onnxruntime-genai's builder, ExecuTorch's export_llm and optimum-onnx, at 300M.
 
     python -m benchmarks.peers [--install] [--repeats N] [--few] [--peers NAME …] [--folder DIR] [--threads N]
+                              [--layers N]
 
 The merged model of the paper's shape in int4, and a Llama of as many weights, which is what the others run; and the
 same model with separate keys and values in the same forms with the same states, which is what sharing alone changes.
-Every row has a process of its own (`benchmarks.peer_process`); one works at a time, and they take turns in another order
-each time, so that whatever else the machine does hits all alike. A row that only reads memory takes turns too.
+Every row has a process of its own (`benchmarks.peer_process`); one works at a time, and they take turns in another
+order each time, so that whatever else the machine does hits all alike. A row that only reads memory takes turns too.
 
 ``--install`` puts llama.cpp, built from its source package, into ``.venv-peers`` and, if it is asked for, optimum-onnx
 into ``.venv-optimum``; the other two are in this environment (``[all,dev]``). Models are made once and kept in the
-folder. Peers run as they come, and llama.cpp once more with huge pages, which edgeqkv's sessions ask for.
+folder. Peers run as they come, and llama.cpp once more with huge pages, which edgeqkv's sessions ask for. With
+``--layers 1`` all of it is tried in little time, and no results are written.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from benchmarks.peer_exports import OWN, Own, export_own
 from benchmarks.peer_ratios import ratios
 
 FILLS: Final = {2048: (128, 1024, 2000), 8192: (128, 2000, 8000)}
+LAYERS: Final = 20
 TOKENS: Final = 9  # a turn
 PROMPT: Final = 512
 READ_BYTES: Final = 160_000_000  # about what a token reads
@@ -140,22 +143,22 @@ def install(peers: list[str]) -> None:
         run(OPTIMUM_PYTHON, "-m", "pip", "install", "--quiet", "optimum-onnx[onnxruntime]", "torch")
 
 
-def make_peers(folder: Path, peers: list[str]) -> None:
+def make_peers(folder: Path, peers: list[str], layers: int) -> None:
     """The files of the peers, each once."""
     environment = {"PYTHONPATH": str(ROOT)}
     module = [sys.executable, "-m", "benchmarks.peer_models"]
     kinds = {PEERS[name].kind for name in peers}
     if kinds & {"genai", "optimum"} and not (folder / "directory").exists():
-        run(*module, "directory", folder / "directory", **environment)
+        run(*module, "directory", folder / "directory", layers, **environment)
     if "llama.cpp" in kinds and not (folder / "gguf").exists():
-        run(LLAMA_PYTHON, *module[1:], "gguf", folder / "gguf", **environment)
+        run(LLAMA_PYTHON, *module[1:], "gguf", folder / "gguf", layers, **environment)
     if "genai" in kinds and not (folder / "genai").exists():
         builder = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", folder / "directory"]
         options = ["-p", "int4", "-e", "cpu", "-c", folder / "cache"]
         extra = ["--extra_options", "int4_block_size=32", "int4_accuracy_level=4"]
         run(*builder, "-o", folder / "genai", *options, *extra)
     if "executorch" in kinds and not (folder / "export_llm").exists():
-        run(*module, "llama", folder / "llama", **environment)
+        run(*module, "llama", folder / "llama", layers, **environment)
         made = folder / "export_llm"
         made.mkdir()
         given = {
@@ -232,25 +235,27 @@ def main() -> None:
     parser.add_argument("--few", action="store_true", help="the rows of the README alone")
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(DEFAULT_PEERS))
     parser.add_argument("--rows", nargs="+", help="of edgeqkv's own, those whose name has one of these")
-    parser.add_argument("--folder", type=Path, default=ROOT / "build/peers")
+    parser.add_argument("--folder", type=Path, help="Default: build/peers-LAYERS")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--layers", type=int, default=LAYERS)
     parser.add_argument("--export", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.export:
-        export_own({name: OWN[name] for name in options.export}, options.folder)
+        export_own({name: OWN[name] for name in options.export}, options.folder, options.layers)
         return
     own = {name: each for name, each in OWN.items() if not options.few or name in FEW}
     if options.rows:
         own = {name: each for name, each in own.items() if any(part in name for part in options.rows)}
     peers = [name for name in options.peers if not options.few or name in FEW]
-    folder: Path = options.folder.resolve()
+    folder: Path = (options.folder or ROOT / f"build/peers-{options.layers}").resolve()
     folder.mkdir(parents=True, exist_ok=True)
     if options.install:
         install(peers)
     if missing := [name for name, each in own.items() if not (folder / each.folder / "artifact.json").exists()]:
         # In a process of its own, whose memory no other has to share.
-        run(sys.executable, "-m", "benchmarks.peers", "--folder", folder, "--export", *missing)
-    make_peers(folder, peers)
+        given = ["--folder", folder, "--layers", options.layers]
+        run(sys.executable, "-m", "benchmarks.peers", *given, "--export", *missing)
+    make_peers(folder, peers, options.layers)
     rows = {**own_rows(own), **{name: PEERS[name] for name in peers}}
     rows[BANDWIDTH] = Row("bandwidth", "nothing", str(READ_BYTES))
     found = measured(rows, folder, options.repeats, options.threads)
@@ -262,16 +267,17 @@ def main() -> None:
     compared = ratios(found, {name: own[name] for name in own}, bandwidth)
     for line in compared:
         print(line["text"])
-    save(
-        "peers",
-        {
-            "threads": options.threads,
-            "repeats": options.repeats,
-            "bandwidth_gb_per_second": round(bandwidth, 1),
-            "rows": found,
-            "ratios": compared,
-        },
-    )
+    if options.layers == LAYERS:
+        save(
+            "peers",
+            {
+                "threads": options.threads,
+                "repeats": options.repeats,
+                "bandwidth_gb_per_second": round(bandwidth, 1),
+                "rows": found,
+                "ratios": compared,
+            },
+        )
 
 
 if __name__ == "__main__":
