@@ -100,6 +100,8 @@ def _encoder_facts(model: Model, artifact: Artifact) -> dict[str, str]:
         "edgeqkv.weights": artifact.weights,
         "edgeqkv.batch": str(artifact.batch),
     }
+    if artifact.block is not None:
+        facts["edgeqkv.block"] = str(artifact.block)
     if artifact.vocab_size is not None:
         facts["edgeqkv.values"] = str(artifact.vocab_size)
     if artifact.normalization is not None:
@@ -118,6 +120,7 @@ def _decoder_facts(artifact: Artifact) -> dict[str, str]:
     return {
         "edgeqkv.form": artifact.form,
         "edgeqkv.weights": artifact.weights,
+        **({} if artifact.block is None else {"edgeqkv.block": str(artifact.block)}),
         "edgeqkv.context": str(artifact.context),
         "edgeqkv.chunk": str(artifact.chunk),
         "edgeqkv.state": state,
