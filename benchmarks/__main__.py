@@ -1,6 +1,6 @@
 """Run every benchmark, one after the other, each in a process of its own: ``make bench``.
 
-Not that of a real model, which has to be installed first.
+Not those of a real model and against peers, which have to be installed first.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 BENCHMARKS = sorted(
     path.stem
     for path in Path(__file__).parent.glob("*.py")
-    if not path.stem.startswith("_") and path.stem not in ("measure", "gguf_model", "real_model")
+    if not path.stem.startswith(("_", "peer")) and path.stem not in ("measure", "gguf_model", "real_model")
 )
 
 for name in BENCHMARKS:

@@ -71,16 +71,20 @@ def _resident(pid: int) -> int:
     return total
 
 
-def checkpoint(scale: str, variant: str) -> Path:
-    """A random checkpoint of one of the paper's sizes, as a training run leaves it; made once and kept."""
-    path = _CACHE / f"{scale}-{variant}.pt"
+def checkpoint(scale: str, variant: str, **sizes: int) -> Path:
+    """A random checkpoint of one of the paper's sizes, as a training run leaves it; made once and kept.
+
+    ``sizes`` are those that are to be others.
+    """
+    names = "".join(f"-{name}-{size}" for name, size in sizes.items())
+    path = _CACHE / f"{scale}-{variant}{names}.pt"
     if not path.exists():
         _CACHE.mkdir(exist_ok=True)
         partial = path.with_suffix(".partial")
         # In a process of its own: the system counts what this one once took to the processes that it starts later.
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            sizes = {"optimizer": True, "masks": True, "ddp": True, **SCALES[scale]}
-            pool.submit(write_random_checkpoint, partial, variant, **sizes).result()
+            given = {"optimizer": not sizes, "masks": not sizes, "ddp": True, **SCALES[scale], **sizes}
+            pool.submit(write_random_checkpoint, partial, variant, **given).result()
         partial.rename(path)
     return path
 

@@ -101,6 +101,7 @@ def export(
     chunk: int | None = None,
     batch: int | None = None,
     head: str | None = None,
+    block: int | None = None,
     tokenizer: str | Path | None = None,
     eos: int | str | Sequence[int | str] | None = None,
     calibrate: str | Path | None = None,
@@ -139,6 +140,8 @@ def export(
         chunk: language models: the most tokens of a prefill call; 128, or the context if that is less.
         batch: encoders: inputs that a call takes; 1 if not given.
         head: precision of the token table and the head, if it is to differ from ``weights``.
+        block: int4: values of a row that share a scale: 32, 64 or 128; if not given, 128 where it is calibrated, or
+            else 32.
         tokenizer: language models: a ``tokenizer.json`` to put into the bundle.
         eos: language models: the tokens that end a text, by their ids or as the tokenizer has them; if not given, those
             that the tokenizer and the files beside it say.
@@ -187,6 +190,7 @@ def export(
         chunk=chunk,
         batch=batch,
         head=head,
+        block=block,
         tokenizer=_path(tokenizer),
         eos=(eos,) if isinstance(eos, int | str) else None if eos is None else tuple(eos),
         calibrate=_path(calibrate),

@@ -55,6 +55,7 @@ class Setting:
 SETTINGS: Final[Mapping[str, Setting]] = {
     "context": Setting("a context of {} is impossible", 1),
     "chunk": Setting("a chunk of {} is impossible", 1),
+    "block": Setting("blocks of {} are impossible", 16, 1024),
     "batch": Setting("a batch of {} is impossible", 1, 1024),
     "heads": Setting("{} attention heads are impossible", 1, 65536),
     "tune": Setting("{} steps of tuning are impossible", 0, 1_000_000),

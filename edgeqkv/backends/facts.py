@@ -39,6 +39,7 @@ def _decoder(artifact: Artifact) -> dict[str, str]:
     return {
         "edgeqkv.form": artifact.form,
         "edgeqkv.weights": artifact.weights,
+        **_block(artifact),
         "edgeqkv.context": str(artifact.context),
         "edgeqkv.chunk": str(artifact.chunk),
         "edgeqkv.state": state,
@@ -53,6 +54,7 @@ def _encoder(model: Model, artifact: Artifact) -> dict[str, str]:
         "edgeqkv.task": model.config.task,
         "edgeqkv.form": artifact.form,
         "edgeqkv.weights": artifact.weights,
+        **_block(artifact),
         "edgeqkv.batch": str(artifact.batch),
     }
     if artifact.vocab_size is not None:
@@ -62,3 +64,8 @@ def _encoder(model: Model, artifact: Artifact) -> dict[str, str]:
             ", ".join(map(repr, values)) for values in (artifact.normalization.mean, artifact.normalization.std)
         )
     return facts
+
+
+def _block(artifact: Artifact) -> dict[str, str]:
+    """How many columns share a scale, where it was chosen."""
+    return {} if artifact.block is None else {"edgeqkv.block": str(artifact.block)}

@@ -20,7 +20,7 @@ from edgeqkv.backends.target import Target, TargetSpec
 from edgeqkv.bundle.manifest import Artifact, Graph
 from edgeqkv.errors import UnsupportedError
 from edgeqkv.model.dtypes import Dtype
-from edgeqkv.model.schemes import ROW, Palette, Scheme
+from edgeqkv.model.schemes import ROW, Palette, Scheme, with_block
 from edgeqkv.reference.cost import CostOps, Costs, ScoresOps, costs, typical
 from edgeqkv.reference.liveness import Peak, Step, peak
 
@@ -192,7 +192,7 @@ class PlannedMemory(ABC):
 
     def planned(self, network: Network, spec: TargetSpec) -> tuple[Term, ...]:
         return (
-            *self.weights(costs(network), self.storage(spec.weights, spec.head), spec),
+            *self.weights(costs(network), self.storage(spec.weights, spec.head, spec.block), spec),
             *self.working(network, spec),
             self.runtime(spec.form),
         )
@@ -204,13 +204,14 @@ class PlannedMemory(ABC):
         return (*self.exported_state(artifact), self.runtime(artifact.form))
 
     def stored_bytes(self, network: Network, spec: TargetSpec) -> int:
-        return stored(costs(network), self.storage(spec.weights, spec.head), spec)
+        return stored(costs(network), self.storage(spec.weights, spec.head, spec.block), spec)
 
     def splits_tables(self, form: str) -> bool:
         return False
 
-    def storage(self, weights: str, head: str | None = None) -> Storage:
-        """How a precision stores a matrix, and another one the token table and the head.
+    def storage(self, weights: str, head: str | None = None, block: int | None = None) -> Storage:
+        """How a precision stores a matrix, in blocks of a size that was asked for or of its own, and how another one
+        stores the token table and the head.
 
         Raises:
             UnsupportedError: the target has no such precision.
@@ -218,7 +219,7 @@ class PlannedMemory(ABC):
         if weights not in self.schemes:
             raise UnsupportedError(f"weights '{weights}' are unknown to this target; it has {', '.join(self.schemes)}")
         kept = None if head in (None, weights) else self.storage(str(head))
-        return Storage(weights, self.schemes[weights], self.scale_bytes(weights), kept)
+        return Storage(weights, with_block(self.schemes, block)[weights], self.scale_bytes(weights), kept)
 
     def scale_bytes(self, weights: str) -> int:
         """Bytes of a scheme's scale."""

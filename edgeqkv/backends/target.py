@@ -47,6 +47,8 @@ class TargetSpec:
     Attributes:
         form, weights, state: names that the target offers; ``state`` is None for an encoder.
         head: the precision of the token table and the head, where it differs from ``weights``.
+        block: columns that share a scale, of schemes that leave it open (`edgeqkv.model.schemes.Scheme.blocks`); None:
+            the scheme's own.
         context: tokens that the state has room for; None for an encoder, as ``chunk`` is.
         chunk: the most tokens of a prefill call.
         batch: inputs that a call of an encoder takes.
@@ -66,6 +68,7 @@ class TargetSpec:
     bos_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
     tokenizer: Path | None = None
+    block: int | None = None
 
 
 class Runner(Protocol):

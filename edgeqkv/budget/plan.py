@@ -184,6 +184,7 @@ def plan_of(shape: ModelShape, artifact: Artifact, tokenizer: int, head: str | N
         chunk=artifact.chunk,
         batch=artifact.batch,
         head=None if head == artifact.weights else head,
+        block=artifact.block,
     )
     return Plan(shape, artifact.target, spec, tokenizer)
 

@@ -216,6 +216,7 @@ class Artifact(_Record):
         target: the target's name.
         form: which of the target's forms of the graph.
         weights: precision of the stored weights.
+        block: columns that share a scale at most, where that was chosen; None: as many as the target's own scheme has.
         state: precision of the stored state; None without one.
         context: tokens that the state has room for; None for an encoder, which has no state.
         chunk: the most tokens that a call takes (prefill); None for an encoder.
@@ -232,6 +233,7 @@ class Artifact(_Record):
     target: str
     form: str
     weights: str
+    block: Count | None = None
     state: str | None = None
     context: Count | None = None
     chunk: Count | None = None

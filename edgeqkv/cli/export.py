@@ -139,6 +139,15 @@ def export(
             rich_help_panel=RARE,
         ),
     ] = None,
+    block: Annotated[
+        int | None,
+        typer.Option(
+            "--block",
+            metavar="COLUMNS",
+            help="int4: columns that share a scale, 32, 64 or 128. Default: 128 with --calibrate, else 32.",
+            rich_help_panel=RARE,
+        ),
+    ] = None,
     tune: Annotated[
         int | None,
         typer.Option(
@@ -238,6 +247,7 @@ def export(
         chunk=chunk,
         batch=batch,
         head=keep_head,
+        block=block,
         tokenizer=tokenizer or found,
         eos=None if eos is None else tuple(eos),
         calibrate=calibrate,

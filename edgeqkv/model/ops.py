@@ -47,7 +47,9 @@ class Ops(Protocol[V]):
         """``x · weightᵀ + bias``; the weight is ``[out, in]`` as trained."""
 
     def linears(self, x: V, linears: Mapping[str, Linear]) -> tuple[V, ...]:
-        """`linear` of one value with several layers, each the part of its name."""
+        """`linear` of one value with several layers, each the part of its name; an interpreter may multiply them as one
+        matrix.
+        """
         results = []
         for name, linear in linears.items():
             with self.scope(name):

@@ -29,6 +29,7 @@ from edgeqkv.errors import InputError, VerificationFailed
 from edgeqkv.extras import installed_version
 from edgeqkv.memory import give_back
 from edgeqkv.model.model import Model
+from edgeqkv.model.schemes import with_block
 from edgeqkv.pipeline.original import compare_with_original
 from edgeqkv.pipeline.proof import Proof, make_proof
 from edgeqkv.pipeline.quality import QualityGate
@@ -224,9 +225,10 @@ class _Export:
         return np.stack([np.array(ids[start : start + length]) for start in starts])
 
     def _config(self, name: str) -> QuantConfig:
-        weights = self.resolved.targets[name].weights
-        steps = (self.resolved.tuning or {}).get(weights, 0)
-        return QuantConfig(weights, self.resolved.head, self.calibration, steps, backend(name).schemes)
+        spec = self.resolved.targets[name]
+        steps = (self.resolved.tuning or {}).get(spec.weights, 0)
+        schemes = with_block(backend(name).schemes, spec.block)
+        return QuantConfig(spec.weights, self.resolved.head, self.calibration, steps, schemes)
 
     def _quantization(self, name: str) -> QuantizationCard | None:
         config, text = self.configs[name], self.resolved.calibrate

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Final
 
 from edgeqkv.backends import TARGETS, backend, choice, offering
-from edgeqkv.backends.target import TargetSpec
+from edgeqkv.backends.target import Target, TargetSpec
 from edgeqkv.budget.evaluate import choose, device_names
 from edgeqkv.budget.presets import Choices
 from edgeqkv.errors import InputError, UnsupportedError, VariantError
 from edgeqkv.model.kinds import Kind, refuse_foreign
 from edgeqkv.model.model import Image, Model
+from edgeqkv.model.schemes import Scheme
 from edgeqkv.model.variants import Variant
-from edgeqkv.quantize import tuning_steps
+from edgeqkv.quantize import CALIBRATED_BLOCK, tuning_steps
 from edgeqkv.reading import check_file, is_file
 from edgeqkv.run.ends import NONE, Ends, eos_ids
 from edgeqkv.run.tokenizer import Tokenizer
@@ -61,6 +62,7 @@ OPTIONS: Final[Mapping[str, Option]] = {
     "chunk": Option("--chunk", ("decoder",)),
     "batch": Option("--batch", ("encoder",)),
     "head": Option("--keep-head"),
+    "block": Option("--block"),
     "tokenizer": Option("--tokenizer", ("decoder",)),
     "eos": Option("--eos", ("decoder",)),
     "calibrate": Option("--calibrate", ("decoder",)),
@@ -141,6 +143,7 @@ class ExportSpec:
         chunk: the most tokens of a prefill call; 128, or the context if that is less.
         batch: inputs that a call of an encoder takes; 1 if not given.
         head: precision of the token table and the head, if it is to differ from ``weights``.
+        block: columns of a row that share a scale, of int4; the default depends on how it is quantized.
         tokenizer: a ``tokenizer.json`` to put into the bundle.
         eos: the tokens that end a text, by their ids or as the tokenizer has them; if not given, those that the
             tokenizer and the files beside it say.
@@ -171,6 +174,7 @@ class ExportSpec:
     chunk: int | None = None
     batch: int | None = None
     head: str | None = None
+    block: int | None = None
     tokenizer: Path | None = None
     eos: tuple[int | str, ...] | None = None
     calibrate: Path | None = None
@@ -229,7 +233,9 @@ class ExportSpec:
             if self.weights is None and _ENCODER_WEIGHTS in target.schemes:
                 weights = _ENCODER_WEIGHTS
             form = choice(target, "form", self.form, causal=False)
-            targets[target.name] = TargetSpec(form=form, weights=weights, batch=batch, image=bool(self.image_input))
+            block = self._block(target, weights)
+            image = bool(self.image_input)
+            targets[target.name] = TargetSpec(form=form, weights=weights, batch=batch, image=image, block=block)
         return ResolvedExport(
             targets=targets,
             out=self._folder(model),
@@ -256,15 +262,17 @@ class ExportSpec:
             target = backend(choices.target or TARGETS[0])
             context = model.config.default_context if choices.context is None else choices.context
             _check_chunk(self.chunk, context)
+            weights = choice(target, "weights", choices.weights)
             targets[target.name] = TargetSpec(
                 form=choice(target, "form", choices.form),
-                weights=choice(target, "weights", choices.weights),
+                weights=weights,
                 state=choice(target, "state", choices.state),
                 context=context,
                 chunk=min(_DEFAULT_CHUNK, context) if choices.chunk is None else choices.chunk,
                 bos_id=tokenizer.bos_id if tokenizer else None,
                 eos_token_ids=ends.ids,
                 tokenizer=self.tokenizer,
+                block=self._block(target, weights),
             )
             reasons += [why] if why else []
         return ResolvedExport(
@@ -345,6 +353,31 @@ class ExportSpec:
         if self.eos is not None:
             return Ends(eos_ids(self.eos, tokenizer, vocab_size), "--eos")
         return tokenizer.ends if tokenizer else NONE
+
+    def _block(self, target: Target, weights: str) -> int | None:
+        """The block of an export: what was asked for, or what calibration makes as good as smaller ones, which are
+        slower; None: the scheme's own.
+
+        Raises:
+            InputError: the precisions leave no choice.
+            UnsupportedError: the target has no such blocks.
+        """
+        check("block", self.block)
+        schemes = [target.schemes.get(name) for name in (weights, self.head) if name]
+        open_ = [scheme for scheme in schemes if isinstance(scheme, Scheme) and scheme.blocks]
+        if self.block is None:
+            return CALIBRATED_BLOCK if open_ and self.calibrate is not None else None
+        if not open_:
+            raise InputError(
+                f"--block {self.block} is for weights int4; {target.title} stores {weights} in one way only"
+            )
+        for scheme in open_:
+            if self.block not in scheme.blocks:
+                raise UnsupportedError(
+                    f"{target.title} has no blocks of {self.block} in {scheme.name}; choose --block "
+                    f"{', '.join(map(str, scheme.blocks[:-1]))} or {scheme.blocks[-1]}"
+                )
+        return self.block
 
     def _steps(self, model: Model, weights: str) -> int:
         if self.calibrate is None:

@@ -125,6 +125,7 @@ def _verify_against(
 ) -> Verification:
     with needed_for("comparing with a checkpoint"):
         from edgeqkv import quantize
+        from edgeqkv.model.schemes import with_block
         from edgeqkv.model.state import StateScales
         from edgeqkv.quantize import QuantConfig
     artifact, how = card.artifact, card.quantization
@@ -135,7 +136,8 @@ def _verify_against(
         )
     original.check_finite()
     shortened = original if artifact.context is None else original.with_context(artifact.context, allow_longer=True)
-    config = QuantConfig(artifact.weights, how.head if how else None, schemes=backend(artifact.target).schemes)
+    schemes = with_block(backend(artifact.target).schemes, artifact.block)
+    config = QuantConfig(artifact.weights, how.head if how else None, schemes=schemes)
     stored = quantize.apply(shortened, config)
     if scales := artifact.details.get("state_scales"):
         if missing := {tensor.name for tensor in stored.state(artifact.context or 1)} - scales.keys():

@@ -83,6 +83,13 @@ class CostOps(Ops[Result]):
         self.steps.append(Step(what, tuple(each.name for each in inputs), {result.name: size}))
         return result
 
+    def made_together(self, what: str, shapes: Sequence[tuple[int, ...]], *inputs: Result) -> tuple[Result, ...]:
+        """Note one operation with several results."""
+        results = tuple(Result(f"{what} {len(self.steps)}.{index}", shape) for index, shape in enumerate(shapes))
+        sizes = {result.name: prod(result.shape) * self.element for result in results}
+        self.steps.append(Step(what, tuple(each.name for each in inputs), sizes))
+        return results
+
     def embedding(self, ids: Result, table: Weight) -> Result:
         self.tables[table] = None
         return self.made("embedding", (ids.shape[0], table.shape[1]), ids)

@@ -29,6 +29,7 @@ GIVEN: dict[str, Any] = {
     "chunk": 0,
     "batch": 0,
     "head": "",
+    "block": 0,
     "tokenizer": Path(),
     "eos": (),
     "calibrate": Path(),

@@ -123,6 +123,7 @@ def _artifact(model: Model, spec: TargetSpec, graphs: tuple[Graph, ...], warning
         target="coreml",
         form=spec.form,
         weights=spec.weights,
+        block=spec.block,
         state=spec.state,
         context=spec.context,
         chunk=spec.chunk,

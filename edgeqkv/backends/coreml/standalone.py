@@ -68,6 +68,7 @@ def _encoder(path: Path, package: Package, facts: dict[str, str]) -> Artifact:
         target="coreml",
         form=facts["form"],
         weights=facts["weights"],
+        block=_block(facts),
         batch=int(facts["batch"]),
         graphs=(Graph(name=function.name, file=path.name, inputs=(input_,), outputs=(output,)),),
         vocab_size=int(facts["values"]) if "values" in facts else None,
@@ -85,6 +86,7 @@ def _decoder(path: Path, package: Package, facts: dict[str, str]) -> Artifact:
         state="fp16",
         context=int(facts["context"]),
         chunk=int(facts["chunk"]),
+        block=_block(facts),
     )
     function = package.function()
     vocab_size = function.outputs["logits"].shape[-1]
@@ -92,6 +94,7 @@ def _decoder(path: Path, package: Package, facts: dict[str, str]) -> Artifact:
         target="coreml",
         form=spec.form,
         weights=spec.weights,
+        block=spec.block,
         state=spec.state,
         context=spec.context,
         chunk=spec.chunk,
@@ -113,6 +116,10 @@ def _decoder(path: Path, package: Package, facts: dict[str, str]) -> Artifact:
         versions={},
         details={"variant": facts["variant"]},
     )
+
+
+def _block(facts: dict[str, str]) -> int | None:
+    return int(facts["block"]) if "block" in facts else None
 
 
 @mil_errors()

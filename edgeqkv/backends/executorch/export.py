@@ -115,6 +115,7 @@ def _artifact(model: Model, spec: TargetSpec, graphs: tuple[Graph, ...]) -> Arti
         target="executorch",
         form=spec.form,
         weights=spec.weights,
+        block=spec.block,
         state=spec.state,
         context=spec.context,
         chunk=max(graph.tokens for graph in graphs) if model.causal else None,

@@ -104,6 +104,7 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
         target="onnx",
         form=spec.form,
         weights=spec.weights,
+        block=spec.block,
         state=spec.state,
         context=spec.context,
         chunk=spec.chunk,

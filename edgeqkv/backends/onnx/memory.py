@@ -8,7 +8,7 @@ those packs float matrices too (a head that is kept better), and keeps what it p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -34,7 +34,7 @@ from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.errors import BundleError
 from edgeqkv.extras import needed_for
 from edgeqkv.model.dtypes import Dtype
-from edgeqkv.model.layers import Attention
+from edgeqkv.model.layers import Attention, Linear
 from edgeqkv.reading import reading
 from edgeqkv.reference.cost import CostOps, Costs, Result
 from edgeqkv.reference.liveness import peak
@@ -124,9 +124,10 @@ class OnnxMemory(PlannedMemory):
         return (*(term for term in terms if term.bytes), *_sessions(graphs))
 
     def ops(self, spec: TargetSpec, context: int) -> CostOps:
+        joins = self.schemes[spec.weights] is not None
         if is_fused(spec):
-            return _FusedOps(context, Dtype(str(spec.state)), keeps_present=spec.form == "genai")
-        return _StandardOps(context, Dtype(str(spec.state)), reads_all=spec.form == "static")
+            return _FusedOps(context, Dtype(str(spec.state)), joins=joins, keeps_present=spec.form == "genai")
+        return _StandardOps(context, Dtype(str(spec.state)), joins=joins, reads_all=spec.form == "static")
 
     def activations(self, network: Network, spec: TargetSpec) -> tuple[Term, ...]:
         terms = super().activations(network, spec)
@@ -150,14 +151,32 @@ class OnnxMemory(PlannedMemory):
         )
 
 
-class _FusedOps(CostOps):
+class _JoiningOps(CostOps):
+    """Products of one value with quantized matrices are one (`edgeqkv.backends.onnx.joined`), which is then split."""
+
+    def __init__(self, context: int, *, joins: bool) -> None:
+        super().__init__(context)
+        self._joins = joins
+
+    def linears(self, x: Result, linears: Mapping[str, Linear]) -> tuple[Result, ...]:
+        layers = linears.values()
+        biases = {linear.bias is None for linear in layers}
+        if not self._joins or len(linears) < 2 or len(biases) > 1:
+            return super().linears(x, linears)
+        rows = [linear.weight.shape[0] for linear in layers]
+        tokens = x.shape[0]
+        whole = self.made("products", (tokens, sum(rows)), x)
+        return self.made_together("product", [(tokens, each) for each in rows], whole)
+
+
+class _FusedOps(_JoiningOps):
     """Attention as one operator, which reads the state where it lies.
 
     A caller with no place for a second present of a merged tensor has it made, for one layer at a time.
     """
 
-    def __init__(self, context: int, state: Dtype, *, keeps_present: bool) -> None:
-        super().__init__(context)
+    def __init__(self, context: int, state: Dtype, *, keeps_present: bool, joins: bool = False) -> None:
+        super().__init__(context, joins=joins)
         self._state = state
         self._keeps_present = keeps_present
 
@@ -169,11 +188,11 @@ class _FusedOps(CostOps):
         return mixed
 
 
-class _StandardOps(CostOps):
+class _StandardOps(_JoiningOps):
     """Attention in the standard's own operators (`edgeqkv.backends.onnx.standard_ops`), value by value."""
 
-    def __init__(self, context: int, state: Dtype, *, reads_all: bool) -> None:
-        super().__init__(context)
+    def __init__(self, context: int, state: Dtype, *, reads_all: bool, joins: bool = False) -> None:
+        super().__init__(context, joins=joins)
         self._state = state
         self._reads_all = reads_all
         self._masks: dict[tuple[int, int, int | None], Result] = {}

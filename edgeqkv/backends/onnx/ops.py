@@ -2,9 +2,9 @@
 
 Activations are ``[batch·S, C]``; only attention, and what puts tokens together, sees that there is a batch. Linear
 layers are ``Gemm(transB=1)``, so that weights keep the layout they were trained in and stream from the checkpoint
-unchanged, byte for byte: pure ``ai.onnx``. Quantized ones are ``MatMulNBits``, and ``GatherBlockQuantized`` for the
-table, two operators of ONNX Runtime that read the same codes; the standard's blocked ``DequantizeLinear`` would be
-unpacked to float32, or repacked in memory, by the runtime.
+unchanged, byte for byte: pure ``ai.onnx``. Quantized ones are ``MatMulNBits``, one for all that multiply the same
+value, and ``GatherBlockQuantized`` for the table, two operators of ONNX Runtime that read the same codes; the
+standard's blocked ``DequantizeLinear`` would be unpacked to float32, or repacked in memory, by the runtime.
 
 `OnnxOps` is all that a model without a state needs; `StatefulOps` is what decoders have in common, but for attention,
 in which the forms differ. A state tensor is ``[1, kv_heads, length, head_dim]``, a graph input and output that the
@@ -13,13 +13,14 @@ caller binds to the same memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 from edgeqkv.backends.onnx.graph import DTYPES, GraphBuilder
+from edgeqkv.backends.onnx.joined import joined
 from edgeqkv.model.ops import Ops
 from edgeqkv.model.weights import QuantizedWeight, Weight
 
@@ -76,6 +77,19 @@ class OnnxOps(Ops[Value]):
 
     def linear(self, x: Value, linear: Linear) -> Value:
         return self._product(x, linear.weight, self._float(linear.bias) if linear.bias is not None else None)
+
+    def linears(self, x: Value, linears: Mapping[str, Linear]) -> tuple[Value, ...]:
+        layers = linears.values()
+        weight = joined([linear.weight for linear in layers])
+        biases = [linear.bias for linear in layers if linear.bias is not None]
+        if weight is None or len(biases) not in (0, len(layers)):
+            return super().linears(x, linears)
+        with self.scope("+".join(linears)):
+            # Of constants alone, so that the runtime puts the biases together once.
+            bias = self._op("Concat", *map(self._float, biases), axis=0) if biases else None
+            product = self._quantized_product(x, weight, bias)
+            rows = self._graph.constant([linear.weight.shape[0] for linear in layers])
+            return self._graph.ops("Split", product, rows, outputs=len(layers), axis=-1)
 
     def activation(self, x: Value, kind: Activation) -> Value:
         match kind:

@@ -13,6 +13,7 @@ import onnxruntime as ort
 
 from edgeqkv.backends.held import check_held
 from edgeqkv.backends.onnx.graph_file import GraphFile
+from edgeqkv.backends.onnx.huge_pages import anonymous_mappings, gather
 from edgeqkv.bundle.manifest import Artifact, Graph
 from edgeqkv.errors import BundleError
 
@@ -96,7 +97,7 @@ def settings(engine: str, artifact: Artifact) -> Mapping[str, str]:
 
 
 def opened(path: Path, entries: Mapping[str, str], threads: int) -> ort.InferenceSession:
-    """A graph, loaded for the CPU with these entries in the session's configuration.
+    """A graph, loaded for the CPU with these entries in the session's configuration; what it packs is in huge pages.
 
     Raises:
         BundleError: ONNX Runtime refuses it.
@@ -107,10 +108,13 @@ def opened(path: Path, entries: Mapping[str, str], threads: int) -> ort.Inferenc
     # The CPU arena stays on: without it glibc keeps twice as much of what long prompts leave.
     for key, value in entries.items():
         options.add_session_config_entry(key, value)
+    before = anonymous_mappings()
     try:
-        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base class but this one
         raise BundleError(f"ONNX Runtime cannot load {path.name}: {error}") from error
+    gather(before)
+    return session
 
 
 class _Opened:

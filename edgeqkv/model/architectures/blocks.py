@@ -46,8 +46,8 @@ def _attention(ops: Ops[V], layer: int, x: V, weights: Attention) -> V:
 def _mlp(ops: Ops[V], x: V, weights: MLP) -> V:
     if weights.gate is None:
         return _linear(ops, "down", ops.activation(_linear(ops, "up", x, weights.up), weights.activation), weights.down)
-    gate = ops.activation(_linear(ops, "gate", x, weights.gate), weights.activation)
-    return _linear(ops, "down", ops.multiply(gate, _linear(ops, "up", x, weights.up)), weights.down)
+    gate, up = ops.linears(x, {"gate": weights.gate, "up": weights.up})
+    return _linear(ops, "down", ops.multiply(ops.activation(gate, weights.activation), up), weights.down)
 
 
 def _linear(ops: Ops[V], name: str, x: V, linear: Linear) -> V:
