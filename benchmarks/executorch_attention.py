@@ -5,7 +5,8 @@
 The operator goes through the state once for every query head. Given the heads of a group as if they were that many
 positions of one head, it goes through it once for a KV head: the same numbers, for a token that comes after as many
 others as a group has heads at least. Layers of attention alone, over states that are too large for the cache together;
-both programs take turns in one process, on one thread, and what they compute is compared with torch.
+both programs take turns in one process, on one thread, whose processor time is counted, and what they compute is
+compared with torch.
 
 What exports do is the first of the two: which of them holds depends on the position and on how many tokens a call has,
 and those are known when it is made.
@@ -90,16 +91,16 @@ def expected(q: Tensor, states: list[Tensor], position: int) -> Tensor:
 
 
 def measure(methods: dict[str, Any], repeats: int, q: Tensor, states: list[Tensor]) -> dict[str, Any]:
-    """By way: least milliseconds of a layer at each fill, and the largest difference from torch."""
+    """By way: least milliseconds of a processor for a layer at each fill, and the largest difference from torch."""
     rows: dict[str, Any] = {name: {"layer_ms": {}, "max_abs_error": 0.0} for name in methods}
     for fill in FILLS:
         times: dict[str, list[float]] = {name: [] for name in methods}
         wanted = expected(q, states, fill - 1)
         for _ in range(repeats):
             for name in random.sample(list(methods), len(methods)):
-                start = time.perf_counter()
+                start = time.thread_time()
                 (result,) = methods[name].execute([q, torch.tensor([fill - 1]), *states])
-                times[name].append((time.perf_counter() - start) * 1e3 / LAYERS)
+                times[name].append((time.thread_time() - start) * 1e3 / LAYERS)
                 error = float((result - wanted).abs().max())
                 rows[name]["max_abs_error"] = max(rows[name]["max_abs_error"], error)
         for name, values in times.items():

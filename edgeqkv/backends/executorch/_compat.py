@@ -106,6 +106,8 @@ _FOR_OPERATORS: Final = {
 """A pass of XNNPACK's → parts of the names of the operators that it is for; passes that are not here always run."""
 
 _EDGE_OPTIONS: Final = {"_check_ir_validity": False, "_skip_dim_order": True}
+_DECOMPOSE: Final = "run_decompositions"
+_LIST_OPERATORS: Final = "_materialize_cpp_cia_ops"
 _EXPORTER: Final = "executorch.exir"
 _RUNTIME: Final = "executorch.runtime"
 _LLM_OPERATORS: Final = "executorch.extension.llm.custom_ops"
@@ -189,7 +191,7 @@ def decomposed_once() -> Iterator[None]:
     """Inside, a program is not decomposed again where nothing is left to decompose."""
     from torch.export import ExportedProgram
 
-    original = getattr(ExportedProgram, "run_decompositions", None)
+    original = getattr(ExportedProgram, _DECOMPOSE, None)
     if original is None:
         yield
         return
@@ -206,11 +208,11 @@ def decomposed_once() -> Iterator[None]:
         kept[result] = _called(result, tables[0]) if tables else set()
         return result
 
-    setattr(ExportedProgram, "run_decompositions", run)  # noqa: B010  mypy knows it as a method
+    setattr(ExportedProgram, _DECOMPOSE, run)
     try:
         yield
     finally:
-        setattr(ExportedProgram, "run_decompositions", original)  # noqa: B010
+        setattr(ExportedProgram, _DECOMPOSE, original)
 
 
 def _called(program: ExportedProgram, table: Any) -> set[Any]:
@@ -223,16 +225,16 @@ def operators_listed_once() -> Iterator[None]:
     """Inside, torch's operators are not gathered anew for every one of them that is decomposed."""
     from torch._export import utils
 
-    original = getattr(utils, "_materialize_cpp_cia_ops", None)
+    original = getattr(utils, _LIST_OPERATORS, None)
     if original is None:
         yield
         return
     original()
-    utils._materialize_cpp_cia_ops = lambda: None
+    setattr(utils, _LIST_OPERATORS, lambda: None)
     try:
         yield
     finally:
-        utils._materialize_cpp_cia_ops = original
+        setattr(utils, _LIST_OPERATORS, original)
 
 
 def edge_config() -> Any:
