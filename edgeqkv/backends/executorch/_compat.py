@@ -286,7 +286,7 @@ def load_llm_operators() -> None:
     """Register the kernels of ExecuTorch's LLM extension with the runtime."""
     libraries = [file for folder in _folders(_LLM_OPERATORS) for file in Path(folder).glob("*custom_ops_aot_lib.*")]
     if len(libraries) == 1:
-        torch.ops.load_library(libraries[0])
+        torch.ops.load_library(libraries[0])  # type: ignore[no-untyped-call]
     else:
         import_module(f"{_LLM_OPERATORS}.custom_ops")
 
