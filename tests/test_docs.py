@@ -38,11 +38,11 @@ def check_make(command: str) -> None:
     assert re.search(rf"^{re.escape(target)}:", (ROOT / "Makefile").read_text(), re.MULTILINE), command
 
 
-def run_edgeqkv(command: str, folder: Path) -> None:
+def run_module(module: str, command: str, folder: Path) -> None:
     command, _, output = command.partition(" > ")
     arguments = shlex.split(command)[1:]
     done = subprocess.run(
-        [sys.executable, "-m", "edgeqkv", *arguments], cwd=folder, capture_output=True, text=True, check=False
+        [sys.executable, "-m", module, *arguments], cwd=folder, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, f"{command}\n{done.stderr}"
     if output:
@@ -77,7 +77,9 @@ def test_what_a_page_says_works(page: Path, tmp_path: Path) -> None:
                 case "make":
                     check_make(command)
                 case "edgeqkv":
-                    run_edgeqkv(command, tmp_path)
+                    run_module("edgeqkv", command, tmp_path)
+                case "optimum-cli":
+                    run_module("optimum.commands.optimum_cli", command, tmp_path)
                 case other:
                     pytest.fail(f"{page.name} uses '{other}', which no test runs")
 

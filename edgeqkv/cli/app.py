@@ -7,6 +7,7 @@ budget), 2 wrong input.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -49,15 +50,15 @@ def _root(
         raise typer.Exit
 
 
-def main() -> None:
-    """The ``edgeqkv`` command."""
+def main(before: Callable[[], None] = lambda: None) -> None:
+    """The ``edgeqkv`` command; ``before`` is done first, and its errors are the command's."""
     debug = "--debug" in sys.argv
     sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != "--debug"]
     console.prepare()
     failed: OSError | None = None
     try:
         with orderly_end():
-            code = _run(debug)
+            code = _run(debug, before)
     except OSError as error:
         failed, code = error, EdgeQKVError.exit_code
     if (lost := console.finish()) is not None:
@@ -73,9 +74,10 @@ def main() -> None:
     sys.exit(code)
 
 
-def _run(debug: bool) -> int:
+def _run(debug: bool, before: Callable[[], None]) -> int:
     """Run the command that was asked for; its exit code."""
     try:
+        before()
         return int(app(standalone_mode=False) or 0)
     except SystemExit as end:  # of a broken pipe, by typer; of a signal
         return end.code if isinstance(end.code, int) else 1
