@@ -13,7 +13,7 @@ caller binds to the same memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
@@ -218,19 +218,40 @@ class StatefulOps(OnnxOps):
     def attention(self, layer: int, q: Value, k: Value, v: Value, attention: Attention) -> Value:
         raise NotImplementedError
 
-    def _placed(self, x: Value, heads: int, norm: Norm | None, attention: Attention) -> Value:
-        """This call's queries or keys ``[T, heads·dim]``, each head normalized and rotated to where it stands."""
-        dim = attention.heads.dim
-        if norm is None and attention.rope is None:
+    def placed(self, x: Value, heads: int, dim: int, norm: Norm | None, rope: Rope | None) -> Value:
+        if norm is None and rope is None:
             return x
         split = self._reshape(x, -1, heads, dim)
         if norm is not None:
             split = self.norm(split, norm)
-        if attention.rope is not None:
+        if rope is not None:
             if self._rows_stand is None:
                 self._rows_stand = self._reshape(self._signature.positions, -1, 1, 1)
-            split = self._rotated(split, attention.rope, dim, self._rows_stand)
+            split = self._rotated(split, rope, dim, self._rows_stand)
         return self._reshape(split, -1, heads * dim)
+
+    def part(self, x: Value, heads: int, dim: int, start: int, stop: int) -> Value:
+        if (start, stop) == (0, dim):
+            return x
+        if heads == 1:
+            return self._channels_of(x, start, stop, 1)
+        split = self._channels_of(self._reshape(x, -1, heads, dim), start, stop, 1)
+        return self._reshape(split, -1, heads * (stop - start))
+
+    def join(self, parts: Sequence[Value], heads: int, dims: Sequence[int]) -> Value:
+        if heads == 1:
+            return self._op("Concat", *parts, axis=-1)
+        split = [self._reshape(each, -1, heads, dim) for each, dim in zip(parts, dims, strict=True)]
+        return self._reshape(self._op("Concat", *split, axis=-1), -1, heads * sum(dims))
+
+    def pad(self, x: Value, heads: int, dim: int, count: int) -> Value:
+        padded = self._op("Pad", self._reshape(x, -1, heads, dim), self._graph.constant([0, 0, 0, 0, 0, count]))
+        return self._reshape(padded, -1, heads * (dim + count))
+
+    def _values_of(self, mixed: Value, attention: Attention) -> Value:
+        """Of what each head mixed of rows ``[T, heads·dim]``, the values."""
+        heads = attention.heads
+        return self.part(mixed, heads.query, heads.dim, heads.dim - attention.value_dim, heads.dim)
 
     def _rotated(self, x: Value, rope: Rope, dim: int, positions: Value) -> Value:
         """``x [..., dim]`` at the positions, which have as many dimensions and a last one of 1."""
