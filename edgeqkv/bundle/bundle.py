@@ -14,16 +14,15 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from edgeqkv.bundle.files import check_files, is_plain
+from edgeqkv.bundle.files import TOKENIZER, check_files, is_plain
 from edgeqkv.bundle.manifest import FORMAT, Manifest, TargetCard
 from edgeqkv.errors import BundleError, InputError, UnsupportedError
 from edgeqkv.model.config import config_of
 from edgeqkv.reading import is_file, is_folder, of_field
 
-__all__ = ["MANIFEST", "TOKENIZER", "Bundle", "is_bundle"]
+__all__ = ["MANIFEST", "Bundle", "is_bundle"]
 
 MANIFEST: Final = "manifest.json"
-TOKENIZER: Final = "tokenizer.json"
 
 
 def is_bundle(path: str | Path) -> bool:

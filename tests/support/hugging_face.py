@@ -76,9 +76,9 @@ LATENT = SMALL | {
 }
 DENSE = LATENT | {"first_k_dense_replace": 2, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1}
 SHARED = GEMMA4 | {
-    "num_hidden_layers": 6,
-    "layer_types": ["sliding_attention", "full_attention"] * 3,
-    "num_kv_shared_layers": 3,
+    "num_hidden_layers": 5,
+    "layer_types": ["sliding_attention", "full_attention"] * 2 + ["sliding_attention"],
+    "num_kv_shared_layers": 2,
     "num_global_key_value_heads": 1,
     "hidden_size_per_layer_input": 5,  # without, the original cannot share
 }
