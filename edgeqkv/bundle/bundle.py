@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from edgeqkv.bundle.files import TOKENIZER, check_files, is_plain
+from edgeqkv.bundle.files import check_files, is_plain
 from edgeqkv.bundle.manifest import FORMAT, Manifest, TargetCard
 from edgeqkv.errors import BundleError, InputError, UnsupportedError
 from edgeqkv.model.config import config_of

@@ -118,9 +118,9 @@ class PaddedRows:
 class LatentRows:
     """Multi-head latent attention (DeepSeek-AI, *DeepSeek-V2*, 2024) in its absorbed form.
 
-    A row has a rotated key that all heads share, and behind it a latent vector, of which each head's keys and values are
-    linear functions. The keys' goes into the queries, the values' is applied to what was mixed: the latent vector is
-    key and value of all heads at once.
+    A row has a rotated key that all heads share, and behind it a latent vector, of which each head's keys and values
+    are linear functions. The keys' goes into the queries, the values' is applied to what was mixed: the latent vector
+    is key and value of all heads at once.
 
     Attributes:
         rope: how rotated queries and keys are; its ``dims`` are a row's first.

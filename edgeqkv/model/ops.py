@@ -59,9 +59,9 @@ class Ops(Protocol[V]):
         ``q`` is ``[S, query·dim]``, ``k`` and ``v`` are ``[S, kv·dim]`` and *the same value* where the layer shares
         them. A causal layer first appends this step's keys and values to its state, and attends to all of it.
 
-        Keys are normalized and rotated before they are stored. A merged layer stores its one value as it is given; there,
-        both are done to the keys as they are read, each row at the position it stands at. Of what was mixed, each
-        head's last ``value_dim`` channels come out.
+        Keys are normalized and rotated before they are stored. A merged layer stores its one value as it is given;
+        there, both are done to the keys as they are read, each row at the position it stands at. Of what was mixed,
+        each head's last ``value_dim`` channels come out.
 
         A layer with a ``source`` is given that layer's ``k`` and ``v``, and attends to what it stored.
         """

@@ -1,4 +1,5 @@
-"""One row for keys and values that are rotated in part: a merged layer's weights in the order that `PaddedRows` asks for.
+"""One row for keys and values that are rotated in part: a merged layer's weights in the order that `PaddedRows` asks
+for.
 
 A merged layer with rotary positions stores values, and makes keys of them as it reads: all of the state is rotated for
 every token. Where a part of each head is rotated, it is faster to store that part of the key, too: a row of D + r

@@ -12,8 +12,7 @@ from edgeqkv.backends import backend
 from edgeqkv.budget.evaluate import write_report
 from edgeqkv.budget.plan import ModelShape
 from edgeqkv.bundle.bundle import Bundle
-from edgeqkv.bundle.files import TOKENIZER
-from edgeqkv.bundle.files import proof_name
+from edgeqkv.bundle.files import TOKENIZER, proof_name
 from edgeqkv.bundle.manifest import (
     Artifact,
     ModelCard,

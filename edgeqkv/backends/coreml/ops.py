@@ -239,7 +239,9 @@ class StatefulOps(MilOps):
         window = attention.window if attention.window is not None and attention.window < self._context else None
         mask = self._signature.mask(heads.query // heads.kv, length, window)
         folded = mb.reshape(x=queries, shape=[1, heads.kv, -1, heads.dim])
-        mixed = part_along(self._mixed(folded, keys, values, mask, attention), 3, heads.dim - attention.value_dim, heads.dim)
+        mixed = part_along(
+            self._mixed(folded, keys, values, mask, attention), 3, heads.dim - attention.value_dim, heads.dim
+        )
         return self._layout.merge_heads(mb.reshape(x=mixed, shape=[1, heads.query, -1, attention.value_dim]))
 
     def placed(self, x: Var, heads: int, dim: int, norm: Norm | None, rope: Rope | None) -> Var:

@@ -1,7 +1,7 @@
 """What swift-transformers' runner reads beside a package, to make its tokenizer: two small JSON files.
 
-Its ``AutoTokenizer`` insists on a ``config.json``, of whose content it looks at ``model_type`` where the tokenizer's own
-configuration names no class; and finds that class in ``tokenizer_config.json``.
+Its ``AutoTokenizer`` insists on a ``config.json``, of whose content it looks at ``model_type`` where the tokenizer's
+own configuration names no class; and finds that class in ``tokenizer_config.json``.
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@ The runtime has its own implementation (onnxruntime-extensions), which passes ov
 by that of tiktoken's cl100k. What did not: a space put before the text, Unicode normalization, splitting by other
 patterns, Metaspace (the way of SentencePiece, BPE or Unigram), added tokens that strip the space beside them.
 
-Single digits split off before GPT-2's pattern (SmolLM's way) it passes over too, as the step that it is called in such a
-file. Written as two patterns one after the other, which are the same to the ``tokenizers`` library, it gives the same ids.
+Single digits split off before GPT-2's pattern (SmolLM's way) it passes over too, as the step that it is called in such
+a file. Written as two patterns one after the other, which are the same to the ``tokenizers`` library, it gives the same
+ids.
 """
 
 from __future__ import annotations

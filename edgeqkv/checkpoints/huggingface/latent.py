@@ -1,7 +1,7 @@
 """Multi-head latent attention (MLA) as DeepSeek's models and their descendants store it, in its absorbed form.
 
-What stores it is a matrix that makes each head's keys and values of a latent vector. Here the matrix is taken apart: what
-makes keys is turned round, to be applied to queries, and what makes values is applied to what attention mixed.
+What stores it is a matrix that makes each head's keys and values of a latent vector. Here the matrix is taken apart:
+what makes keys is turned round, to be applied to queries, and what makes values is applied to what attention mixed.
 """
 
 from __future__ import annotations

@@ -160,7 +160,11 @@ class Reader:
         rows = (heads.query * heads.dim, heads.kv * heads.dim, heads.kv * heads.dim)
         source = self.sources.get(layer)
         if source is not None:
-            q, k, v = self.linear(f"{prefix}{names.q}", rows[0], self.width, family.qkv_bias), before[source].k, before[source].v
+            q, k, v = (
+                self.linear(f"{prefix}{names.q}", rows[0], self.width, family.qkv_bias),
+                before[source].k,
+                before[source].v,
+            )
         elif names.qkv is not None:
             q, k, v = self._fused(f"{prefix}{names.qkv}", rows, family.qkv_bias)
         else:
@@ -207,7 +211,7 @@ class Reader:
         channels, base, rows = self._input_channels, self.base, self.size("vocab_size_per_layer_input")
         if rows < vocabulary:
             raise CheckpointError(
-                f"'vocab_size_per_layer_input' in {self.path} is {rows}: there are inputs for a part of {vocabulary} tokens"
+                f"'vocab_size_per_layer_input' in {self.path} is {rows}: some of {vocabulary} tokens have no inputs"
             )
         return LayerInputs(
             table=self.tensors.take(f"{base}embed_tokens_per_layer.weight", (rows, self.layers * channels)),

@@ -29,7 +29,9 @@ def block(
         given: its own input, ``[S, channels]``, where the model has such.
     """
     normed = _normed(ops, x, weights.attention_norm)
-    mixed = ops.linear(attend(ops, layer, normed, weights.attention, {} if stored is None else stored), weights.attention.out)
+    mixed = ops.linear(
+        attend(ops, layer, normed, weights.attention, {} if stored is None else stored), weights.attention.out
+    )
     x = _added(ops, x, _normed(ops, mixed, weights.attention_post_norm), weights.residual_scale)
     changed = _mlp(ops, _normed(ops, x, weights.mlp_norm), weights.mlp)
     x = _added(ops, x, _normed(ops, changed, weights.mlp_post_norm), weights.residual_scale)

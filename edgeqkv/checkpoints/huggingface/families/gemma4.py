@@ -1,8 +1,8 @@
 """Gemma 4's text model: global layers whose keys and values are one projection, and wider heads in those.
 
-A global layer's values are ``rms(p)`` of its projection p, and its keys the same, scaled, a part of them rotated: one row
-holds both (`edgeqkv.model.padded`). The last layers may read the state of an earlier one, and each layer may have an
-input of its own.
+A global layer's values are ``rms(p)`` of its projection p, and its keys the same, scaled, a part of them rotated: one
+row holds both (`edgeqkv.model.padded`). The last layers may read the state of an earlier one, and each layer may have
+an input of its own.
 """
 
 from __future__ import annotations
