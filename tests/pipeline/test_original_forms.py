@@ -19,6 +19,8 @@ ROWS = "gemma4 merged global layers"
 SHARED = "gemma4 shared, merged"
 INPUTS = "gemma4 shared, separate, double"
 LATENT = "deepseek v3 yarn"
+SMALL = "gemma4 two layers of one state", "deepseek v2, one layer"
+"""The same for what takes long to export: rows, a shared state and layer inputs; and latent attention."""
 
 FORMS = (
     *((name, "onnx", "portable") for name in (ROWS, SHARED, INPUTS, LATENT)),
@@ -26,10 +28,10 @@ FORMS = (
     (LATENT, "onnx", "static"),
     (LATENT, "onnx", "ort"),
     (LATENT, "onnx", "genai"),
-    (SHARED, "executorch", "stock"),
-    (LATENT, "executorch", "static"),
-    (SHARED, "coreml", "linear"),
-    (LATENT, "coreml", "conv"),
+    *((name, "executorch", "stock") for name in SMALL),
+    (SMALL[0], "coreml", "linear"),
+    (SMALL[1], "coreml", "conv"),
+    (SMALL[0], "onnx", "portable"),
 )
 
 
@@ -37,7 +39,7 @@ FORMS = (
 def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Model, np.ndarray[Any, Any]]]:
     """Models, and the logits of `TOKENS` of their original classes."""
     found = {}
-    for index, name in enumerate((ROWS, SHARED, INPUTS, LATENT)):
+    for index, name in enumerate((ROWS, SHARED, INPUTS, LATENT, *SMALL)):
         made, directory = named(name, tmp_path_factory.mktemp("originals") / str(index))
         found[name] = edgeqkv.load(directory), logits(made, TOKENS)
     return found
@@ -51,6 +53,9 @@ def test_it_computes_what_the_original_does(
     half = target == "coreml"  # which computes in it
     precisions = {"weights": "fp16"} if half else {"weights": "fp32", "state": "fp32"}
     ends = {"eos": 2} if form == "genai" else {}
+    # In float32 another order of summation, which in XNNPACK is of approximations, so that it counts in proportion.
+    scale = max(1.0, float(np.abs(wanted).max()))
+    tolerance = {"onnx": 1e-4, "executorch": 1e-4 * scale, "coreml": 2e-2}
     edgeqkv.export(
         model, target, out=tmp_path / "out", form=form, chunk=16, context=48, verify=False, **precisions, **ends
     )
@@ -60,7 +65,7 @@ def test_it_computes_what_the_original_does(
     for _ in range(2):
         for start, stop in ((0, 19), (19, 20), (20, 39), (39, 40)):
             difference = np.abs(session.feed(TOKENS[start:stop]) - wanted[stop - 1]).max()
-            assert difference <= (2e-2 if half else 1e-4)
+            assert difference <= tolerance[target]
         session.reset()
 
 

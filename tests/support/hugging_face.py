@@ -136,12 +136,26 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
         "gemma4_text",
         SHARED | {"attention_k_eq_v": False, "use_double_wide_mlp": True},
     ),
+    "gemma4 two layers of one state": (
+        "gemma4_text",
+        SHARED
+        | {
+            "num_hidden_layers": 2,
+            "layer_types": ["full_attention"] * 2,
+            "num_kv_shared_layers": 1,
+            "global_head_dim": 32,  # of which 8 channels are rotated
+        },
+    ),
     "gemma4 inputs of layers": (
         "gemma4_text",
         GEMMA4 | {"hidden_size_per_layer_input": 6, "vocab_size_per_layer_input": 67},
     ),
     "deepseek v2": ("deepseek_v2", DENSE),
     "deepseek v2, plain queries": ("deepseek_v2", DENSE | {"q_lora_rank": None, "attention_bias": True}),
+    "deepseek v2, one layer": (
+        "deepseek_v2",
+        DENSE | {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2},
+    ),
     "deepseek v3": ("deepseek_v3", DENSE | {"tie_word_embeddings": True}),
     "deepseek v3 yarn": (
         "deepseek_v3",
