@@ -94,7 +94,11 @@ def _tables(
     if scheme is None or isinstance(scheme, str):
         return {}
     # A row of an embedding stands for itself: nothing can make up for its errors.
-    others = {table: rounded(table, plan[table]) for table in model.network.token_tables if table is not head}
+    others = {
+        table: rounded(table, chosen)
+        for table in model.network.token_tables
+        if table is not head and not isinstance(chosen := plan[table], str)
+    }
     if head is not embedding:
         return {**others, head: gptq(head, x, scheme)}
     strength = (_EMBEDDING_SHARE * x.square().sum() / x.shape[1]).sqrt()

@@ -127,7 +127,7 @@ class CostOps(Ops[Result]):
     def placed(self, x: Result, heads: int, dim: int, norm: Norm | None, rope: Rope | None) -> Result:
         if norm is not None:
             self._use(norm.scale, norm.bias)
-        return x if norm is rope is None else self.made("placed", x.shape, x)
+        return x if norm is None and rope is None else self.made("placed", x.shape, x)
 
     def part(self, x: Result, heads: int, dim: int, start: int, stop: int) -> Result:
         return x if (start, stop) == (0, dim) else self.made("part", (x.shape[0], heads * (stop - start)), x)

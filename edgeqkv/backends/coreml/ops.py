@@ -120,6 +120,28 @@ class MilOps(Ops[Var]):
         mask = None if term is None else self._weights.arranged(term.bias, (1, 1, *term.bias.shape))
         return self._layout.merge_heads(self._mixed(split[q], split[k], split[v], mask, attention))
 
+    def placed(self, x: Var, heads: int, dim: int, norm: Norm | None, rope: Rope | None) -> Var:
+        assert rope is None, "only what keeps a state knows positions"
+        if norm is None:
+            return x
+        return self._layout.merge_heads(self._normalized(self._layout.split_heads(x, heads, dim), norm, 3))
+
+    def part(self, x: Var, heads: int, dim: int, start: int, stop: int) -> Var:
+        if heads == 1:
+            return part_along(x, self._layout.channel_axis, start, stop)
+        return self._layout.merge_heads(part_along(self._layout.split_heads(x, heads, dim), 3, start, stop))
+
+    def join(self, parts: Sequence[Var], heads: int, dims: Sequence[int]) -> Var:
+        if heads == 1:
+            return mb.concat(values=list(parts), axis=self._layout.channel_axis)
+        split = [self._layout.split_heads(each, heads, dim) for each, dim in zip(parts, dims, strict=True)]
+        return self._layout.merge_heads(mb.concat(values=split, axis=3))
+
+    def pad(self, x: Var, heads: int, dim: int, count: int) -> Var:
+        split = self._layout.split_heads(x, heads, dim)
+        zeros = [0] * 7 + [count]
+        return self._layout.merge_heads(mb.pad(x=split, pad=zeros, mode="constant", constant_val=np.float16(0)))
+
     def patches(self, pixels: Var, size: int) -> Var:
         batch, channels, height, width = pixels.shape
         right, bottom = -width % size, -height % size
@@ -248,22 +270,6 @@ class StatefulOps(MilOps):
         if norm is None and rope is None:
             return x
         return self._layout.merge_heads(self._placed(self._split(x, heads, dim), norm, rope, None))
-
-    def part(self, x: Var, heads: int, dim: int, start: int, stop: int) -> Var:
-        if heads == 1:
-            return part_along(x, self._layout.channel_axis, start, stop)
-        return self._layout.merge_heads(part_along(self._split(x, heads, dim), 3, start, stop))
-
-    def join(self, parts: Sequence[Var], heads: int, dims: Sequence[int]) -> Var:
-        if heads == 1:
-            return mb.concat(values=list(parts), axis=self._layout.channel_axis)
-        split = [self._split(each, heads, dim) for each, dim in zip(parts, dims, strict=True)]
-        return self._layout.merge_heads(mb.concat(values=split, axis=3))
-
-    def pad(self, x: Var, heads: int, dim: int, count: int) -> Var:
-        split = self._split(x, heads, dim)
-        zeros = [0] * 7 + [count]
-        return self._layout.merge_heads(mb.pad(x=split, pad=zeros, mode="constant", constant_val=np.float16(0)))
 
     def _stored_and_seen(self, layer: int, k: Var, v: Var, attention: Attention) -> tuple[Var, Var, int]:
         """Put this call's keys and values into the layer's state; what is seen of it then, and the state's length."""

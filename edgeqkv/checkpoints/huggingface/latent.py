@@ -7,17 +7,16 @@ what makes keys is turned round, to be applied to queries, and what makes values
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final, Protocol
 
 import torch
 
-from edgeqkv.checkpoints.huggingface.family import Config
+from edgeqkv.checkpoints.huggingface.family import Config, Family
+from edgeqkv.checkpoints.tensors import Tensors
 from edgeqkv.errors import CheckpointError
-from edgeqkv.model.layers import Attention, Heads, LatentRows, Linear, Norm
+from edgeqkv.model.layers import Attention, Heads, LatentRows, Linear, Norm, Rope
 from edgeqkv.model.weights import Weight
-
-if TYPE_CHECKING:
-    from edgeqkv.checkpoints.huggingface.reader import Reader
 
 __all__ = ["KEYS", "latent_attention", "mixes_experts"]
 
@@ -38,6 +37,21 @@ KEYS: Final = frozenset(
 
 _EPS: Final = 1e-6
 """Of the normalizations inside attention, which the originals do not configure."""
+
+
+class Reader(Protocol):
+    """What is asked of whoever reads a model: its config, and its tensors by name and size."""
+
+    config: Config
+    family: Family
+    tensors: Tensors
+    width: int
+
+    @property
+    def path(self) -> Path: ...
+    def size(self, key: str, default: int | None = None) -> int: ...
+    def linear(self, name: str, rows: int, columns: int, bias: str | bool) -> Linear: ...
+    def rope(self, layer: int, dim: int) -> Rope: ...
 
 
 def mixes_experts(config: Config) -> str:
