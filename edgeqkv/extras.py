@@ -22,6 +22,7 @@ EXTRAS: Final = {
     "PIL": "images",
     "transformers": "huggingface",
     "huggingface_hub": "huggingface",
+    "optimum": "huggingface",
 }
 """Importable name → the extra of edgeqkv that installs it."""
 

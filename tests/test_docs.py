@@ -45,9 +45,9 @@ Run = Callable[[list[str], Path], tuple[int, str, str]]
 """Runs ``edgeqkv`` with arguments in a folder: exit code, what it printed, and what it said of errors and progress."""
 
 
-def run_apart(arguments: list[str], folder: Path) -> tuple[int, str, str]:
+def run_apart(arguments: list[str], folder: Path, module: str = "edgeqkv") -> tuple[int, str, str]:
     """In a process of its own."""
-    command = [sys.executable, "-m", "edgeqkv", *arguments]
+    command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout, done.stderr
 
@@ -140,6 +140,9 @@ def test_what_a_page_says_works(
                 case "edgeqkv":
                     run_edgeqkv(command, tmp_path, run, exported)
                     run = run_here
+                case "optimum-cli":
+                    code, _, said = run_apart(shlex.split(command)[1:], tmp_path, "optimum.commands.optimum_cli")
+                    assert code == 0, f"{command}\n{said}"
                 case other:
                     pytest.fail(f"{page.name} uses '{other}', which no test runs")
     for manifest in tmp_path.rglob("manifest.json"):  # of all targets and most forms, page by page

@@ -57,6 +57,8 @@ def _of_norm(norm: Norm) -> Iterator[str]:
 def _of_block(block: Block) -> Iterator[str]:
     if block.mlp.activation != "gelu":
         yield f"the activation {block.mlp.activation}"
+    if block.input is not None:
+        yield "layers with inputs of their own"
     yield from _of_attention(block.attention)
 
 
@@ -67,6 +69,8 @@ def _of_attention(attention: Attention) -> Iterator[str]:
         "an attention softcap": attention.softcap,
         "query or key normalization": attention.q_norm or attention.k_norm,
         "value normalization": attention.v_norm,
+        "rows that are keys and values": attention.rows,
+        "layers that read another layer's state": attention.source,
         "a position term in causal attention": attention.term if attention.causal else None,
         "normalized or rotated keys of a merged state": (attention.rope or attention.k_norm)
         if attention.causal and attention.merged

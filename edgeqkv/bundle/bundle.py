@@ -20,10 +20,9 @@ from edgeqkv.errors import BundleError, InputError, UnsupportedError
 from edgeqkv.model.config import config_of
 from edgeqkv.reading import is_file, is_folder, of_field
 
-__all__ = ["MANIFEST", "TOKENIZER", "Bundle", "is_bundle"]
+__all__ = ["MANIFEST", "Bundle", "is_bundle"]
 
 MANIFEST: Final = "manifest.json"
-TOKENIZER: Final = "tokenizer.json"
 
 
 def is_bundle(path: str | Path) -> bool:

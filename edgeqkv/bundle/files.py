@@ -12,8 +12,9 @@ from typing import Final
 from edgeqkv.bundle.manifest import Manifest
 from edgeqkv.errors import BundleError
 
-__all__ = ["CHAT_TEMPLATE", "TOKENIZER_CONFIG", "check_files", "checksum", "is_plain", "proof_name"]
+__all__ = ["CHAT_TEMPLATE", "TOKENIZER", "TOKENIZER_CONFIG", "check_files", "checksum", "is_plain", "proof_name"]
 
+TOKENIZER: Final = "tokenizer.json"
 TOKENIZER_CONFIG: Final = "tokenizer_config.json"
 CHAT_TEMPLATE: Final = "chat_template.jinja"
 

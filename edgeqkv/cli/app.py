@@ -7,6 +7,7 @@ budget), 2 wrong input.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Annotated, Final
 
 import typer
@@ -70,15 +71,15 @@ def _root(
         raise typer.Exit
 
 
-def main() -> None:
-    """The ``edgeqkv`` command."""
+def main(before: Callable[[], None] = lambda: None) -> None:
+    """The ``edgeqkv`` command; ``before`` is done first, and its errors are the command's."""
     debug = "--debug" in sys.argv
     sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != "--debug"]
     console.prepare()
     failed: OSError | None = None
     try:
         with orderly_end():
-            code = _run(debug)
+            code = _run(debug, before)
     except OSError as error:
         failed, code = error, EdgeQKVError.exit_code
     if (lost := console.finish()) is not None:
@@ -94,9 +95,10 @@ def main() -> None:
     sys.exit(code)
 
 
-def _run(debug: bool) -> int:
+def _run(debug: bool, before: Callable[[], None]) -> int:
     """Run the command that was asked for; its exit code."""
     try:
+        before()
         code = int(app(standalone_mode=False) or 0)
         return _stopped(code) if code == _INTERRUPTED else code  # which is what typer makes of Ctrl-C
     except SystemExit as end:  # of a broken pipe, by typer; of a signal

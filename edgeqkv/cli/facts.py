@@ -51,7 +51,7 @@ def _state(model: Model) -> dict[str, Any]:
     attentions = [block.attention for block in model.network.blocks]
     tensors = sum(len(attention.roles) for attention in attentions)
     stored = sum(len(attention.roles) * attention.heads.kv * attention.heads.dim for attention in attentions)
-    unshared = sum(2 * attention.heads.query * attention.heads.dim for attention in attentions)
+    unshared = sum(attention.unshared for attention in attentions)
     return {
         "tensors_per_layer": tensors // len(attentions)
         if tensors % len(attentions) == 0

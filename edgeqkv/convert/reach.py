@@ -43,6 +43,9 @@ def target_of(model: Model, variant: str | Variant) -> Variant:
 
 def check_reachable(attention: Attention, where: str) -> None:
     """Raise `UnsupportedError` if something stands between the projections and the scores that no map passes."""
+    if attention.rows is not None or attention.source is not None:
+        what = "has one row for keys and values already" if attention.source is None else "reads another layer's state"
+        raise UnsupportedError(f"{where} {what}: there is nothing to convert in it")
     if attention.rope is not None:
         raise UnsupportedError(
             f"{where} rotates queries and keys (rotary positions), and a change of basis can only move from the keys "

@@ -13,7 +13,20 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 if TYPE_CHECKING:
     from edgeqkv.model.weights import Weight
 
-__all__ = ["MLP", "Activation", "Attention", "Block", "Heads", "Linear", "Norm", "Rope", "ScoreTerm"]
+__all__ = [
+    "MLP",
+    "Activation",
+    "Attention",
+    "Block",
+    "Heads",
+    "LatentRows",
+    "LayerInput",
+    "Linear",
+    "Norm",
+    "PaddedRows",
+    "Rope",
+    "ScoreTerm",
+]
 
 Activation = Literal["gelu", "gelu_tanh", "silu", "relu"]
 """``gelu`` is the exact (erf) form, ``gelu_tanh`` its usual approximation."""
@@ -82,6 +95,53 @@ class ScoreTerm:
 
 
 @dataclass(frozen=True, eq=False)
+class PaddedRows:
+    """How one row is made that serves as key and value where the two differ in rotated channels alone.
+
+    Keys are values times a vector, and of each head the channels behind are rotated. So a row has the rotated channels
+    of the key, and behind them the value: those of the key that are not rotated are the value's, and their factors go
+    into the queries. A query is turned ``[rotated, rest, 0]``, which meets no channel of the value that the key has in
+    another form.
+
+    Attributes:
+        rope: how the first channels of queries and the last ones of keys are rotated; its ``dims`` are a row's first.
+        q_norm, k_norm, v_norm: normalization of each head of queries, keys and values.
+    """
+
+    rope: Rope
+    q_norm: Norm | None = None
+    k_norm: Norm | None = None
+    v_norm: Norm | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class LatentRows:
+    """Multi-head latent attention (DeepSeek-AI, *DeepSeek-V2*, 2024) in its absorbed form.
+
+    A row has a rotated key that all heads share, and behind it a latent vector, of which each head's keys and values
+    are linear functions. The keys' goes into the queries, the values' is applied to what was mixed: the latent vector
+    is key and value of all heads at once.
+
+    Attributes:
+        rope: how rotated queries and keys are; its ``dims`` are a row's first.
+        q_down: what queries are made of, instead of the layer's input, and its normalization.
+        q_rotated: the rotated part of the queries, ``[H·dims, C]``; the layer's ``q`` is the other one.
+        k_rotated: the rotated key, ``[dims, C]``; the layer's ``k`` and ``v`` are the latent vector.
+        norm: of the latent vector.
+        absorbed: each head's queries → latent, ``[latent, channels]``.
+        expanded: what each head mixed → its values, ``[channels, latent]``.
+    """
+
+    rope: Rope
+    q_down: tuple[Linear, Norm] | None
+    q_rotated: Linear
+    k_rotated: Linear
+    norm: Norm
+    absorbed: tuple[Linear, ...]
+    expanded: tuple[Linear, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Attention:
     """Query, key and value projections (the same object where the model shares them), the output one, and the rules.
 
@@ -99,6 +159,10 @@ class Attention:
             by it, and its keys are made of what is stored.
         joint_norms: normalization of all of a token's queries together, and of all its keys, as they come out of their
             projections; for layers that are not merged.
+        rows: how queries and the one row of a merged layer are made, where a row is wider than a value. ``heads.dim``
+            is a row's width then, and how they are normalized and rotated is said there and not here.
+        source: the layer whose keys and values this one reads. It stores none; its ``k`` and ``v``, and what is made of
+            them, are that layer's.
     """
 
     q: Linear
@@ -116,6 +180,21 @@ class Attention:
     term: ScoreTerm | None = None
     v_norm: Norm | None = None
     joint_norms: tuple[Norm, Norm] | None = None
+    rows: PaddedRows | LatentRows | None = None
+    source: int | None = None
+
+    @property
+    def value_dim(self) -> int:
+        """Channels of a head's values: the last ones of what is stored."""
+        return self.heads.dim - (0 if self.rows is None else self.rows.rope.dims)
+
+    @property
+    def unshared(self) -> int:
+        """Numbers that keys and values of their own would take for every query head, a token."""
+        if isinstance(self.rows, LatentRows):
+            (_, plain), (values, _) = self.rows.absorbed[0].weight.shape, self.rows.expanded[0].weight.shape
+            return self.heads.query * (plain + self.rows.rope.dims + values)
+        return 2 * self.heads.query * self.value_dim
 
     @property
     def merged(self) -> bool:
@@ -124,7 +203,9 @@ class Attention:
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """What the tensors that are stored are: ``kv``, or ``k`` and ``v``."""
+        """What the tensors that are stored are: ``kv``, or ``k`` and ``v``; none where another layer's are read."""
+        if self.source is not None:
+            return ()
         return ("kv",) if self.merged else ("k", "v")
 
     def kept(self, context: int, chunk: int = 1) -> int:
@@ -146,10 +227,21 @@ class MLP:
 
 
 @dataclass(frozen=True, eq=False)
+class LayerInput:
+    """What a layer makes of an input of its own: ``x + norm(out(activation(gate(x)) · input))``."""
+
+    gate: Linear
+    out: Linear
+    norm: Norm
+    activation: Activation
+
+
+@dataclass(frozen=True, eq=False)
 class Block:
     """A transformer block: normalization before each part, after it, or both.
 
     ``residual_scale`` is what each part's result is multiplied by before it is added, ``output_scale`` what comes out.
+    ``input`` is the part after the MLP, in models whose layers have inputs of their own.
     """
 
     attention_norm: Norm | None
@@ -160,3 +252,4 @@ class Block:
     mlp_post_norm: Norm | None = None
     residual_scale: float = 1.0
     output_scale: float = 1.0
+    input: LayerInput | None = None

@@ -11,12 +11,12 @@ One rule carries the whole idea: **identity is sharing.** A layer whose keys and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from edgeqkv.model.layers import Activation, Attention, Linear, Norm
+    from edgeqkv.model.layers import Activation, Attention, Linear, Norm, Rope
     from edgeqkv.model.weights import Weight
 
 __all__ = ["Ops"]
@@ -77,10 +77,24 @@ class Ops(Protocol[V]):
         ``q`` is ``[S, query·dim]``, ``k`` and ``v`` are ``[S, kv·dim]`` and *the same value* where the layer shares
         them. A causal layer first appends this step's keys and values to its state, and attends to all of it.
 
-        Keys are normalized and rotated before they are stored, values normalized where the layer has a norm for them. A
-        merged layer stores its one value as values are stored; there, both are done to the keys as they are read, each
-        row at the position it stands at.
+        Keys are normalized and rotated before they are stored. A merged layer stores its one value as it is given;
+        there, both are done to the keys as they are read, each row at the position it stands at. Of what was mixed,
+        each head's last ``value_dim`` channels come out.
+
+        A layer with a ``source`` is given that layer's ``k`` and ``v``, and attends to what it stored.
         """
+
+    def placed(self, x: V, heads: int, dim: int, norm: Norm | None, rope: Rope | None) -> V:
+        """``[S, heads·dim]``: each head normalized, then rotated to where its token stands."""
+
+    def part(self, x: V, heads: int, dim: int, start: int, stop: int) -> V:
+        """``[S, heads·dim]`` → ``[S, heads·(stop - start)]``: these channels of each head."""
+
+    def join(self, parts: Sequence[V], heads: int, dims: Sequence[int]) -> V:
+        """``[S, heads·dims[i]]`` each → ``[S, heads·Σ dims]``: the channels of each head one part after the other."""
+
+    def pad(self, x: V, heads: int, dim: int, count: int) -> V:
+        """``[S, heads·dim]`` → ``[S, heads·(dim + count)]``: so many zeros behind the channels of each head."""
 
     def patches(self, pixels: V, size: int) -> V:
         """``[channels, height, width]`` → ``[S, channels·size²]``: squares of ``size`` pixels, row by row.

@@ -87,12 +87,16 @@ def of_network(network: T) -> T:
 
 
 def as_variant(network: T, variant: Variant) -> T:
-    """The network with its projections shared as another variant shares them; all else is as it was."""
+    """The network with its projections shared as another variant shares them; all else is as it was.
+
+    What has rows of keys and values has heads of the size that those would have apart.
+    """
 
     def changed(attention: Attention) -> Attention:
-        heads, (_, width) = attention.heads, attention.q.weight.shape
-        q, k, v = _projections(variant, heads.query, heads.dim, width, bias=attention.q.bias is not None)
-        return replace(attention, q=q, k=k, v=v, heads=heads._replace(kv=variant.kv_heads_of(heads.query)))
+        (query, _, _), (_, width) = attention.heads, attention.k.weight.shape
+        heads = Heads(query, variant.kv_heads_of(query), attention.unshared // (2 * query))
+        q, k, v = _projections(variant, query, heads.dim, width, bias=attention.q.bias is not None)
+        return replace(attention, q=q, k=k, v=v, heads=heads, rows=None)
 
     return map_nodes(network, Attention, changed)
 

@@ -11,8 +11,8 @@ from edgeqkv import quantize
 from edgeqkv.backends import backend
 from edgeqkv.budget.evaluate import write_report
 from edgeqkv.budget.plan import ModelShape
-from edgeqkv.bundle.bundle import TOKENIZER, Bundle
-from edgeqkv.bundle.files import proof_name
+from edgeqkv.bundle.bundle import Bundle
+from edgeqkv.bundle.files import TOKENIZER, proof_name
 from edgeqkv.bundle.manifest import (
     Artifact,
     LayerCard,
@@ -295,7 +295,8 @@ def _tokenizer_card(model: Model, resolved: ResolvedExport, staging: Staged) -> 
     tokenizer, checkpoint = resolved.tokenizer, model.source.path
     if tokenizer is None:
         return None
-    tokenizer.save(staging.path / TOKENIZER)
+    if not (staging.path / TOKENIZER).exists():  # else a target put the same one in words that its runtime reads
+        tokenizer.save(staging.path / TOKENIZER)
     carry(tokenizer.path, staging.path)
     chat, note = chat_card(tokenizer)
     beside = tokenizer.path.absolute().parent == model.source.folder.absolute()

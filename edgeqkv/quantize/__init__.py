@@ -119,7 +119,7 @@ def _plan(model: Model, config: QuantConfig) -> dict[Weight, Scheme | Palette | 
     if isinstance(network.head, Linear):
         wanted[network.head.weight] = config.head or config.weights
     else:
-        wanted |= dict.fromkeys((network.token_table, network.head), config.head or config.weights)
+        wanted |= dict.fromkeys(network.token_tables, config.head or config.weights)
     inside = {linear.weight for linear in walk.linears(network.blocks)}
     plan: dict[Weight, Scheme | Palette | str] = {}
     for weight, precision in wanted.items():

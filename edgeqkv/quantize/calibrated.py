@@ -93,10 +93,16 @@ def _tables(
     scheme = plan.get(head)
     if scheme is None or isinstance(scheme, str):
         return {}
-    if head is not embedding:  # a row of an embedding stands for itself: nothing can make up for its errors
-        return {embedding: rounded(embedding, scheme), head: gptq(head, x, scheme)}
+    # A row of an embedding stands for itself: nothing can make up for its errors.
+    others = {
+        table: rounded(table, chosen)
+        for table in model.network.token_tables
+        if table is not head and not isinstance(chosen := plan[table], str)
+    }
+    if head is not embedding:
+        return {**others, head: gptq(head, x, scheme)}
     strength = (_EMBEDDING_SHARE * x.square().sum() / x.shape[1]).sqrt()
-    return {head: gptq(head, torch.cat([x, strength * torch.eye(x.shape[1])]), scheme)}
+    return {**others, head: gptq(head, torch.cat([x, strength * torch.eye(x.shape[1])]), scheme)}
 
 
 class _FinalStatesOps(TorchOps):

@@ -17,7 +17,7 @@ from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from edgeqkv.model.layers import Activation, Attention, Block, Linear, Norm
+from edgeqkv.model.layers import Activation, Attention, Block, Linear, Norm, Rope
 from edgeqkv.model.ops import Ops
 from edgeqkv.model.walk import map_nodes
 from edgeqkv.reference.liveness import Step
@@ -122,7 +122,7 @@ class CostOps(Ops[Result]):
         return self.made("softcap", x.shape, x)
 
     def attention(self, layer: int, q: Result, k: Result, v: Result, attention: Attention) -> Result:
-        for norm in filter(None, (attention.q_norm, attention.k_norm, attention.v_norm)):
+        for norm in filter(None, (attention.q_norm, attention.k_norm)):
             self._use(norm.scale, norm.bias)
         if attention.term is not None:
             self._use(attention.term.bias)
@@ -130,7 +130,22 @@ class CostOps(Ops[Result]):
         self.multiply_adds += 2 * attention.heads.query * attention.heads.dim * q.shape[0] * seen
         if attention.rope is not None or attention.q_norm is not None:
             q = self.made("placed queries", q.shape, q)
-        return self.attend(q, k, v, attention, seen)
+        mixed, heads = self.attend(q, k, v, attention, seen), attention.heads
+        return self.part(mixed, heads.query, heads.dim, heads.dim - attention.value_dim, heads.dim)
+
+    def placed(self, x: Result, heads: int, dim: int, norm: Norm | None, rope: Rope | None) -> Result:
+        if norm is not None:
+            self._use(norm.scale, norm.bias)
+        return x if norm is None and rope is None else self.made("placed", x.shape, x)
+
+    def part(self, x: Result, heads: int, dim: int, start: int, stop: int) -> Result:
+        return x if (start, stop) == (0, dim) else self.made("part", (x.shape[0], heads * (stop - start)), x)
+
+    def join(self, parts: Sequence[Result], heads: int, dims: Sequence[int]) -> Result:
+        return self.made("join", (parts[0].shape[0], heads * sum(dims)), *parts)
+
+    def pad(self, x: Result, heads: int, dim: int, count: int) -> Result:
+        return self.made("pad", (x.shape[0], heads * (dim + count)), x)
 
     def seen(self, k: Result, attention: Attention) -> int:
         """The positions that attention reads, at most."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 
-from edgeqkv.model.layers import Activation, Attention, Linear, Norm
+from edgeqkv.model.layers import Activation, Attention, Linear, Norm, Rope
 from edgeqkv.model.ops import Ops
 from edgeqkv.model.state import StateScales, StateSpec
 from edgeqkv.model.weights import Weight
@@ -89,22 +89,34 @@ class TorchOps(Ops[Tensor]):
 
     def attention(self, layer: int, q: Tensor, k: Tensor, v: Tensor, attention: Attention) -> Tensor:
         heads = attention.heads
-        queries = self._placed(_split(q, heads.query), attention.q_norm, attention, self.position)
+        layer = layer if attention.source is None else attention.source
+        queries = self._placed(_split(q, heads.query), attention.q_norm, attention.rope, self.position)
         new_keys, new_values = _split(k, heads.kv), _split(v, heads.kv)
-        if attention.v_norm is not None:
-            new_values = self.norm(new_values, attention.v_norm)
         if v is k:
             values, start = self.remembered(layer, "kv", new_values, attention)
-            keys = self._placed(values, attention.k_norm, attention, start)
+            keys = self._placed(values, attention.k_norm, attention.rope, start)
         else:
-            new_keys = self._placed(new_keys, attention.k_norm, attention, self.position)
+            new_keys = self._placed(new_keys, attention.k_norm, attention.rope, self.position)
             keys, start = self.remembered(layer, "k", new_keys, attention)
             values, _ = self.remembered(layer, "v", new_values, attention)
         bias = None
         if attention.term is not None:
             end = start + keys.shape[-3]
             bias = self.values(attention.term.bias)[end - queries.shape[-3] : end, start:end]
-        return attend(queries, keys, values, attention, bias)
+        mixed = attend(queries, keys, values, attention, bias)
+        return self.part(mixed, heads.query, heads.dim, heads.dim - attention.value_dim, heads.dim)
+
+    def placed(self, x: Tensor, heads: int, dim: int, norm: Norm | None, rope: Rope | None) -> Tensor:
+        return self._placed(_split(x, heads), norm, rope, self.position).flatten(-2)
+
+    def part(self, x: Tensor, heads: int, dim: int, start: int, stop: int) -> Tensor:
+        return x if (start, stop) == (0, dim) else _split(x, heads)[..., start:stop].flatten(-2)
+
+    def join(self, parts: Sequence[Tensor], heads: int, dims: Sequence[int]) -> Tensor:
+        return torch.cat([_split(each, heads) for each in parts], dim=-1).flatten(-2)
+
+    def pad(self, x: Tensor, heads: int, dim: int, count: int) -> Tensor:
+        return F.pad(_split(x, heads), (0, count)).flatten(-2)
 
     def remembered(self, layer: int, role: str, rows: Tensor, attention: Attention) -> tuple[Tensor, int]:
         """What a state tensor holds with these rows ``[…, S, KV, D]`` appended, and where the first of it stands."""
@@ -131,13 +143,13 @@ class TorchOps(Ops[Tensor]):
     def logits(self, x: Tensor, table: Weight) -> Tensor:
         return F.linear(x, self.values(table))
 
-    def _placed(self, x: Tensor, norm: Norm | None, attention: Attention, start: int) -> Tensor:
+    def _placed(self, x: Tensor, norm: Norm | None, rope: Rope | None, start: int) -> Tensor:
         """Heads of queries or keys ``[…, S, heads, D]``, normalized and rotated; the first row stands at ``start``."""
         x = x if norm is None else self.norm(x, norm)
-        if attention.rope is None:
+        if rope is None:
             return x
         # Not `arange` from start to end, which torch.export would have to know.
-        return rotated(x, attention.rope, *turns(attention.rope, start + torch.arange(x.shape[-3])))
+        return rotated(x, rope, *turns(rope, start + torch.arange(x.shape[-3])))
 
 
 def _split(x: Tensor, heads: int) -> Tensor:
@@ -185,9 +197,15 @@ class StatefulOps(TorchOps):
     def __init__(self, specs: Sequence[StateSpec], scales: StateScales | None = None) -> None:
         self.scales = scales
         self.state = {spec.name: torch.zeros(spec.length, spec.kv_heads, spec.dim) for spec in specs}
+        self._seen: dict[str, tuple[Tensor, int]] = {}
 
     def remembered(self, layer: int, role: str, rows: Tensor, attention: Attention) -> tuple[Tensor, int]:
         name = f"{role}_{layer}"
+        if attention.source is None:
+            self._seen[name] = self._appended(name, rows, attention)
+        return self._seen[name]
+
+    def _appended(self, name: str, rows: Tensor, attention: Attention) -> tuple[Tensor, int]:
         state, stop = self.state[name], self.position + len(rows)
         new = self.kept(name, rows)
         if attention.window is None:

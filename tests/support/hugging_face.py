@@ -61,8 +61,26 @@ GEMMA4 = SMALL | {
     "sliding_window": 7,
     "head_dim": 8,
     "global_head_dim": 16,
+    "vocab_size_per_layer_input": VOCABULARY,
     "hidden_size_per_layer_input": 0,
     "attention_k_eq_v": True,
+}
+
+LATENT = SMALL | {
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 24,
+    "q_lora_rank": 20,
+    "qk_nope_head_dim": 12,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 10,
+}
+DENSE = LATENT | {"first_k_dense_replace": 2, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1}
+SHARED = GEMMA4 | {
+    "num_hidden_layers": 5,
+    "layer_types": ["sliding_attention", "full_attention"] * 2 + ["sliding_attention"],
+    "num_kv_shared_layers": 2,
+    "num_global_key_value_heads": 1,
+    "hidden_size_per_layer_input": 5,  # without, the original cannot share
 }
 
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -113,6 +131,38 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
         "gemma4_text",
         GEMMA4 | {"attention_k_eq_v": False, "final_logit_softcapping": 3.0, "tie_word_embeddings": False},
     ),
+    "gemma4 shared, merged": ("gemma4_text", SHARED),
+    "gemma4 shared, separate, double": (
+        "gemma4_text",
+        SHARED | {"attention_k_eq_v": False, "use_double_wide_mlp": True},
+    ),
+    "gemma4 two layers of one state": (
+        "gemma4_text",
+        SHARED
+        | {
+            "num_hidden_layers": 2,
+            "layer_types": ["full_attention"] * 2,
+            "num_kv_shared_layers": 1,
+            "global_head_dim": 32,  # of which 8 channels are rotated
+        },
+    ),
+    "gemma4 inputs of layers": (
+        "gemma4_text",
+        GEMMA4 | {"hidden_size_per_layer_input": 6, "vocab_size_per_layer_input": 67},
+    ),
+    "deepseek v2": ("deepseek_v2", DENSE),
+    "deepseek v2, plain queries": ("deepseek_v2", DENSE | {"q_lora_rank": None, "attention_bias": True}),
+    "deepseek v2, one layer": (
+        "deepseek_v2",
+        DENSE | {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2},
+    ),
+    "deepseek v3": ("deepseek_v3", DENSE | {"tie_word_embeddings": True}),
+    "deepseek v3 yarn": (
+        "deepseek_v3",
+        DENSE | {"rope_interleave": False, "rope_parameters": YARN | {"mscale": 0.8, "mscale_all_dim": 0.7}},
+    ),
+    "minicpm3": ("minicpm3", LATENT | {"scale_emb": 3, "scale_depth": 1.1, "dim_model_base": 16}),
+    "youtu": ("youtu", LATENT | {"q_lora_rank": 12}),
     "phi3": ("phi3", SMALL),
     "phi3 partial, window": (
         "phi3",

@@ -18,6 +18,7 @@ from edgeqkv.backends.coreml.metadata import describe
 from edgeqkv.backends.coreml.mil import Function, Program, Var, ct, mb, types
 from edgeqkv.backends.coreml.names import PACKAGE
 from edgeqkv.backends.coreml.ops import ALLOWED, CAUSAL, MilOps, StatefulOps
+from edgeqkv.backends.coreml.runner_files import write_files
 from edgeqkv.backends.coreml.saving import save
 from edgeqkv.backends.coreml.states import Slot
 from edgeqkv.backends.coreml.weights import WeightPool
@@ -64,6 +65,8 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
         package = Package(directory / PACKAGE)
     lints.check_saved_states(package, artifact.state_tensors)
     lints.check_saved_names(package)
+    if spec.form.startswith("swift-transformers"):
+        write_files(directory, model, spec)
     return artifact
 
 

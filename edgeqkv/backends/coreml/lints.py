@@ -71,7 +71,7 @@ def _dimensions(model: Model) -> Iterator[tuple[str, int]]:
     yield "the context", model.config.positions
     yield "the hidden size", model.config.hidden_size
     for weight in model.weights:
-        if weight not in (network.token_table, network.head, network.position_table):
+        if weight not in (*network.token_tables, network.position_table):
             yield from ((f"a dimension of '{weight.name}'", size) for size in weight.shape)
 
 

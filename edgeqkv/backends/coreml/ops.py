@@ -12,7 +12,7 @@ repeated.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isclose
 from typing import TYPE_CHECKING, Final
 
@@ -56,6 +56,10 @@ CAUSAL: Final = ALLOWED | {
     "query or key normalization",
     "an attention window",
     "normalized or rotated keys of a merged state",
+    "value normalization",
+    "rows that are keys and values",
+    "layers with inputs of their own",
+    "layers that read another layer's state",
 }
 """And what a decoder's has."""
 
@@ -115,6 +119,28 @@ class MilOps(Ops[Var]):
         split = {x: self._layout.split_heads(x, heads.query, heads.dim) for x in dict.fromkeys((q, k, v))}
         mask = None if term is None else self._weights.arranged(term.bias, (1, 1, *term.bias.shape))
         return self._layout.merge_heads(self._mixed(split[q], split[k], split[v], mask, attention))
+
+    def placed(self, x: Var, heads: int, dim: int, norm: Norm | None, rope: Rope | None) -> Var:
+        assert rope is None, "only what keeps a state knows positions"
+        if norm is None:
+            return x
+        return self._layout.merge_heads(self._normalized(self._layout.split_heads(x, heads, dim), norm, 3))
+
+    def part(self, x: Var, heads: int, dim: int, start: int, stop: int) -> Var:
+        if heads == 1:
+            return part_along(x, self._layout.channel_axis, start, stop)
+        return self._layout.merge_heads(part_along(self._layout.split_heads(x, heads, dim), 3, start, stop))
+
+    def join(self, parts: Sequence[Var], heads: int, dims: Sequence[int]) -> Var:
+        if heads == 1:
+            return mb.concat(values=list(parts), axis=self._layout.channel_axis)
+        split = [self._layout.split_heads(each, heads, dim) for each, dim in zip(parts, dims, strict=True)]
+        return self._layout.merge_heads(mb.concat(values=split, axis=3))
+
+    def pad(self, x: Var, heads: int, dim: int, count: int) -> Var:
+        split = self._layout.split_heads(x, heads, dim)
+        zeros = [0] * 7 + [count]
+        return self._layout.merge_heads(mb.pad(x=split, pad=zeros, mode="constant", constant_val=np.float16(0)))
 
     def patches(self, pixels: Var, size: int) -> Var:
         batch, channels, height, width = pixels.shape
@@ -218,6 +244,7 @@ class StatefulOps(MilOps):
         self._context = context
         self._slots = slots
         self._turns: dict[tuple[Rope, int | None], tuple[Var, Var]] = {}
+        self._seen: dict[int, tuple[Var, Var, int]] = {}
 
     def embedding(self, ids: Var, table: Weight) -> Var:
         return self._layout.rows(table, mb.reshape(x=ids, shape=[-1]))
@@ -227,25 +254,38 @@ class StatefulOps(MilOps):
 
     def attention(self, layer: int, q: Var, k: Var, v: Var, attention: Attention) -> Var:
         heads = attention.heads
-        length = self._slots[layer, attention.roles[0]].length
         queries = self._placed(self._split(q, heads.query, heads.dim), attention.q_norm, attention.rope, None)
-        rows = self._split(k, heads.kv, heads.dim)
-        if v is k:
-            keys = values = self._appended(layer, "kv", rows)
-            if attention.k_norm is not None or attention.rope is not None:
-                # What is cut out of a state up to the call's end has lost all of its sizes.
-                sized = (
-                    values if self._signature.place.fixed else mb.reshape(x=values, shape=[1, heads.kv, -1, heads.dim])
-                )
-                keys = self._placed(sized, attention.k_norm, attention.rope, length)
-        else:
-            keys = self._appended(layer, "k", self._placed(rows, attention.k_norm, attention.rope, None))
-            values = self._appended(layer, "v", self._split(v, heads.kv, heads.dim))
+        if attention.source is None:
+            self._seen[layer] = self._stored_and_seen(layer, k, v, attention)
+        keys, values, length = self._seen[layer if attention.source is None else attention.source]
         window = attention.window if attention.window is not None and attention.window < self._context else None
         mask = self._signature.mask(heads.query // heads.kv, length, window)
         folded = mb.reshape(x=queries, shape=[1, heads.kv, -1, heads.dim])
-        mixed = self._mixed(folded, keys, values, mask, attention)
-        return self._layout.merge_heads(mb.reshape(x=mixed, shape=[1, heads.query, -1, heads.dim]))
+        mixed = part_along(
+            self._mixed(folded, keys, values, mask, attention), 3, heads.dim - attention.value_dim, heads.dim
+        )
+        return self._layout.merge_heads(mb.reshape(x=mixed, shape=[1, heads.query, -1, attention.value_dim]))
+
+    def placed(self, x: Var, heads: int, dim: int, norm: Norm | None, rope: Rope | None) -> Var:
+        if norm is None and rope is None:
+            return x
+        return self._layout.merge_heads(self._placed(self._split(x, heads, dim), norm, rope, None))
+
+    def _stored_and_seen(self, layer: int, k: Var, v: Var, attention: Attention) -> tuple[Var, Var, int]:
+        """Put this call's keys and values into the layer's state; what is seen of it then, and the state's length."""
+        heads = attention.heads
+        length = self._slots[layer, attention.roles[0]].length
+        rows = self._split(k, heads.kv, heads.dim)
+        if v is not k:
+            keys = self._appended(layer, "k", self._placed(rows, attention.k_norm, attention.rope, None))
+            return keys, self._appended(layer, "v", self._split(v, heads.kv, heads.dim)), length
+        keys = values = self._appended(layer, "kv", rows)
+        if attention.k_norm is not None or attention.rope is not None:
+            # What is cut out of a state up to the call's end has lost all of its sizes.
+            fixed = self._signature.place.fixed
+            sized = values if fixed else mb.reshape(x=values, shape=[1, heads.kv, -1, heads.dim])
+            keys = self._placed(sized, attention.k_norm, attention.rope, length)
+        return keys, values, length
 
     def last(self, x: Var) -> Var:
         return self._layout.last(x) if self._signature.last_only else x

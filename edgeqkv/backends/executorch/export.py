@@ -56,6 +56,10 @@ _FEATURES: Final = frozenset(
         "normalized or rotated keys of a merged state",
         "an attention softcap",
         "an attention window",
+        "value normalization",
+        "rows that are keys and values",
+        "layers with inputs of their own",
+        "layers that read another layer's state",
     }
 )
 """What an export has beyond plain layers."""

@@ -33,6 +33,9 @@ Tensor = torch.Tensor
 
 _ROOT_2_PI: Final = sqrt(2 / pi)
 
+_Seen = tuple[Tensor, float | None, Tensor, float | None]
+"""Keys and values that are attended to ``[1, T, KV, D]``, each with its scale if it has one."""
+
 
 class ExecuTorchOps(TorchOps):
     """In operators of XNNPACK's, without a state.
@@ -128,6 +131,7 @@ class StatefulOps(ExecuTorchOps):
         self._stands: dict[int | None, Tensor] = {}
         self._turns: dict[tuple[Rope, int | None], tuple[Tensor, Tensor]] = {}
         self._masks: dict[tuple[int, int | None], Tensor] = {}
+        self._seen: dict[int, _Seen] = {}
 
     def add_positions(self, x: Tensor, table: Weight) -> Tensor:
         return x + F.embedding(self._rows_stand(x.shape[0]), self.values(table)).float()
@@ -137,14 +141,11 @@ class StatefulOps(ExecuTorchOps):
 
     def attention(self, layer: int, q: Tensor, k: Tensor, v: Tensor, attention: Attention) -> Tensor:
         heads, steps = attention.heads, q.shape[0]
-        q = self._as_placed(q, heads.query, attention.q_norm, attention)
-        if v is k:
-            values, value_scale = self._appended(layer, "kv", v, attention)
-            keys, key_scale = self._as_keys(values, value_scale, self._state(layer, "kv").shape[1], steps, attention)
-        else:
-            placed = self._as_placed(k, heads.kv, attention.k_norm, attention)
-            keys, key_scale = self._appended(layer, "k", placed, attention)
-            values, value_scale = self._appended(layer, "v", v, attention)
+        q = self.placed(q, heads.query, heads.dim, attention.q_norm, attention.rope)
+        source = layer if attention.source is None else attention.source
+        if attention.source is None:
+            self._seen[layer] = self._stored_and_seen(layer, k, v, attention)
+        keys, key_scale, values, value_scale = self._seen[source]
         # What computes the scores scales them by 1/√dim.
         factor = attention.scale * heads.dim**0.5 * (key_scale or 1.0)
         queries = _scaled(q, None if isclose(factor, 1.0) else factor)
@@ -152,17 +153,33 @@ class StatefulOps(ExecuTorchOps):
         if self._is_fused(attention):
             mixed = self._attend(queries, keys, values)
         else:
-            mask = self._mask(self._state(layer, attention.roles[0]).shape[1], steps, self._window(attention))
+            length = self._state(source, "kv" if attention.merged else "k").shape[1]
+            mask = self._mask(length, steps, self._window(attention))
             mixed = self._attend_seen(queries, keys, values, mask, attention.softcap)
-        return _scaled(mixed.reshape(steps, -1).float(), value_scale)
+        whole = _scaled(mixed.reshape(steps, -1).float(), value_scale)
+        return self.part(whole, heads.query, heads.dim, heads.dim - attention.value_dim, heads.dim)
 
-    def _as_placed(self, x: Tensor, heads: int, norm: Norm | None, attention: Attention) -> Tensor:
-        """Queries or keys ``[S, heads·dim]``, each head normalized and rotated to where it stands."""
-        if norm is None and attention.rope is None:
+    def placed(self, x: Tensor, heads: int, dim: int, norm: Norm | None, rope: Rope | None) -> Tensor:
+        if norm is None and rope is None:
             return x
-        split = x.view(-1, heads, attention.heads.dim)
+        split = x.view(-1, heads, dim)
         split = split if norm is None else self.norm(split, norm)
-        return self._turned(split, attention.rope, None, x.shape[0]).reshape(x.shape[0], -1)
+        return self._turned(split, rope, None, x.shape[0]).reshape(x.shape[0], -1)
+
+    def part(self, x: Tensor, heads: int, dim: int, start: int, stop: int) -> Tensor:
+        if (start, stop) == (0, dim):
+            return x
+        return x.view(-1, heads, dim)[..., start:stop].reshape(x.shape[0], -1)
+
+    def _stored_and_seen(self, layer: int, k: Tensor, v: Tensor, attention: Attention) -> _Seen:
+        """Put this call's keys and values into the layer's state; what is seen of it then."""
+        heads, steps = attention.heads, k.shape[0]
+        if v is k:
+            values, value_scale = self._appended(layer, "kv", v, attention)
+            length = self._state(layer, "kv").shape[1]
+            return *self._as_keys(values, value_scale, length, steps, attention), values, value_scale
+        placed = self.placed(k, heads.kv, heads.dim, attention.k_norm, attention.rope)
+        return *self._appended(layer, "k", placed, attention), *self._appended(layer, "v", v, attention)
 
     def _as_keys(
         self, rows: Tensor, scale: float | None, length: int, steps: int, attention: Attention

@@ -45,9 +45,10 @@ def quantized_parts(weight: QuantizedWeight, network: Decoder) -> dict[str, Tens
     A tied table's rows and the head's codes are the same bytes in the file, so that they can be stored once.
     """
     parts: dict[str, Tensor] = {}
-    if weight is not network.token_table or weight is network.head:
+    is_table = weight in network.token_tables and (weight is network.token_table or weight is not network.head)
+    if not is_table or weight is network.head:
         parts |= product_parts(weight)
-    if weight is network.token_table:
+    if is_table:
         if weight.scheme.bits == 4:
             # The scales have so few digits that float16 holds them exactly, as bfloat16 does in XNNPACK, which has
             # float32's range; where one is too small for float16's, they are stored in float32.

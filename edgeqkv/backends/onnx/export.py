@@ -49,12 +49,15 @@ _CAUSAL_FEATURES: Final = _FEATURES | {
     "an attention window",
     "an attention softcap",
     "query or key normalization",
+    "value normalization",
+    "rows that are keys and values",
+    "layers with inputs of their own",
 }
 """And what every form of a decoder has."""
 
 _UNFUSED_FEATURES: Final = _CAUSAL_FEATURES | {
     "normalized or rotated keys of a merged state",
-    "value normalization",
+    "layers that read another layer's state",
 }
 """And those whose attention is made of the standard's own operators."""
 
@@ -152,8 +155,8 @@ def _build_encoder(builder: GraphBuilder, model: Model, spec: TargetSpec) -> Non
 
 
 def _check_heads(model: Model, spec: TargetSpec) -> None:
-    size = model.config.head_dim
-    if size % _HEAD_MULTIPLE:
+    sizes = {block.attention.heads.dim for block in model.network.blocks}
+    if size := next((size for size in sorted(sizes) if size % _HEAD_MULTIPLE), None):
         instead = "--form portable" if spec.form == "ort" else "--state fp32"
         raise UnsupportedError(
             f"heads of {size} channels: ONNX Runtime's fused attention takes multiples of {_HEAD_MULTIPLE}. Export it "

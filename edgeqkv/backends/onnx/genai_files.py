@@ -6,15 +6,15 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from edgeqkv.backends.onnx.genai_tokenizer import tokenizer_config
+from edgeqkv.backends.onnx.genai_tokenizer import rewritten, tokenizer_config
 from edgeqkv.backends.target import TargetSpec
+from edgeqkv.bundle.files import TOKENIZER, TOKENIZER_CONFIG
 from edgeqkv.errors import UnsupportedError
 from edgeqkv.model.model import Model
 
 __all__ = ["CONFIG", "check_ends", "write_files"]
 
 CONFIG: Final = "genai_config.json"
-_TOKENIZER_CONFIG: Final = "tokenizer_config.json"
 
 
 def check_ends(spec: TargetSpec) -> None:
@@ -33,13 +33,16 @@ def check_ends(spec: TargetSpec) -> None:
 def write_files(directory: Path, model: Model, spec: TargetSpec, graph: str, layers: int) -> None:
     """Write what tells the runtime of a graph file, whose state poses as that of so many ``layers``.
 
-    With a tokenizer, its configuration is written too; the tokenizer itself the bundle puts beside it.
+    With a tokenizer, its configuration is written too; the tokenizer itself the bundle puts beside it, unless it has to
+    be put in other words for the runtime.
 
     Raises:
         UnsupportedError: the runtime does not read the tokenizer as it is meant.
     """
     if spec.tokenizer is not None:
-        _write(directory / _TOKENIZER_CONFIG, tokenizer_config(spec.tokenizer))
+        _write(directory / TOKENIZER_CONFIG, tokenizer_config(spec.tokenizer))
+        if (content := rewritten(spec.tokenizer)) is not None:
+            _write(directory / TOKENIZER, content)
     _write(directory / CONFIG, _config(model, spec, graph, layers))
 
 

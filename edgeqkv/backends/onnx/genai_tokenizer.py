@@ -3,8 +3,12 @@
 The runtime has its own implementation (onnxruntime-extensions), which passes over what it does not know of a
 ``tokenizer.json`` and then makes other tokens without a word. What is let through here is what gave the same ids as the
 ``tokenizers`` library in a comparison of the two (onnxruntime-genai 0.18): byte-level BPE, split by GPT-2's pattern or
-by that of tiktoken's cl100k. What did not: a space put before the text, Unicode normalization, splitting into digits or
-by other patterns, Metaspace (the way of SentencePiece, BPE or Unigram), added tokens that strip the space beside them.
+by that of tiktoken's cl100k. What did not: a space put before the text, Unicode normalization, splitting by other
+patterns, Metaspace (the way of SentencePiece, BPE or Unigram), added tokens that strip the space beside them.
+
+Single digits split off before GPT-2's pattern (SmolLM's way) it passes over too, as the step that it is called in such
+a file. Written as two patterns one after the other, which are the same to the ``tokenizers`` library, it gives the same
+ids.
 """
 
 from __future__ import annotations
@@ -16,13 +20,34 @@ from typing import Any, Final
 
 from edgeqkv.errors import UnsupportedError
 
-__all__ = ["CL100K", "tokenizer_config"]
+__all__ = ["CL100K", "rewritten", "tokenizer_config"]
 
 CL100K: Final = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 """How tiktoken's cl100k_base splits text, as tokenizers of this family write it (Llama 3, Phi 4)."""
+
+_GPT2: Final = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+"""How GPT-2 splits text, which is what the byte-level step does unless it is told not to."""
+
+_DIGIT: Final = r"\p{N}"
+
+
+def rewritten(path: Path) -> dict[str, Any] | None:
+    """The same tokenizer in words that the runtime reads as they are meant; None where it is in such words already."""
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    steps = _steps(content)
+    if [step["type"] for step in steps] != ["Digits", "ByteLevel"]:
+        return None
+    splits = [
+        {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+        for pattern in (_DIGIT, _GPT2)
+    ]
+    content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [*splits, {**steps[1], "use_regex": False}]}
+    content |= {"truncation": None, "padding": None}  # a text is encoded whole
+    content["model"] |= {"dropout": None} if "dropout" in content["model"] else {}
+    return content
 
 
 def tokenizer_config(path: Path) -> dict[str, Any]:
@@ -49,11 +74,20 @@ def _obstacle(tokenizer: Mapping[str, Any]) -> str:
         return f"normalizes text ({tokenizer['normalizer']['type']})"
     if any(token.get("lstrip") or token.get("rstrip") for token in tokenizer.get("added_tokens", ())):
         return "has added tokens that strip the space beside them"
-    return _splitting_obstacle(tokenizer.get("pre_tokenizer") or {"type": "nothing"})
+    return _splitting_obstacle(_steps(tokenizer))
 
 
-def _splitting_obstacle(splitting: Mapping[str, Any]) -> str:
-    steps = splitting["pretokenizers"] if splitting["type"] == "Sequence" else [splitting]
+def _steps(tokenizer: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The steps in which text is split."""
+    splitting = tokenizer.get("pre_tokenizer") or {"type": "nothing"}
+    steps: list[dict[str, Any]] = splitting["pretokenizers"] if splitting["type"] == "Sequence" else [splitting]
+    return steps
+
+
+def _splitting_obstacle(steps: list[dict[str, Any]]) -> str:
+    known = [[("GPT-2", "Isolated", False)], [(CL100K, "Isolated", False)]]
+    if steps[0]["type"] == "Digits" and steps[0].get("individual_digits") and len(steps) == 2:
+        steps, known = steps[1:], known[:1]
     if [step["type"] for step in steps] not in (["ByteLevel"], ["Split", "ByteLevel"]):
         return f"splits text with {', '.join(step['type'] for step in steps)}, not byte-level BPE's way"
     *patterns, last = steps
@@ -61,6 +95,6 @@ def _splitting_obstacle(splitting: Mapping[str, Any]) -> str:
         return "puts a space before the text"
     splits = [(step["pattern"].get("Regex"), step.get("behavior"), step.get("invert", False)) for step in patterns]
     splits += [("GPT-2", "Isolated", False)] if last.get("use_regex", True) else []
-    if splits not in ([("GPT-2", "Isolated", False)], [(CL100K, "Isolated", False)]):
+    if splits not in known:
         return "splits text by another pattern than GPT-2's or cl100k's"
     return ""

@@ -13,7 +13,7 @@ caller binds to the same memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -129,6 +129,30 @@ class OnnxOps(Ops[Value]):
             mixed = self._op("MatMul", self._op("Softmax", scores, axis=-1), values)
         return self._reshape(self._op("Transpose", mixed, perm=[0, 2, 1, 3]), -1, heads.query * heads.dim)
 
+    def placed(self, x: Value, heads: int, dim: int, norm: Norm | None, rope: Rope | None) -> Value:
+        assert rope is None, "only what keeps a state knows positions"
+        if norm is None:
+            return x
+        return self._reshape(self.norm(self._reshape(x, -1, heads, dim), norm), -1, heads * dim)
+
+    def part(self, x: Value, heads: int, dim: int, start: int, stop: int) -> Value:
+        if (start, stop) == (0, dim):
+            return x
+        if heads == 1:
+            return self._channels_of(x, start, stop, 1)
+        split = self._channels_of(self._reshape(x, -1, heads, dim), start, stop, 1)
+        return self._reshape(split, -1, heads * (stop - start))
+
+    def join(self, parts: Sequence[Value], heads: int, dims: Sequence[int]) -> Value:
+        if heads == 1:
+            return self._op("Concat", *parts, axis=-1)
+        split = [self._reshape(each, -1, heads, dim) for each, dim in zip(parts, dims, strict=True)]
+        return self._reshape(self._op("Concat", *split, axis=-1), -1, heads * sum(dims))
+
+    def pad(self, x: Value, heads: int, dim: int, count: int) -> Value:
+        padded = self._op("Pad", self._reshape(x, -1, heads, dim), self._graph.constant([0, 0, 0, 0, 0, count]))
+        return self._reshape(padded, -1, heads * (dim + count))
+
     def patches(self, pixels: Value, size: int) -> Value:
         assert pixels.shape is not None, "it is an input"
         _, channels, height, width = pixels.shape.numpy()
@@ -159,6 +183,10 @@ class OnnxOps(Ops[Value]):
 
     def _split(self, x: Value, heads: Heads, order: list[int]) -> Value:
         return self._op("Transpose", self._reshape(x, self._batch, -1, heads.query, heads.dim), perm=order)
+
+    def _channels_of(self, x: Value, start: int, stop: int, step: int) -> Value:
+        bounds = (self._graph.constant([each]) for each in (start, stop, -1, step))
+        return self._op("Slice", x, *bounds)
 
     def _reshape(self, x: Value, *shape: int) -> Value:
         return self._op("Reshape", x, self._graph.constant(shape))
@@ -238,20 +266,21 @@ class StatefulOps(OnnxOps):
     def attention(self, layer: int, q: Value, k: Value, v: Value, attention: Attention) -> Value:
         raise NotImplementedError
 
-    def _placed(self, x: Value, heads: int, norm: Norm | None, attention: Attention) -> Value:
-        """This call's queries or keys ``[T, heads·dim]``, each head normalized and rotated to where it stands."""
-        dim = attention.heads.dim
-        if norm is None and attention.rope is None:
-            return x
+    def placed(self, x: Value, heads: int, dim: int, norm: Norm | None, rope: Rope | None) -> Value:
+        if rope is None:
+            return super().placed(x, heads, dim, norm, None)
         split = self._reshape(x, -1, heads, dim)
         if norm is not None:
             split = self.norm(split, norm)
-        if attention.rope is not None:
-            if self._rows_stand is None:
-                with self.scope("/rope"):
-                    self._rows_stand = self._reshape(self._signature.positions, -1, 1, 1)
-            split = self._rotated(split, attention.rope, dim, self._rows_stand)
-        return self._reshape(split, -1, heads * dim)
+        if self._rows_stand is None:
+            with self.scope("/rope"):
+                self._rows_stand = self._reshape(self._signature.positions, -1, 1, 1)
+        return self._reshape(self._rotated(split, rope, dim, self._rows_stand), -1, heads * dim)
+
+    def _values_of(self, mixed: Value, attention: Attention) -> Value:
+        """Of what each head mixed of rows ``[T, heads·dim]``, the values."""
+        heads = attention.heads
+        return self.part(mixed, heads.query, heads.dim, heads.dim - attention.value_dim, heads.dim)
 
     def _rotated(self, x: Value, rope: Rope, dim: int, positions: Value) -> Value:
         """``x [..., dim]`` at the positions, which have as many dimensions and a last one of 1."""
@@ -280,7 +309,3 @@ class StatefulOps(OnnxOps):
                 cos, sin = (self.scale(self._op(kind, angles), rope.attention_factor) for kind in ("Cos", "Sin"))
             self._turns[rope, positions] = cos, sin
         return self._turns[rope, positions]
-
-    def _channels_of(self, x: Value, start: int, stop: int, step: int) -> Value:
-        bounds = (self._graph.constant([each]) for each in (start, stop, -1, step))
-        return self._op("Slice", x, *bounds)

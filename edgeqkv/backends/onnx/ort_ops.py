@@ -51,7 +51,7 @@ class OrtOps(StatefulOps):
     def attention(self, layer: int, q: Value, k: Value, v: Value, attention: Attention) -> Value:
         heads, specs = attention.heads, self._signature.specs
         with self.scope("queries"):
-            queries = self._placed(q, heads.query, attention.q_norm, attention)
+            queries = self.placed(q, heads.query, heads.dim, attention.q_norm, attention.rope)
         if v is k:
             keys, tensor = self._signature.past(specs[layer, "kv"], both=True)
             values, tensors = keys, (tensor, tensor)
@@ -61,7 +61,7 @@ class OrtOps(StatefulOps):
             keys, key_tensor = self._signature.past(specs[layer, "k"])
             values, value_tensor = self._signature.past(specs[layer, "v"])
             with self.scope("keys"):
-                placed = self._placed(k, heads.kv, attention.k_norm, attention)
+                placed = self.placed(k, heads.kv, heads.dim, attention.k_norm, attention.rope)
             tensors, new = (key_tensor, value_tensor), (self._batched(placed), self._batched(v))
         quantization, scales = self._quantization(*(tensor.name for tensor in tensors))
         mixed, *presents = self._graph.ops(
@@ -89,7 +89,7 @@ class OrtOps(StatefulOps):
         else:
             self._signature.present(tensors[0], presents[0])
             self._use_up(presents[1])
-        return self._op("Squeeze", mixed, self._graph.constant([0]))
+        return self._values_of(self._op("Squeeze", mixed, self._graph.constant([0])), attention)
 
     def _use_up(self, present: Value) -> None:
         """Have the runtime free a present that nobody wants before the next layer makes its own.

@@ -45,6 +45,17 @@ class _Reach:
     column: Value
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What a layer attends to: keys and values, what each is to be multiplied with, and which rows they are."""
+
+    keys: Value
+    key_unit: float
+    values: Value
+    unit: float
+    reach: _Reach
+
+
 class StandardOps(StatefulOps):
     """Interprets a decoder into a graph whose attention is ``MatMul`` and ``Softmax``.
 
@@ -64,40 +75,44 @@ class StandardOps(StatefulOps):
         self._reaches: dict[int, _Reach] = {}
         self._masks: dict[tuple[int, int, int | None], Value] = {}
         self._indices: dict[tuple[int, int], Value] = {}
+        self._seen: dict[int, _Seen] = {}
 
     def attention(self, layer: int, q: Value, k: Value, v: Value, attention: Attention) -> Value:
-        heads, specs = attention.heads, self._signature.specs
+        heads = attention.heads
         with self.scope("queries"):
-            queries = self._placed(q, heads.query, attention.q_norm, attention)
-        reach = self._reach(specs[layer, attention.roles[0]].length)
-        new_values = v
-        if attention.v_norm is not None:
-            new_values = self._reshape(
-                self.norm(self._reshape(v, -1, heads.kv, heads.dim), attention.v_norm), -1, heads.kv * heads.dim
-            )
-        if v is k:
-            values, unit = self._appended(specs[layer, "kv"], new_values, reach)
-            with self.scope("keys"):
-                keys, key_unit = self._as_keys(values, unit, attention, reach), 1.0 if attention.k_norm else unit
-        else:
-            with self.scope("keys"):
-                placed = self._placed(k, heads.kv, attention.k_norm, attention)
-            keys, key_unit = self._appended(specs[layer, "k"], placed, reach)
-            values, unit = self._appended(specs[layer, "v"], new_values, reach)
+            queries = self.placed(q, heads.query, heads.dim, attention.q_norm, attention.rope)
+        if attention.source is None:
+            self._seen[layer] = self._stored_and_seen(layer, k, v, attention)
+        seen = self._seen[layer if attention.source is None else attention.source]
         group = heads.query // heads.kv
         with self.scope("scores"):
             grouped = self._op("Transpose", self._reshape(queries, -1, heads.kv, group, heads.dim), perm=[1, 0, 2, 3])
             folded = self._reshape(grouped, 1, heads.kv, -1, heads.dim)
-            scaled = self.scale(folded, attention.scale * key_unit)
-            scores = self._op("MatMul", scaled, self._op("Transpose", keys, perm=[0, 1, 3, 2]))
+            scaled = self.scale(folded, attention.scale * seen.key_unit)
+            scores = self._op("MatMul", scaled, self._op("Transpose", seen.keys, perm=[0, 1, 3, 2]))
             if attention.softcap is not None:
                 scores = self.softcap(scores, attention.softcap)
-            masked = self._op("Add", scores, self._mask(group, reach, attention.window))
+            masked = self._op("Add", scores, self._mask(group, seen.reach, attention.window))
             weights = self._op("Softmax", masked, axis=-1)
         with self.scope("mix"):
-            mixed = self.scale(self._op("MatMul", weights, values), unit)
+            mixed = self.scale(self._op("MatMul", weights, seen.values), seen.unit)
             apart = self._op("Transpose", self._reshape(mixed, heads.kv, -1, group, heads.dim), perm=[1, 0, 2, 3])
-            return self._reshape(apart, -1, heads.query * heads.dim)
+            return self._values_of(self._reshape(apart, -1, heads.query * heads.dim), attention)
+
+    def _stored_and_seen(self, layer: int, k: Value, v: Value, attention: Attention) -> _Seen:
+        """Put this call's keys and values into the layer's state; what is seen of it then."""
+        heads, specs = attention.heads, self._signature.specs
+        reach = self._reach(specs[layer, attention.roles[0]].length)
+        if v is k:
+            values, unit = self._appended(specs[layer, "kv"], v, reach)
+            with self.scope("keys"):
+                keys = self._as_keys(values, unit, attention, reach)
+            return _Seen(keys, 1.0 if attention.k_norm else unit, values, unit, reach)
+        with self.scope("keys"):
+            placed = self.placed(k, heads.kv, heads.dim, attention.k_norm, attention.rope)
+        keys, key_unit = self._appended(specs[layer, "k"], placed, reach)
+        values, unit = self._appended(specs[layer, "v"], v, reach)
+        return _Seen(keys, key_unit, values, unit, reach)
 
     def _appended(self, spec: StateSpec, rows: Value, reach: _Reach) -> tuple[Value, float]:
         """Put this call's rows into a state tensor; what attention reads of it, in float32, and its scale."""

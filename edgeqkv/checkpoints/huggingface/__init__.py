@@ -12,6 +12,7 @@ from edgeqkv.checkpoints.archive import Archive
 from edgeqkv.checkpoints.huggingface.config import family_of, read_config
 from edgeqkv.checkpoints.huggingface.quiet import quiet
 from edgeqkv.checkpoints.huggingface.reader import FORMAT, Reader
+from edgeqkv.checkpoints.huggingface.tasks import original_class
 from edgeqkv.errors import CheckpointError
 from edgeqkv.model.model import Model
 
@@ -48,9 +49,8 @@ def original(source: Source) -> Any:
     """
     with quiet("running the original implementation"):
         import torch
-        import transformers
 
-        model_class = getattr(transformers, source.model_class)
+        model_class = original_class(source.model_class)
         try:
             model = model_class.from_pretrained(source.path, dtype=torch.float32, local_files_only=True)
         except Exception as error:  # of its own, of safetensors' and of torch's

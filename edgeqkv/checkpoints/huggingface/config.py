@@ -124,6 +124,8 @@ def read_config(raw: Mapping[str, Any], family: Family, directory: Path) -> Conf
     for key, what in family.unsupported.items():
         if value := getattr(config, key, None):
             raise CheckpointError(f"{path} sets '{key}' to {value!r}: edgeqkv does not export {what} yet")
+    if refused := family.refused(config):
+        raise CheckpointError(f"{path} is of a {family.title} model: {refused}")
     known = _READ | _HARMLESS | family.keys | family.harmless | family.unsupported.keys()
     for key, value in config.to_dict().items():
         # What the class has no field for, it does not read: without a value it asks for nothing.

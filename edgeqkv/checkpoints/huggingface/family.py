@@ -84,6 +84,11 @@ class Family:
         window: whether a layer has the window that the config tells.
         attention_scale: what a product of query and key is multiplied by, for a head's dim and a layer.
         embedding_scale, residual_scale, logit_scale: see `Decoder` and `Block`.
+        sources: which layers read the keys and values of which others.
+        inner_multiple: how many times as wide as the config tells a layer's MLP is.
+        latent: whether attention is latent (`edgeqkv.checkpoints.huggingface.latent`).
+        interleaved: whether such attention rotates pairs of neighbours where its config does not tell.
+        refused: what of a model of the family is not exported; empty if it is.
     """
 
     title: str
@@ -112,3 +117,8 @@ class Family:
     embedding_scale: Callable[[Config], float] = lambda config: 1.0
     residual_scale: Callable[[Config], float] = lambda config: 1.0
     logit_scale: Callable[[Config], float] = lambda config: 1.0
+    sources: Callable[[Config], Mapping[int, int]] = lambda config: {}
+    inner_multiple: Callable[[Config, int], int] = lambda config, layer: 1
+    latent: bool = False
+    interleaved: bool = True
+    refused: Callable[[Config], str] = lambda config: ""

@@ -12,12 +12,14 @@ from typing import Any, Final
 import torch
 
 from edgeqkv.checkpoints.huggingface.family import Config, Family
+from edgeqkv.checkpoints.huggingface.latent import latent_attention
 from edgeqkv.checkpoints.huggingface.rope import positions, rope
 from edgeqkv.checkpoints.tensors import Tensors
 from edgeqkv.errors import CheckpointError
-from edgeqkv.model.architectures.decoder import Decoder
-from edgeqkv.model.layers import MLP, Activation, Attention, Block, Heads, Linear, Norm, Rope
+from edgeqkv.model.architectures.decoder import Decoder, LayerInputs
+from edgeqkv.model.layers import MLP, Activation, Attention, Block, Heads, LayerInput, Linear, Norm, Rope
 from edgeqkv.model.model import DecoderConfig, Model, Source
+from edgeqkv.model.padded import padded
 from edgeqkv.model.variants import Sharing, Variant
 from edgeqkv.model.weights import Weight
 
@@ -41,13 +43,28 @@ class Reader:
 
     def __init__(self, directory: Path, config: Config, family: Family, state: Mapping[str, torch.Tensor]) -> None:
         self.directory, self.config, self.family, self.names = directory, config, family, family.names
+        self.sources = family.sources(config)
         ignored = re.compile(family.ignored)
-        self.tensors = Tensors(directory, {name: value for name, value in state.items() if not ignored.fullmatch(name)})
+        # Layers that read another one's keys and values may bring tensors for their own, which their class ignores.
+        unused = tuple(
+            f"{self.names.layer}.{layer}.{name}."
+            for layer in self.sources
+            for name in (self.names.k, self.names.v, self.names.k_norm, "self_attn.v_norm")
+        )
+        self.tensors = Tensors(
+            directory,
+            {
+                name: value
+                for name, value in state.items()
+                if not ignored.fullmatch(name)
+                and not name.removeprefix(f"{self.names.base}.").startswith(unused or ("\0",))
+            },
+        )
         self.base = f"{self.names.base}." if f"{self.names.base}.{self.names.tokens}.weight" in self.tensors else ""
-        self.width = self._size("hidden_size")
-        self.inner = self._size(family.inner, default=4 * self.width)
+        self.width = self.size("hidden_size")
+        self.inner = self.size(family.inner, default=4 * self.width)
         self.eps = float(getattr(config, family.epsilon))
-        self.layers = self._size("num_hidden_layers")
+        self.layers = self.size("num_hidden_layers")
         self.ropes: dict[str | None, Rope] = {}
 
     def model(self) -> Model:
@@ -56,15 +73,20 @@ class Reader:
         Raises:
             CheckpointError: a tensor is missing, misshapen, or of no use.
         """
-        vocabulary = self._size("vocab_size")
+        vocabulary = self.size("vocab_size")
         longest, note = positions(self.config)
         tokens = self.tensors.take(f"{self.base}{self.names.tokens}.weight", (vocabulary, self.width))
         places = self.names.positions
         table = None if places is None else self.tensors.take(f"{self.base}{places}.weight", (longest, self.width))
         tied = bool(self.config.tie_word_embeddings)
         head = self._head(tokens, tied=tied)
-        blocks = tuple(self._block(layer) for layer in range(self.layers))
-        final_norm = self._norm(f"{self.base}{self.names.final_norm}", self.width)
+        given = self._layer_inputs(vocabulary)
+        attentions: list[Attention] = []
+        for layer in range(self.layers):
+            attentions.append(self._attention(layer, attentions))
+        whole = self._in_rows(attentions)
+        blocks = tuple(self._block(layer, attention) for layer, attention in enumerate(whole))
+        final_norm = self.norm(f"{self.base}{self.names.final_norm}", self.width)
         self.tensors.check_all_taken(hint=f"num_hidden_layers in its config is {self.layers}")
         network = Decoder(
             tokens,
@@ -75,6 +97,7 @@ class Reader:
             embedding_scale=self.family.embedding_scale(self.config),
             logit_scale=self.family.logit_scale(self.config),
             logit_softcap=self._cap("final_logit_softcapping"),
+            layer_inputs=given,
         )
         heads = blocks[0].attention.heads
         return Model(
@@ -97,48 +120,68 @@ class Reader:
             notes=(note,) if note else (),
         )
 
-    def _block(self, layer: int) -> Block:
-        names, prefix = self.names, f"{self.base}{self.names.layer}.{layer}."
+    def _block(self, layer: int, attention: Attention) -> Block:
+        names, prefix = self.names, self._prefix(layer)
         return Block(
             attention_norm=self._layer_norm(prefix, names.attention_norm),
-            attention=self._attention(layer, prefix),
+            attention=attention,
             mlp_norm=self._layer_norm(prefix, names.mlp_norm),
-            mlp=self._mlp(prefix),
+            mlp=self._mlp(layer, prefix),
             attention_post_norm=self._layer_norm(prefix, names.attention_post_norm),
             mlp_post_norm=self._layer_norm(prefix, names.mlp_post_norm),
             residual_scale=self.family.residual_scale(self.config),
             output_scale=self._number(prefix, names.output_scale),
+            input=self._input(prefix),
         )
 
     def _heads(self, layer: int) -> Heads:
         config = self.family.layer_config(self.config, layer)
-        query = self._size("num_attention_heads", config=config)
-        kv = self._size("num_key_value_heads", default=query, config=config)
+        query = self.size("num_attention_heads", config=config)
+        kv = self.size("num_key_value_heads", default=query, config=config)
         if query % kv:
-            raise CheckpointError(f"{query} query heads in {self._path} do not divide among {kv} KV heads")
-        return Heads(query, kv, self._size("head_dim", default=self.width // query, config=config))
+            raise CheckpointError(f"{query} query heads in {self.path} do not divide among {kv} KV heads")
+        return Heads(query, kv, self.size("head_dim", default=self.width // query, config=config))
 
-    def _attention(self, layer: int, prefix: str) -> Attention:
-        names, family, heads = self.names, self.family, self._heads(layer)
+    def _prefix(self, layer: int) -> str:
+        return f"{self.base}{self.names.layer}.{layer}."
+
+    def _in_rows(self, attentions: list[Attention]) -> list[Attention]:
+        """The layers with one row for keys and values where that is smaller than the two."""
+        done: list[Attention] = []
+        for each in attentions:
+            done.append(padded(each, None if each.source is None else done[each.source]))
+        return done
+
+    def _attention(self, layer: int, before: list[Attention]) -> Attention:
+        names, family, prefix = self.names, self.family, self._prefix(layer)
+        if family.latent:
+            return latent_attention(self, layer, prefix)
+        heads = self._heads(layer)
         rows = (heads.query * heads.dim, heads.kv * heads.dim, heads.kv * heads.dim)
-        if names.qkv is not None:
+        source = self.sources.get(layer)
+        if source is not None:
+            q, k, v = (
+                self.linear(f"{prefix}{names.q}", rows[0], self.width, family.qkv_bias),
+                before[source].k,
+                before[source].v,
+            )
+        elif names.qkv is not None:
             q, k, v = self._fused(f"{prefix}{names.qkv}", rows, family.qkv_bias)
         else:
             own = (names.q, names.k) if family.merged(self.config, layer) else (names.q, names.k, names.v)
             q, k, *other = (
-                self._linear(f"{prefix}{name}", count, self.width, family.qkv_bias)
+                self.linear(f"{prefix}{name}", count, self.width, family.qkv_bias)
                 for name, count in zip(own, rows, strict=False)
             )
             v = other[0] if other else k
-        if not family.joint_norms and _are_equal(k, v):
+        if source is None and not family.joint_norms and _are_equal(k, v):
             v = k
         q_norm = k_norm = joint = None
         if names.q_norm is not None and names.k_norm is not None:
             sizes = rows[:2] if family.joint_norms else (heads.dim, heads.dim)
-            of_queries, of_keys = (
-                self._norm(f"{prefix}{name}", size)
-                for name, size in zip((names.q_norm, names.k_norm), sizes, strict=True)
-            )
+            of_queries = self.norm(f"{prefix}{names.q_norm}", sizes[0])
+            shared = None if source is None else before[source].k_norm
+            of_keys = self.norm(f"{prefix}{names.k_norm}", sizes[1]) if shared is None else shared
             if family.joint_norms:
                 joint = (of_queries, of_keys)
             else:
@@ -147,28 +190,64 @@ class Reader:
             q,
             k,
             v,
-            out=self._linear(f"{prefix}{names.out}", self.width, rows[0], family.out_bias),
+            out=self.linear(f"{prefix}{names.out}", self.width, rows[0], family.out_bias),
             heads=heads,
             scale=family.attention_scale(self.config, heads.dim, layer),
             causal=True,
-            rope=self._rope(layer, heads.dim) if family.rope(self.config, layer) else None,
+            rope=self.rope(layer, heads.dim) if family.rope(self.config, layer) else None,
             window=self._window if family.window(self.config, layer) else None,
             q_norm=q_norm,
             k_norm=k_norm,
             softcap=self._cap("attn_logit_softcapping"),
             v_norm=Norm("rms", None, None, self.eps) if family.value_norm else None,
             joint_norms=joint,
+            source=source,
         )
 
-    def _mlp(self, prefix: str) -> MLP:
+    def _layer_inputs(self, vocabulary: int) -> LayerInputs | None:
+        """What the layers' own inputs are made of, where the config asks for them."""
+        if self._input_channels is None:
+            return None
+        channels, base, rows = self._input_channels, self.base, self.size("vocab_size_per_layer_input")
+        if rows < vocabulary:
+            raise CheckpointError(
+                f"'vocab_size_per_layer_input' in {self.path} is {rows}: some of {vocabulary} tokens have no inputs"
+            )
+        return LayerInputs(
+            table=self.tensors.take(f"{base}embed_tokens_per_layer.weight", (rows, self.layers * channels)),
+            table_scale=channels**0.5,
+            projection=self.linear(f"{base}per_layer_model_projection", self.layers * channels, self.width, False),
+            projection_scale=self.width**-0.5,
+            norm=self.norm(f"{base}per_layer_projection_norm", channels),
+            channels=channels,
+        )
+
+    def _input(self, prefix: str) -> LayerInput | None:
+        if self._input_channels is None:
+            return None
+        return LayerInput(
+            gate=self.linear(f"{prefix}per_layer_input_gate", self._input_channels, self.width, False),
+            out=self.linear(f"{prefix}per_layer_projection", self.width, self._input_channels, False),
+            norm=self.norm(f"{prefix}post_per_layer_input_norm", self.width),
+            activation=self.activation,
+        )
+
+    @cached_property
+    def _input_channels(self) -> int | None:
+        """Channels of each layer's own input."""
+        key = "hidden_size_per_layer_input"
+        return self.size(key) if key in self.family.keys and getattr(self.config, key) else None
+
+    def _mlp(self, layer: int, prefix: str) -> MLP:
         names, bias = self.names, self.family.mlp_bias
+        inner = self.inner * self.family.inner_multiple(self.config, layer)
         gate: Linear | None
         if names.gate_up is not None:
-            gate, up = self._fused(f"{prefix}{names.gate_up}", (self.inner, self.inner), bias)
+            gate, up = self._fused(f"{prefix}{names.gate_up}", (inner, inner), bias)
         else:
-            gate = None if names.gate is None else self._linear(f"{prefix}{names.gate}", self.inner, self.width, bias)
-            up = self._linear(f"{prefix}{names.up}", self.inner, self.width, bias)
-        return MLP(gate, up, self._linear(f"{prefix}{names.down}", self.width, self.inner, bias), self.activation)
+            gate = None if names.gate is None else self.linear(f"{prefix}{names.gate}", inner, self.width, bias)
+            up = self.linear(f"{prefix}{names.up}", inner, self.width, bias)
+        return MLP(gate, up, self.linear(f"{prefix}{names.down}", self.width, inner, bias), self.activation)
 
     @cached_property
     def activation(self) -> Activation:
@@ -176,15 +255,15 @@ class Reader:
         name = getattr(self.config, self.family.activation)
         if name not in _ACTIVATIONS:
             raise CheckpointError(
-                f"'{self.family.activation}' in {self._path} is {name!r}; edgeqkv knows {', '.join(_ACTIVATIONS)}"
+                f"'{self.family.activation}' in {self.path} is {name!r}; edgeqkv knows {', '.join(_ACTIVATIONS)}"
             )
         return _ACTIVATIONS[name]
 
     @cached_property
     def _window(self) -> int | None:
-        return None if getattr(self.config, "sliding_window", None) is None else self._size("sliding_window")
+        return None if getattr(self.config, "sliding_window", None) is None else self.size("sliding_window")
 
-    def _rope(self, layer: int, dim: int) -> Rope:
+    def rope(self, layer: int, dim: int) -> Rope:
         """Layers of one type have one."""
         types = getattr(self.config, "layer_types", None)
         kind = types[layer] if types else None
@@ -192,7 +271,7 @@ class Reader:
             self.ropes[kind] = rope(self.family.layer_config(self.config, layer), self.family, dim, kind)
         return self.ropes[kind]
 
-    def _linear(self, name: str, rows: int, columns: int, bias: str | bool) -> Linear:
+    def linear(self, name: str, rows: int, columns: int, bias: str | bool) -> Linear:
         shape = (columns, rows) if self.family.transposed else (rows, columns)
         weight = self.tensors.take(f"{name}.weight", shape)
         if self.family.transposed:
@@ -202,7 +281,7 @@ class Reader:
 
     def _fused(self, name: str, rows: tuple[int, ...], bias: str | bool) -> list[Linear]:
         """A fused projection as its parts: row ranges of one tensor, views all the same."""
-        fused = self._linear(name, sum(rows), self.width, bias)
+        fused = self.linear(name, sum(rows), self.width, bias)
         parts, start = [], 0
         for count in rows:
             stop = start + count
@@ -213,9 +292,9 @@ class Reader:
         return parts
 
     def _layer_norm(self, prefix: str, name: str | None) -> Norm | None:
-        return None if name is None else self._norm(f"{prefix}{name}", self.width)
+        return None if name is None else self.norm(f"{prefix}{name}", self.width)
 
-    def _norm(self, name: str, size: int) -> Norm:
+    def norm(self, name: str, size: int) -> Norm:
         scale = self.tensors.take(f"{name}.weight", (size,))
         if self.family.rms:
             return Norm("rms", scale, None, self.eps, self.family.norm_offset)
@@ -227,7 +306,7 @@ class Reader:
             return self.tensors.take(name, tokens.shape)
         if name in self.tensors and not torch.equal(self.tensors.take(name, tokens.shape).tensor, tokens.tensor):
             raise CheckpointError(
-                f"{self._path} ties the head to the embedding, but '{name}' differs from '{tokens.name}'; set "
+                f"{self.path} ties the head to the embedding, but '{name}' differs from '{tokens.name}'; set "
                 f"tie_word_embeddings to false if they were trained apart"
             )
         return tokens
@@ -240,15 +319,15 @@ class Reader:
         """A tensor of one number; 1 where the family has none."""
         return 1.0 if name is None else float(self.tensors.take(f"{prefix}{name}", (1,)).tensor)
 
-    def _size(self, key: str, default: int | None = None, config: Config | None = None) -> int:
+    def size(self, key: str, default: int | None = None, config: Config | None = None) -> int:
         value: Any = getattr(self.config if config is None else config, key, None)
         value = default if value is None else value
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise CheckpointError(f"'{key}' in {self._path} is {value!r}, not a size")
+            raise CheckpointError(f"'{key}' in {self.path} is {value!r}, not a size")
         return value
 
     @property
-    def _path(self) -> Path:
+    def path(self) -> Path:
         return self.directory / "config.json"
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from edgeqkv.model.layers import MLP, Attention, Block, Linear, Norm
+from edgeqkv.model.architectures.rows import attend
+from edgeqkv.model.layers import MLP, Block, LayerInput, Linear, Norm
 from edgeqkv.model.ops import Ops
 
 __all__ = ["block"]
@@ -12,12 +13,26 @@ __all__ = ["block"]
 V = TypeVar("V")
 
 
-def block(ops: Ops[V], layer: int, x: V, weights: Block) -> V:
-    """``x + attention(norm(x))``, then ``x + mlp(norm(x))``; a post norm is on what is added."""
+def block(
+    ops: Ops[V],
+    layer: int,
+    x: V,
+    weights: Block,
+    stored: dict[int, tuple[V, V]] | None = None,
+    given: V | None = None,
+) -> V:
+    """``x + attention(norm(x))``, then ``x + mlp(norm(x))``; a post norm is on what is added.
+
+    Args:
+        ops, layer, x, weights: the interpreter, the layer's number, its input and its weights.
+        stored: the keys and values of the layers before, to which its own are added.
+        given: its own input, ``[S, channels]``, where the model has such.
+    """
     with ops.scope(f"h.{layer}"):
         normed = _normed(ops, "attn_norm", x, weights.attention_norm)
         with ops.scope("attn"):
-            mixed = _attention(ops, layer, normed, weights.attention)
+            mixed = attend(ops, layer, normed, weights.attention, {} if stored is None else stored)
+            mixed = _linear(ops, "out", mixed, weights.attention.out)
         mixed = _normed(ops, "attn_post_norm", mixed, weights.attention_post_norm)
         x = _added(ops, x, mixed, weights.residual_scale)
         normed = _normed(ops, "mlp_norm", x, weights.mlp_norm)
@@ -25,22 +40,10 @@ def block(ops: Ops[V], layer: int, x: V, weights: Block) -> V:
             changed = _mlp(ops, normed, weights.mlp)
         changed = _normed(ops, "mlp_post_norm", changed, weights.mlp_post_norm)
         x = _added(ops, x, changed, weights.residual_scale)
+        if weights.input is not None and given is not None:
+            with ops.scope("input"):
+                x = ops.add(x, _of_input(ops, x, given, weights.input))
         return x if weights.output_scale == 1.0 else ops.scale(x, weights.output_scale)
-
-
-def _attention(ops: Ops[V], layer: int, x: V, weights: Attention) -> V:
-    # A shared projection is computed once, and its one value stands for both, so that what follows sees
-    # that they are the same.
-    roles: dict[Linear, str] = {}
-    for role, linear in (("q", weights.q), ("k", weights.k), ("v", weights.v)):
-        roles[linear] = roles.get(linear, "") + role
-    named = {role: linear for linear, role in roles.items()}
-    projected = dict(zip(named.values(), ops.linears(x, named), strict=True))
-    q, k, v = projected[weights.q], projected[weights.k], projected[weights.v]
-    if weights.joint_norms is not None:
-        of_queries, of_keys = weights.joint_norms
-        q, k = _normed(ops, "q_norm", q, of_queries), _normed(ops, "k_norm", k, of_keys)
-    return _linear(ops, "out", ops.attention(layer, q, k, v, weights), weights.out)
 
 
 def _mlp(ops: Ops[V], x: V, weights: MLP) -> V:
@@ -48,6 +51,11 @@ def _mlp(ops: Ops[V], x: V, weights: MLP) -> V:
         return _linear(ops, "down", ops.activation(_linear(ops, "up", x, weights.up), weights.activation), weights.down)
     gate, up = ops.linears(x, {"gate": weights.gate, "up": weights.up})
     return _linear(ops, "down", ops.multiply(ops.activation(gate, weights.activation), up), weights.down)
+
+
+def _of_input(ops: Ops[V], x: V, given: V, weights: LayerInput) -> V:
+    gate = ops.activation(_linear(ops, "gate", x, weights.gate), weights.activation)
+    return _normed(ops, "norm", _linear(ops, "out", ops.multiply(gate, given), weights.out), weights.norm)
 
 
 def _linear(ops: Ops[V], name: str, x: V, linear: Linear) -> V:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from edgeqkv.model import shapes
 from edgeqkv.model.architectures.blocks import block
 from edgeqkv.model.config import DecoderConfig
-from edgeqkv.model.layers import Block, Norm
+from edgeqkv.model.layers import Block, Linear, Norm
 from edgeqkv.model.ops import Ops
 from edgeqkv.model.state import StateSpec, state_of_blocks
 from edgeqkv.model.variants import Variant
@@ -16,9 +16,30 @@ from edgeqkv.model.variants import Variant
 if TYPE_CHECKING:
     from edgeqkv.model.weights import Weight
 
-__all__ = ["Decoder", "shaped"]
+__all__ = ["Decoder", "LayerInputs", "shaped"]
 
 V = TypeVar("V")
+
+
+@dataclass(frozen=True, eq=False)
+class LayerInputs:
+    """Where the inputs of layers come from: ``(norm(projection(x)) + table[token]) · 2^-½``, so many for each layer.
+
+    Attributes:
+        table: ``[vocabulary, layers·channels]``.
+        table_scale: what its rows are multiplied by.
+        projection: of the embedded tokens, ``[layers·channels, C]``.
+        projection_scale: what it is multiplied by.
+        norm: of each layer's channels.
+        channels: how many a layer has.
+    """
+
+    table: Weight
+    table_scale: float
+    projection: Linear
+    projection_scale: float
+    norm: Norm
+    channels: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +55,7 @@ class Decoder:
         embedding_scale: what a token's row is multiplied by.
         logit_scale: what logits are multiplied by.
         logit_softcap: logits then become ``cap · tanh(logit / cap)``.
+        layer_inputs: where layers have inputs of their own, what those are made of.
     """
 
     token_table: Weight
@@ -44,6 +66,13 @@ class Decoder:
     embedding_scale: float = 1.0
     logit_scale: float = 1.0
     logit_softcap: float | None = None
+    layer_inputs: LayerInputs | None = None
+
+    @property
+    def token_tables(self) -> tuple[Weight, ...]:
+        """The tables whose rows belong to tokens, the head among them; one that is both, once."""
+        more = () if self.layer_inputs is None else (self.layer_inputs.table,)
+        return tuple(dict.fromkeys((self.token_table, self.head, *more)))
 
     def state(self, context: int, chunk: int = 1) -> tuple[StateSpec, ...]:
         """What it stores for ``context`` positions and calls of up to ``chunk`` tokens."""
@@ -52,8 +81,10 @@ class Decoder:
     def outputs(self, ops: Ops[V], inputs: V) -> V:
         """Token ids → the logits after the last of them, continuing from the interpreter's state."""
         x = self.embedded(ops, inputs)
+        given = self._given(ops, inputs, x)
+        stored: dict[int, tuple[V, V]] = {}
         for layer, weights in enumerate(self.blocks):
-            x = block(ops, layer, x, weights)
+            x = block(ops, layer, x, weights, stored, given[layer] if given else None)
         return self.read_out(ops, x)
 
     def embedded(self, ops: Ops[V], inputs: V) -> V:
@@ -63,6 +94,19 @@ class Decoder:
             if self.embedding_scale != 1.0:
                 x = ops.scale(x, self.embedding_scale)
             return x if self.position_table is None else ops.add_positions(x, self.position_table)
+
+    def _given(self, ops: Ops[V], ids: V, x: V) -> list[V]:
+        """What each layer is given besides; nothing in most models."""
+        made = self.layer_inputs
+        if made is None:
+            return []
+        layers, channels = len(self.blocks), made.channels
+        of_context = ops.scale(ops.linear(x, made.projection), made.projection_scale)
+        of_context = ops.placed(of_context, layers, channels, made.norm, None)
+        of_token = ops.scale(ops.embedding(ids, made.table), made.table_scale)
+        both = ops.scale(ops.add(of_context, of_token), 0.5**0.5)
+        whole = layers * channels
+        return [ops.part(both, 1, whole, layer * channels, (layer + 1) * channels) for layer in range(layers)]
 
     def read_out(self, ops: Ops[V], x: V) -> V:
         """What the last block made → the logits."""

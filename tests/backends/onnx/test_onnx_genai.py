@@ -236,6 +236,7 @@ def changed(path: Path, **parts: Any) -> Path:
 
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
 SPLIT = {"type": "Split", "pattern": {"Regex": CL100K}, "behavior": "Isolated", "invert": False}
+DIGITS = {"type": "Digits", "individual_digits": True}
 OTHER = {**SPLIT, "pattern": {"Regex": r"\p{N}{1,3}| ?\p{L}+|\s+"}}
 
 
@@ -250,6 +251,15 @@ OTHER = {**SPLIT, "pattern": {"Regex": r"\p{N}{1,3}| ?\p{L}+|\s+"}}
         (
             {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Digits"}, BYTES]}},
             "splits text with Digits, ByteLevel",
+        ),
+        (
+            {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{**DIGITS, "individual_digits": False}, BYTES]}},
+            "splits text with Digits, ByteLevel",
+        ),
+        ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [DIGITS, BYTES]}}, "splits text by another pattern"),
+        (
+            {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [DIGITS, SPLIT, BYTES]}},
+            "splits text with Digits, Split, ByteLevel",
         ),
         (
             {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{**SPLIT, "behavior": "Removed"}, BYTES]}},

@@ -127,7 +127,7 @@ def test_more_than_the_context_is_refused(gqa_golden: Golden, tmp_path: Path) ->
         generator.append_tokens([1] * 33)
 
 
-@pytest.mark.parametrize("pattern", ["GPT-2's", "cl100k's"])
+@pytest.mark.parametrize("pattern", ["GPT-2's", "cl100k's", "SmolLM's"])
 def test_its_tokenizer_makes_the_same_tokens(tmp_path: Path, pattern: str) -> None:
     file = demo.tokenizer_path()
     if pattern == "cl100k's":
@@ -135,6 +135,12 @@ def test_its_tokenizer_makes_the_same_tokens(tmp_path: Path, pattern: str) -> No
         split = {"type": "Split", "pattern": {"Regex": CL100K}, "behavior": "Isolated", "invert": False}
         to_bytes = {**content["pre_tokenizer"], "use_regex": False}
         content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, to_bytes]}
+        file = tmp_path / "other.json"
+        file.write_text(json.dumps(content))
+    if pattern == "SmolLM's":
+        content = json.loads(file.read_text())
+        digits = {"type": "Digits", "individual_digits": True}
+        content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [digits, content["pre_tokenizer"]]}
         file = tmp_path / "other.json"
         file.write_text(json.dumps(content))
     bundle = export(demo.checkpoint_path(), tmp_path, weights="fp32", tokenizer=file)
@@ -147,10 +153,12 @@ def test_its_tokenizer_makes_the_same_tokens(tmp_path: Path, pattern: str) -> No
         "it's they're I'll x = [1,2,3]; y=12345678",
         "naïve cafe\u0301 — 東京 🙂",
         "one<|endoftext|>two",
+        "a1b22  333   4\n 5\n\n6 \u2163 \u00bd\t7's 1,000.5   x",
     ]
     for text in texts:
         ids = ours.encode(text)
         assert list(theirs.encode(text)) == ids
+        assert Tokenizer(bundle.path / "tokenizer.json").encode(text) == ids
         assert theirs.decode(np.array(ids, np.int32)) == ours.decode(ids)
     stream, ids = theirs.create_stream(), ours.encode(heldout[:2000])
     assert "".join(stream.decode(token) for token in ids) == ours.decode(ids)

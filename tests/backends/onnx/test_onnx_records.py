@@ -15,7 +15,7 @@ from edgeqkv.backends.onnx import TARGET, export
 from edgeqkv.backends.target import TargetSpec
 from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.model import shapes
-from edgeqkv.model.layers import Heads, Norm
+from edgeqkv.model.layers import Heads
 from edgeqkv.model.model import Model
 from edgeqkv.progress import silent
 from edgeqkv.quantize import QuantConfig
@@ -154,9 +154,9 @@ def test_onnxruntime_genai_holds_tensors_of_one_shape() -> None:
 
 def test_what_cannot_be_expressed_is_named() -> None:
     r = Random()
-    norm = Norm("rms", None, None, 1e-6)
-    normed = r.model([r.block(replace(r.attention(), v_norm=norm))])
-    with pytest.raises(UnsupportedError, match="value normalization, which ONNX exports cannot express yet"):
-        TARGET.export(normed, Path("nowhere"), request("ort"), silent)
+    first = r.attention()
+    sharing = r.model([r.block(first), r.block(replace(first, source=0))])
+    with pytest.raises(UnsupportedError, match="layers that read another layer's state, which ONNX exports cannot"):
+        TARGET.export(sharing, Path("nowhere"), request("ort"), silent)
     with pytest.raises(UnsupportedError, match="rotated keys of a merged state, which ONNX"):
         TARGET.export(MODELS["merged"], Path("nowhere"), request("ort"), silent)

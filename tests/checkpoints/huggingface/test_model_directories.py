@@ -130,11 +130,27 @@ def test_projections_that_are_one_are_one_state(tmp_path: Path) -> None:
     assert [(spec.name, spec.kv_heads, spec.dim, spec.length) for spec in model.state(64)] == [
         ("k_0", 2, 8, 7),
         ("v_0", 2, 8, 7),
-        ("kv_1", 1, 16, 64),
-        ("kv_2", 1, 16, 64),
+        ("kv_1", 1, 20, 64),  # of 16 channels, 4 are rotated
+        ("kv_2", 1, 20, 64),
     ]
-    with pytest.raises(CheckpointError, match="'num_kv_shared_layers' to 1: edgeqkv does not export layers that read"):
-        edgeqkv.load(changed(tmp_path / "gemma4", num_kv_shared_layers=1))
+
+
+def test_layers_that_read_another_layers_state_have_none(tmp_path: Path) -> None:
+    model = edgeqkv.load(named("gemma4 shared, merged", tmp_path / "gemma4")[1])
+    assert [spec.name for spec in model.state(64)] == ["k_0", "v_0", "kv_1", "k_2", "v_2"]
+    assert [block.attention.source for block in model.network.blocks] == [None, None, None, 1, 2]
+    with pytest.raises(CheckpointError, match="'enable_moe_block' to True: edgeqkv does not export mixtures of exp"):
+        edgeqkv.load(changed(tmp_path / "gemma4", enable_moe_block=True, num_experts=2, top_k_experts=1))
+
+
+def test_latent_attention_is_one_row_for_all_heads(tmp_path: Path) -> None:
+    model = edgeqkv.load(named("deepseek v3", tmp_path / "deepseek")[1])
+    assert model.described == "q-k=v+mqa"
+    assert [(spec.name, spec.kv_heads, spec.dim) for spec in model.state(64)] == [("kv_0", 1, 32), ("kv_1", 1, 32)]
+    with pytest.raises(CheckpointError, match="1 of its 2 layers are mixtures of experts"):
+        edgeqkv.load(changed(tmp_path / "deepseek", first_k_dense_replace=1))
+    with pytest.raises(CheckpointError, match="heads of latent attention share one row"):
+        edgeqkv.load(changed(tmp_path / "deepseek", first_k_dense_replace=2, num_key_value_heads=2))
 
 
 def test_a_tied_head_that_differs_is_told(directory: Path) -> None:

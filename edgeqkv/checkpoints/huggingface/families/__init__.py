@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from edgeqkv.checkpoints.huggingface.families import (
+    deepseek_v2,
+    deepseek_v3,
     gemma,
     gemma2,
     gemma3,
@@ -13,12 +15,14 @@ from edgeqkv.checkpoints.huggingface.families import (
     gpt2,
     granite,
     llama,
+    minicpm3,
     mistral,
     olmo2,
     phi3,
     qwen2,
     qwen3,
     smollm3,
+    youtu,
 )
 from edgeqkv.checkpoints.huggingface.family import Family
 
@@ -38,4 +42,8 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "phi3": phi3.FAMILY,
     "granite": granite.FAMILY,
     "olmo2": olmo2.FAMILY,
+    "deepseek_v2": deepseek_v2.FAMILY,
+    "deepseek_v3": deepseek_v3.FAMILY,
+    "minicpm3": minicpm3.FAMILY,
+    "youtu": youtu.FAMILY,
 }
