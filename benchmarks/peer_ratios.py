@@ -56,8 +56,10 @@ def _alike(found: Found, name: str) -> dict[str, Any]:
 
 
 def _share(found: Found, name: str, own: Own, bandwidth: float) -> dict[str, Any]:
-    """Of the bandwidth, what reading a token's weights takes of it. Left out are the state, which is read as well, and of
-    the positions, in fp16, all but one."""
+    """Of the bandwidth, what reading a token's weights takes of it.
+
+    Left out are the state, which is read as well, and the positions, in fp16, of which one row is.
+    """
     size = (found[name]["file_bytes"] - own.context * WIDTH * 2) / 1e9
     values = {
         str(fill): {kind: round(size / (ms[kind] / 1e3) / bandwidth, 3) for kind in _KINDS}
