@@ -70,7 +70,7 @@ def write_directory(out: Path, layers: int) -> None:
     from safetensors.numpy import save_file
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-    out.mkdir(parents=True)
+    out.mkdir(parents=True, exist_ok=True)
     save_file(
         {f"{name}.weight": value for name, value in tensors(0, layers)}, out / "model.safetensors", {"format": "pt"}
     )
@@ -106,7 +106,7 @@ def write_llama(out: Path, layers: int) -> None:
     """``consolidated.pth`` and ``params.json``, as ExecuTorch's exporter reads them."""
     import torch
 
-    out.mkdir(parents=True)
+    out.mkdir(parents=True, exist_ok=True)
     weights = {f"{name}.weight": torch.from_numpy(value) for name, value in tensors(2, layers)}
     torch.save({**weights, "output.weight": weights["tok_embeddings.weight"]}, out / "consolidated.pth")
     params = {
@@ -127,7 +127,7 @@ def write_gguf(out: Path, layers: int) -> None:
     """``model.gguf``: matrices in Q4_0; the tied table too, as the merged model has it in int4."""
     import gguf
 
-    out.mkdir(parents=True)
+    out.mkdir(parents=True, exist_ok=True)
     writer = gguf.GGUFWriter(out / "model.gguf", "llama")
     numbers: dict[str, Any] = {
         "add_vocab_size": VOCABULARY,

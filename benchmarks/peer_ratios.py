@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from benchmarks.peer_exports import Own
+from benchmarks.peer_models import WIDTH
 
 __all__ = ["ratios"]
 
@@ -55,8 +56,11 @@ def _alike(found: Found, name: str) -> dict[str, Any]:
 
 
 def _share(found: Found, name: str, own: Own, bandwidth: float) -> dict[str, Any]:
-    """Of the bandwidth, what a token's weights take of it; the state, which is read as well, is left out."""
-    size = found[name]["file_bytes"] / 1e9
+    """Of the bandwidth, what reading a token's weights takes of it.
+
+    Left out are the state, which is read as well, and the positions, in fp16, of which one row is.
+    """
+    size = (found[name]["file_bytes"] - own.context * WIDTH * 2) / 1e9
     values = {
         str(fill): {kind: round(size / (ms[kind] / 1e3) / bandwidth, 3) for kind in _KINDS}
         for fill, ms in found[name]["decode_ms"].items()

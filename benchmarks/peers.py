@@ -125,10 +125,10 @@ class Process:
         sys.exit(f"{self._process.args} ended early")
 
 
-def run(*command: object, **environment: str) -> None:
-    """A command, which has to succeed."""
+def run(*command: object, folder: Path | None = None, **environment: str) -> None:
+    """A command, which has to succeed; ``folder`` is where it leaves what nobody asked for."""
     print("$", *command, flush=True)
-    subprocess.run([str(part) for part in command], check=True, env={**os.environ, **environment})
+    subprocess.run([str(part) for part in command], check=True, env={**os.environ, **environment}, cwd=folder)
 
 
 def install(peers: list[str]) -> None:
@@ -148,19 +148,19 @@ def make_peers(folder: Path, peers: list[str], layers: int) -> None:
     environment = {"PYTHONPATH": str(ROOT)}
     module = [sys.executable, "-m", "benchmarks.peer_models"]
     kinds = {PEERS[name].kind for name in peers}
-    if kinds & {"genai", "optimum"} and not (folder / "directory").exists():
+    if kinds & {"genai", "optimum"} and not (folder / "directory/tokenizer_config.json").exists():
         run(*module, "directory", folder / "directory", layers, **environment)
-    if "llama.cpp" in kinds and not (folder / "gguf").exists():
+    if "llama.cpp" in kinds and not (folder / "gguf/model.gguf").exists():
         run(LLAMA_PYTHON, *module[1:], "gguf", folder / "gguf", layers, **environment)
-    if "genai" in kinds and not (folder / "genai").exists():
+    if "genai" in kinds and not (folder / "genai/genai_config.json").exists():
         builder = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", folder / "directory"]
         options = ["-p", "int4", "-e", "cpu", "-c", folder / "cache"]
         extra = ["--extra_options", "int4_block_size=32", "int4_accuracy_level=4"]
         run(*builder, "-o", folder / "genai", *options, *extra)
-    if "executorch" in kinds and not (folder / "export_llm").exists():
+    if "executorch" in kinds and not (folder / "export_llm/model.pte").exists():
         run(*module, "llama", folder / "llama", layers, **environment)
         made = folder / "export_llm"
-        made.mkdir()
+        made.mkdir(exist_ok=True)
         given = {
             "base.checkpoint": folder / "llama/consolidated.pth",
             "base.params": folder / "llama/params.json",
@@ -177,8 +177,8 @@ def make_peers(folder: Path, peers: list[str], layers: int) -> None:
             "export.output_name": made / "model.pte",
         }
         options = [f"{key}={value}" for key, value in given.items()]
-        run(sys.executable, "-m", "executorch.extension.llm.export.export_llm", *options)
-    if "optimum" in kinds and not (folder / "optimum").exists():
+        run(sys.executable, "-m", "executorch.extension.llm.export.export_llm", *options, folder=made)
+    if "optimum" in kinds and not (folder / "optimum/config.json").exists():
         task = ["--task", "text-generation-with-past"]
         exporter = [OPTIMUM_PYTHON, "-m", "optimum.commands.optimum_cli", "export", "onnx"]
         run(*exporter, "--model", folder / "directory", *task, folder / "optimum")
