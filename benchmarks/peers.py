@@ -125,10 +125,10 @@ class Process:
         sys.exit(f"{self._process.args} ended early")
 
 
-def run(*command: object, **environment: str) -> None:
-    """A command, which has to succeed."""
+def run(*command: object, folder: Path | None = None, **environment: str) -> None:
+    """A command, which has to succeed; ``folder`` is where it leaves what nobody asked for."""
     print("$", *command, flush=True)
-    subprocess.run([str(part) for part in command], check=True, env={**os.environ, **environment})
+    subprocess.run([str(part) for part in command], check=True, env={**os.environ, **environment}, cwd=folder)
 
 
 def install(peers: list[str]) -> None:
@@ -177,7 +177,7 @@ def make_peers(folder: Path, peers: list[str], layers: int) -> None:
             "export.output_name": made / "model.pte",
         }
         options = [f"{key}={value}" for key, value in given.items()]
-        run(sys.executable, "-m", "executorch.extension.llm.export.export_llm", *options)
+        run(sys.executable, "-m", "executorch.extension.llm.export.export_llm", *options, folder=made)
     if "optimum" in kinds and not (folder / "optimum/config.json").exists():
         task = ["--task", "text-generation-with-past"]
         exporter = [OPTIMUM_PYTHON, "-m", "optimum.commands.optimum_cli", "export", "onnx"]
