@@ -49,13 +49,13 @@ def describe(model: Model) -> dict[str, Any]:
 def _state(model: Model) -> dict[str, Any]:
     positions = model.config.positions
     attentions = [block.attention for block in model.network.blocks]
+    keeping = sum(attention.source is None for attention in attentions)
     tensors = sum(len(attention.roles) for attention in attentions)
     stored = sum(len(attention.roles) * attention.heads.kv * attention.heads.dim for attention in attentions)
     unshared = sum(attention.unshared for attention in attentions)
     return {
-        "tensors_per_layer": tensors // len(attentions)
-        if tensors % len(attentions) == 0
-        else tensors / len(attentions),
+        "layers_with_state": keeping,
+        "tensors_per_layer": tensors // keeping if tensors % keeping == 0 else tensors / keeping,
         "bytes_per_token": {name: model.state_bytes(1, ELEMENT_BYTES[name]) for name in _STATES},
         "bytes_at_full_context": {name: model.state_bytes(positions, ELEMENT_BYTES[name]) for name in _STATES},
         "reduction_against_qkv": 1 - stored / unshared,

@@ -62,7 +62,8 @@ def show_model(facts: dict[str, Any]) -> None:
 
 def _decoder_rows(config: dict[str, Any], state: dict[str, Any]) -> list[tuple[str, object]]:
     each = state["tensors_per_layer"]
-    tensors = {1: "one merged tensor", 2: "two tensors"}.get(each, f"on average {each:.2f} tensors")
+    tensors = {1: "one merged tensor", 2: "two tensors"}.get(each, f"on average {each:.2f} tensors") + " a layer"
+    tensors += "" if (keeping := state["layers_with_state"]) == config["layers"] else f" that keeps any ({keeping})"
     full = state["bytes_at_full_context"]
     return [
         (
@@ -71,8 +72,12 @@ def _decoder_rows(config: dict[str, Any], state: dict[str, Any]) -> list[tuple[s
             f"{config['kv_heads']} KV heads of {config['head_dim']}, vocabulary {config['vocab_size']}",
         ),
         ("context", f"{config['positions']} tokens"),
+<<<<<<< HEAD
         ("KV state", f"{tensors} a layer, {state['reduction_against_qkv']:.1%} less than qkv"),
         *(("- kept", each) for each in state["layers"]),
+=======
+        ("KV state", f"{tensors}, {state['reduction_against_qkv']:.1%} less than qkv"),
+>>>>>>> w-hf
         ("- per token", f"{state['bytes_per_token']['fp16']:,} bytes in fp16"),
         (
             f"- at {config['positions']}",

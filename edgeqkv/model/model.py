@@ -91,9 +91,11 @@ class Model:
     def described(self) -> str:
         """Its variant, and how many of its layers share otherwise: ``qkv+gqa4, 5 of 30 layers q-k=v``."""
         blocks: tuple[Block, ...] = self.network.blocks
-        variants = Counter(_variant_of(block.attention) for block in blocks)
-        _, *others = variants.most_common()
+        own = [block.attention for block in blocks if block.attention.source is None]
+        _, *others = Counter(map(_variant_of, own)).most_common()
         parts = [f"{count} of {len(blocks)} layers {variant}" for variant, count in others]
+        reading = len(blocks) - len(own)
+        parts += [f"{reading} of {len(blocks)} layers read another one's state"] if reading else []
         return ", ".join([str(self.variant), *parts])
 
     @property

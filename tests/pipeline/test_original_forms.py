@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hugging_face import SHAPES, VOCABULARY, logits, named
+from hugging_face import SHAPES, VOCABULARY, logits, named, original, saved
 
 import edgeqkv
 from edgeqkv import UnsupportedError
@@ -67,6 +67,36 @@ def test_it_computes_what_the_original_does(
             difference = np.abs(session.feed(TOKENS[start:stop]) - wanted[stop - 1]).max()
             assert difference <= tolerance[target]
         session.reset()
+
+
+QUANTIZED: dict[str, tuple[str, dict[str, Any], str, str]] = {
+    "rows, a shared state and layer inputs": (
+        "gemma4_text",
+        SHAPES[SMALL[0]][1] | {"hidden_size_per_layer_input": 16, "intermediate_size": 64},
+        "int8",
+        "portable",
+    ),
+    "latent attention": (
+        "deepseek_v3",
+        SHAPES[LATENT][1]
+        | {"kv_lora_rank": 32, "q_lora_rank": 32, "qk_nope_head_dim": 32, "v_head_dim": 32, "intermediate_size": 64},
+        "int4",
+        "ort",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_weights_and_state_in_few_bits(name: str, tmp_path: Path) -> None:
+    kind, config, weights, form = QUANTIZED[name]
+    model = edgeqkv.load(saved(original(kind, **config), tmp_path / "model"))
+    bundle = edgeqkv.export(model, out=tmp_path / "out", form=form, weights=weights, state="int8", chunk=16, context=48)
+    card = bundle.target()
+    assert card.verification is not None
+    assert card.verification.passed
+    stored = bundle.path / "model.onnx.data"
+    assert stored.stat().st_size < 0.6 * sum(4 * weight.tensor.numel() for weight in model.weights)
+    assert card.artifact.state_bytes == model.state_bytes(48, 1, 16)
 
 
 def test_the_fused_operator_stores_what_it_reads(originals: dict[str, Any], tmp_path: Path) -> None:

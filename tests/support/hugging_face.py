@@ -77,7 +77,7 @@ LATENT = SMALL | {
 DENSE = LATENT | {"first_k_dense_replace": 2, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1}
 SHARED = GEMMA4 | {
     "num_hidden_layers": 5,
-    "layer_types": ["sliding_attention", "full_attention"] * 2 + ["sliding_attention"],
+    "layer_types": ["full_attention", "sliding_attention"] * 2 + ["full_attention"],
     "num_kv_shared_layers": 2,
     "num_global_key_value_heads": 1,
     "hidden_size_per_layer_input": 5,  # without, the original cannot share

@@ -342,5 +342,6 @@ def _are_equal(one: Linear, other: Linear) -> bool:
 
 def _sharing(blocks: tuple[Block, ...]) -> Sharing:
     """What most of the layers share."""
-    ((merged, _),) = Counter(block.attention.merged for block in blocks).most_common(1)
+    own = (block.attention.merged for block in blocks if block.attention.source is None)
+    ((merged, _),) = Counter(own).most_common(1)
     return Sharing.K_IS_V if merged else Sharing.QKV

@@ -137,7 +137,8 @@ def test_projections_that_are_one_are_one_state(tmp_path: Path) -> None:
 
 def test_layers_that_read_another_layers_state_have_none(tmp_path: Path) -> None:
     model = edgeqkv.load(named("gemma4 shared, merged", tmp_path / "gemma4")[1])
-    assert [spec.name for spec in model.state(64)] == ["k_0", "v_0", "kv_1", "k_2", "v_2"]
+    assert [spec.name for spec in model.state(64)] == ["kv_0", "k_1", "v_1", "kv_2"]
+    assert model.described == "q-k=v+mqa, 1 of 5 layers qkv+gqa2, 2 of 5 layers read another one's state"
     assert [block.attention.source for block in model.network.blocks] == [None, None, None, 1, 2]
     with pytest.raises(CheckpointError, match="'enable_moe_block' to True: edgeqkv does not export mixtures of exp"):
         edgeqkv.load(changed(tmp_path / "gemma4", enable_moe_block=True, num_experts=2, top_k_experts=1))
