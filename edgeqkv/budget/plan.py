@@ -117,7 +117,8 @@ def _of_layers(config: DecoderConfig | EncoderConfig, variant: Variant, layers: 
             f"the bundle describes {len(layers)} layers of a model that has {config.layers}; export it again"
         )
     kept = [
-        shapes.LayerShape(Heads(each.heads, each.kv_heads, each.head_dim), each.merged, each.window) for each in layers
+        shapes.LayerShape(Heads(each.heads, each.kv_heads, each.head_dim), each.merged, each.window, each.source)
+        for each in layers
     ]
     return replace(shape, network=shapes.with_layers(shape.network, kept))
 

@@ -363,6 +363,7 @@ class LayerCard(_Record):
         heads, kv_heads, head_dim: query heads, the KV heads that they read, and numbers in each.
         merged: whether keys and values are one tensor.
         window: how many positions a token sees; None: all.
+        source: the layer whose state it reads, where it keeps none.
     """
 
     heads: Count
@@ -370,12 +371,13 @@ class LayerCard(_Record):
     head_dim: Count
     merged: bool
     window: Count | None = None
+    source: Annotated[int, Field(ge=0)] | None = None
 
 
 class ModelCard(_Record):
     """The model: its variant in the canonical spelling, its dimensions and where it came from.
 
-    ``layers`` has an entry for each layer that keeps a state: none of an encoder, nor in bundles of older versions.
+    ``layers`` has an entry for each layer of a decoder; bundles of older versions have none.
 
     ``original`` is how edgeqkv's reference, with which every target is compared, compares with the implementation that
     the model was made with; None where there is none to run.

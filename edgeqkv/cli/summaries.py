@@ -72,12 +72,8 @@ def _decoder_rows(config: dict[str, Any], state: dict[str, Any]) -> list[tuple[s
             f"{config['kv_heads']} KV heads of {config['head_dim']}, vocabulary {config['vocab_size']}",
         ),
         ("context", f"{config['positions']} tokens"),
-<<<<<<< HEAD
-        ("KV state", f"{tensors} a layer, {state['reduction_against_qkv']:.1%} less than qkv"),
-        *(("- kept", each) for each in state["layers"]),
-=======
         ("KV state", f"{tensors}, {state['reduction_against_qkv']:.1%} less than qkv"),
->>>>>>> w-hf
+        *(("- kept", each) for each in state["layers"]),
         ("- per token", f"{state['bytes_per_token']['fp16']:,} bytes in fp16"),
         (
             f"- at {config['positions']}",

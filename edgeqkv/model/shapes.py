@@ -102,11 +102,15 @@ def as_variant(network: T, variant: Variant) -> T:
 
 
 class LayerShape(NamedTuple):
-    """What a layer's attention keeps: its heads, whether keys and values are one tensor, and what a token sees."""
+    """What a layer's attention keeps: its heads, whether keys and values are one tensor, and what a token sees.
+
+    One with a ``source`` keeps nothing: it reads what that layer keeps.
+    """
 
     heads: Heads
     merged: bool
     window: int | None = None
+    source: int | None = None
 
 
 def with_layers(network: T, layers: Sequence[LayerShape]) -> T:
@@ -114,9 +118,9 @@ def with_layers(network: T, layers: Sequence[LayerShape]) -> T:
     given = iter(layers)
 
     def changed(block: Block) -> Block:
-        heads, merged, window = next(given)
+        heads, merged, window, source = shape = next(given)
         attention = block.attention
-        if (attention.heads, attention.merged, attention.window) == (heads, merged, window):
+        if (attention.heads, attention.merged, attention.window, attention.source) == shape:
             return block
         (_, width), bias = attention.q.weight.shape, attention.q.bias is not None
         kv = heads.kv * heads.dim
@@ -124,7 +128,8 @@ def with_layers(network: T, layers: Sequence[LayerShape]) -> T:
         v = k if merged else linear("v", kv, width, bias=bias)
         q = attention.q if k is attention.q else linear("q", heads.query * heads.dim, width, bias=bias)
         out = linear("out", width, heads.query * heads.dim, bias=attention.out.bias is not None)
-        return replace(block, attention=replace(attention, q=q, k=k, v=v, out=out, heads=heads, window=window))
+        attention = replace(attention, q=q, k=k, v=v, out=out, heads=heads, window=window, source=source)
+        return replace(block, attention=attention)
 
     return map_nodes(network, Block, changed)
 

@@ -60,10 +60,12 @@ def state_of_blocks(blocks: Iterable[Block], context: int, chunk: int = 1) -> tu
 
 
 def kept_by_layers(blocks: Iterable[Block]) -> tuple[str, ...]:
-    """What the layers keep, in words: those that are alike in one entry; nothing of layers that keep nothing."""
+    """What the layers keep, in words: those that are alike in one entry; none for encoders."""
     alike: dict[str, list[int]] = {}
     for layer, attention in enumerate(block.attention for block in blocks):
-        if attention.causal:
+        if attention.source is not None:
+            alike.setdefault(f"nothing, they read layer {attention.source}'s", []).append(layer)
+        elif attention.causal:
             tensors = "one tensor for keys and values" if attention.merged else "keys and values"
             seen = "every token" if attention.window is None else f"a window of {attention.window:,} tokens"
             shape = f"{attention.heads.kv} × {attention.heads.dim} numbers a token"

@@ -340,6 +340,7 @@ def layer_cards(model: Model) -> tuple[LayerCard, ...]:
             head_dim=attention.heads.dim,
             merged=attention.merged,
             window=attention.window,
+            source=attention.source,
         )
         for attention in (block.attention for block in model.network.blocks)
     )
