@@ -166,6 +166,8 @@ class StateTensor(_Typed):
     rows alone as ``output`` (``rows``); or the runtime, which holds the state and lets nobody see it (``runtime``).
 
     A ``ring`` has fewer rows than the context: where a layer sees a window alone, new rows replace the oldest.
+
+    ``zero`` is the code that stands for 0, which the caller fills a new state with.
     """
 
     name: str
@@ -173,6 +175,7 @@ class StateTensor(_Typed):
     layer: int | None
     shape: tuple[Count, ...]
     ring: bool = False
+    zero: Annotated[int, Field(ge=-128, le=255)] = 0
     update: StateUpdate
     input: str | None = None
     output: str | None = None
