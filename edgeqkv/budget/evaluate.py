@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from edgeqkv.backends import TARGETS, backend, choice
+from edgeqkv.backends import TARGETS, backend, choice, soc_of
 from edgeqkv.backends.target import TargetSpec
 from edgeqkv.budget.answers import Answer, Candidate, Verdict, evaluate_on
 from edgeqkv.budget.devices import Catalogue, load_catalogue
@@ -102,7 +102,10 @@ def choose(
     catalogue = load_catalogue(devices)
     candidate = _planned(shape, choices, catalogue.canonical(device), catalogue)
     plan = candidate.plan
-    return Choices(plan.target, plan.form, plan.weights, plan.state, plan.context, plan.chunk), candidate.why
+    chosen = Choices(
+        plan.target, plan.form, plan.weights, plan.state, plan.context, plan.chunk, choices.soc or plan.spec.soc
+    )
+    return chosen, candidate.why
 
 
 def _of_artifacts(
@@ -216,6 +219,7 @@ def _candidate(shape: ModelShape, choices: Choices, why: str) -> Candidate:
         state=choice(target, "state", choices.state),
         context=context,
         chunk=choices.chunk or min(_DEFAULT_CHUNK, context),
+        soc=soc_of(target, choices.soc),
     )
     return Candidate.planned(Plan(shape, target.name, spec), why=why)
 

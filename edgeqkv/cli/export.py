@@ -114,6 +114,10 @@ def export(
     std: Annotated[
         str | None, typer.Option("--std", help="Encoders: what the difference was divided by, with commas.")
     ] = None,
+    soc: Annotated[
+        str | None,
+        typer.Option("--soc", help="Hexagon: the chip to compile for: v73, v75, v79, v81. Default: the recipe's, or v75."),
+    ] = None,
     recipe: PresetName = None,
     device: DeviceNames = None,
     own_devices: DevicesFile = None,
@@ -164,6 +168,7 @@ def export(
         mean=numbers(mean, "--mean"),
         std=numbers(std, "--std"),
         preset=recipe,
+        soc=soc,
         devices=None if device is None else tuple(device),
         own_devices=own_devices,
         allow_fp16_overflow=allow_fp16_overflow,

@@ -79,7 +79,7 @@ def verify(
             on_progress(f"verifying {name}", None)
             results[name] = prove(opened, name, against=original, engine=engine)
             if gate is not None:
-                measured[name] = gate.measure(opened.path, opened.target(name).artifact)
+                measured[name] = gate.measure(opened.path, opened.target(name).artifact, engine)
     if as_json:
         printed = {
             name: result.model_dump(mode="json")

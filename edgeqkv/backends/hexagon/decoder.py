@@ -6,7 +6,7 @@ import numpy as np
 
 from edgeqkv.backends.hexagon.encodings import STATE, Encoding
 from edgeqkv.backends.hexagon.graph import QdqGraph, Value
-from edgeqkv.backends.hexagon.ops import QdqOps
+from edgeqkv.backends.hexagon.ops import QdqOps, token_ids
 from edgeqkv.bundle.manifest import StateTensor
 from edgeqkv.model.activations import ActivationRanges
 from edgeqkv.model.layers import Attention, Heads
@@ -17,8 +17,6 @@ __all__ = ["DecoderOps"]
 _FAR_BELOW = 12.0
 """How far below the least score of a layer a hidden one is. e⁻¹² is less than half a step of what Softmax gives, a
 16-bit number up to 1: hidden rows count nothing."""
-
-_TOKEN = Encoding("uint8", 1.0, 0)  # of ids, which are no codes and have none
 
 
 class DecoderOps(QdqOps):
@@ -43,7 +41,7 @@ class DecoderOps(QdqOps):
         self._tokens = tokens
         self._masks: dict[int, Value] = {}
         self._rows: list[tuple[StateTensor, tuple[int, ...]]] = []
-        self.ids = Value(graph.input("input_ids", "int32", [tokens], "tokens"), (tokens,), _TOKEN)
+        self.ids = token_ids(graph.input("input_ids", "int32", [tokens], "tokens"), (tokens,))
         self._positions = graph.input("position_ids", "int32", [tokens], "positions")
 
     def positions(self) -> str:

@@ -14,7 +14,12 @@ from edgeqkv.model.layers import Activation, Attention, Linear, Norm
 from edgeqkv.model.ops import Ops
 from edgeqkv.model.weights import Weight
 
-__all__ = ["EncoderOps", "QdqOps"]
+__all__ = ["EncoderOps", "QdqOps", "token_ids"]
+
+
+def token_ids(name: str, shape: tuple[int, ...]) -> Value:
+    """An input of token ids, which are no codes of numbers."""
+    return Value(name, shape, Encoding("uint8", 1.0, 0))
 
 
 class QdqOps(Ops[Value]):
