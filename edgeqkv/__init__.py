@@ -109,7 +109,8 @@ def export(
 
     Args:
         model: what `load` returned.
-        target: ``onnx``, ``executorch``, ``coreml``, ``hexagon``, or several of them; the preset's if not given, or ``onnx``.
+        target: ``onnx``, ``executorch``, ``coreml``, ``hexagon``, or several of them; the preset's if not given, or
+            ``onnx``.
         out: the folder to write; it appears only if all went well.
         variant: a claim to be checked, in any accepted spelling.
         form: which form of the graph.

@@ -223,7 +223,7 @@ class Compiled(_Record):
         fast_memory_bytes: of the chip's memory for working data (VTCM), what it was compiled to use.
         spill_bytes: by the name of a graph, the buffer for what does not fit there.
         seconds: by the name of a graph, how long compiling it took where it was compiled.
-        calls: calls in which it was run in the vendor's simulation, on the same state as the graphs that it was made of.
+        calls: calls in which it was run in the vendor's simulation, on the state that the graphs were run on.
         max_abs_error: the largest |difference| of their logits.
         tolerance: what was allowed.
         max_code_error: by how many codes rows of the state differ at most.

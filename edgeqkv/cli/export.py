@@ -116,7 +116,7 @@ def export(
     ] = None,
     soc: Annotated[
         str | None,
-        typer.Option("--soc", help="Hexagon: the chip to compile for: v73, v75, v79, v81. Default: the recipe's, or v75."),
+        typer.Option("--soc", help="Hexagon: what to compile for: v73, v75, v79, v81. Default: the recipe's, or v75."),
     ] = None,
     recipe: PresetName = None,
     device: DeviceNames = None,

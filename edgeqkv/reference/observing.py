@@ -109,7 +109,7 @@ class _ObservingOps(SequenceOps):
     def attention(self, layer: int, q: Tensor, k: Tensor, v: Tensor, attention: Attention) -> Tensor:
         site = self._sites.next("attention")
         heads = attention.heads
-        queries, keys = (x.unflatten(-1, (-1, heads.dim)).transpose(-2, -3) for x in (q, k))
+        queries, keys = (x.view(*x.shape[:-1], -1, heads.dim).transpose(-2, -3) for x in (q, k))
         queries = self.saw(f"{site}.queries", queries * attention.scale)
         self.saw(f"{site}.keys", k)
         self.saw(f"{site}.values", v)

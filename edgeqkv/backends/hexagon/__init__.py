@@ -26,7 +26,7 @@ __all__ = ["TARGET", "HexagonTarget"]
 
 
 class HexagonTarget(SelfContained):
-    """Static graphs of integers whose state is an input and whose new rows are outputs, which the caller writes back."""
+    """Static graphs of integers whose state is an input, and whose new rows the caller writes back to it."""
 
     name = "hexagon"
     title = "Hexagon"
@@ -47,7 +47,7 @@ class HexagonTarget(SelfContained):
     engines = ("onnxruntime", "simulator")
     proof_engine = "onnxruntime"
     socs = ("v75", "v73", "v79", "v81")
-    heads: Mapping[str, str] = {"int4": "int8"}  # noqa: RUF012  a protocol's attribute, which nobody changes
+    heads: Mapping[str, str] = {"int4": "int8"}
     needs_examples = True
 
     @cached_property

@@ -11,6 +11,7 @@ from edgeqkv.bundle.manifest import StateTensor
 from edgeqkv.model.activations import ActivationRanges
 from edgeqkv.model.layers import Attention, Heads
 from edgeqkv.model.state import StateScales
+from edgeqkv.model.weights import Weight
 
 __all__ = ["DecoderOps"]
 
@@ -44,8 +45,9 @@ class DecoderOps(QdqOps):
         self.ids = token_ids(graph.input("input_ids", "int32", [tokens], "tokens"), (tokens,))
         self._positions = graph.input("position_ids", "int32", [tokens], "positions")
 
-    def positions(self) -> str:
-        return self._positions
+    def add_positions(self, x: Value, table: Weight) -> Value:
+        site = self.sites.next("add_positions")
+        return self.of_two("Add", x, self.row(table, self._positions, x.shape[:1]), self.at(site))
 
     def last(self, x: Value) -> Value:
         if self._tokens == 1:
@@ -72,16 +74,14 @@ class DecoderOps(QdqOps):
         scaled = self.scaled(q, attention.scale, self.at(f"{site}.queries"))
         grouped = self.graph.reshape(scaled, tokens, heads.kv, group, heads.dim)
         # The queries that read one KV head are rows of one matrix.
-        folded = self.graph.reshape(
-            self.graph.transpose(grouped, 1, 2, 0, 3), 1, heads.kv, group * tokens, heads.dim
-        )
+        folded = self.graph.reshape(self.graph.transpose(grouped, 1, 2, 0, 3), 1, heads.kv, group * tokens, heads.dim)
         low, high = self.ranges.of[f"{site}.products"]
         shape = (1, heads.kv, group * tokens, self._context + tokens)
         products = self.graph.node(
             "FusedMatMul", self.graph.real(folded), self.graph.real(keys), domain="com.microsoft", transB=1
         )
         scores = self.graph.quantized(products, shape, Encoding.of(low, high))
-        masked = self._of_two("Add", scores, self._mask(group), Encoding.of(min(low, 0.0) - _FAR_BELOW, high))
+        masked = self.of_two("Add", scores, self._mask(group), Encoding.of(min(low, 0.0) - _FAR_BELOW, high))
         weights = self.graph.op("Softmax", masked, shape, encoding=Encoding.of(0.0, 1.0), axis=-1)
         mixed = self.graph.node("MatMul", self.graph.real(weights), self.graph.real(values))
         result = self.graph.quantized(mixed, (1, heads.kv, group * tokens, heads.dim), self.at(site))
@@ -107,9 +107,7 @@ class DecoderOps(QdqOps):
         shape = (1, heads.kv, self._tokens, heads.dim)
         new = self.graph.op("Transpose", rounded, shape, output=str(tensor.output), perm=[0, 2, 1, 3])
         self._rows.append((tensor, shape))
-        past = Value(
-            self.graph.input(str(tensor.input), tensor.dtype, tensor.shape, "state"), tensor.shape, encoding
-        )
+        past = Value(self.graph.input(str(tensor.input), tensor.dtype, tensor.shape, "state"), tensor.shape, encoding)
         joined = self.graph.node("Concat", self.graph.real(past), self.graph.real(new), axis=2)
         whole = (1, heads.kv, self._context + self._tokens, heads.dim)
         return self.graph.quantized(joined, whole, encoding)
@@ -137,7 +135,7 @@ class DecoderOps(QdqOps):
                 future = np.triu(np.full((tokens, tokens), lowest, np.float32), 1)
                 later = np.concatenate([np.zeros((tokens, context), np.float32), future], 1)
                 tiled = np.tile(later, (group, 1))[None, None]
-                mask = self._of_two("Add", mask, self.graph.stored(f"later_{group}", tiled, encoding), encoding)
+                mask = self.of_two("Add", mask, self.graph.stored(f"later_{group}", tiled, encoding), encoding)
                 mask = Value(mask.name, tiled.shape, encoding)
             self._masks[group] = mask
         return self._masks[group]

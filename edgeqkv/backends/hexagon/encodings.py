@@ -52,7 +52,8 @@ class Encoding:
     def codes(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The nearest codes."""
         rounded = np.rint(np.asarray(values, np.float32) / np.float32(self.scale))
-        return np.clip(rounded + self.zero, 0, self.most).astype(self.code)
+        codes: npt.NDArray[Any] = np.clip(rounded + self.zero, 0, self.most).astype(self.code)
+        return codes
 
     def times(self, factor: float) -> Encoding:
         """That of the numbers times a positive factor, whose codes are the same."""

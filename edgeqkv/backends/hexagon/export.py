@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-
 from edgeqkv.backends.ends import input_spec, output_spec
 from edgeqkv.backends.features import check_features
 from edgeqkv.backends.hexagon.compiling import compiled
@@ -115,5 +114,3 @@ def _build_encoder(graph: QdqGraph, model: Model, ranges: ActivationRanges, batc
     logits: Value = model.network.outputs(ops, start)
     graph.real(graph.reshape(logits, *(int(size) for size in made.shape)), output=made.name)
     graph.output(made.name, made.dtype, [int(size) for size in made.shape], made.role)
-
-

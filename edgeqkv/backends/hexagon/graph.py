@@ -157,7 +157,7 @@ class QdqGraph:
         if data.nbytes <= _INLINE:
             tensor.raw_data = data.tobytes()
         else:
-            offset, length = self._weights.place(memoryview(data).cast("B"))
+            offset, length = self._weights.place(memoryview(data.tobytes()))
             tensor.data_location = TensorProto.EXTERNAL
             for key, value in (("location", self._weights.name), ("offset", offset), ("length", length)):
                 tensor.external_data.add(key=key, value=str(value))

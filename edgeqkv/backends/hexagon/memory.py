@@ -43,7 +43,9 @@ class HexagonMemory(PlannedMemory):
 
     def weights(self, found: Costs, storage: Storage, spec: TargetSpec) -> tuple[Term, ...]:
         size = self._stored(found, storage, spec)
-        formula = f"{count(found.parameters)} parameters in {storage.name}, looked up ones in uint16: {count(size)} bytes"
+        formula = (
+            f"{count(found.parameters)} parameters in {storage.name}, looked up ones in uint16: {count(size)} bytes"
+        )
         return (copied(size, formula, "one binary for prefill and decode, read into memory that the NPU maps"),)
 
     def stored_bytes(self, network: Network, spec: TargetSpec) -> int:

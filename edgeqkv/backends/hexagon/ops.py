@@ -28,11 +28,13 @@ class QdqOps(Ops[Value]):
     Args:
         graph: what is built.
         ranges: how far each result reaches.
+        batch: whole inputs of a call.
     """
 
-    def __init__(self, graph: QdqGraph, ranges: ActivationRanges) -> None:
+    def __init__(self, graph: QdqGraph, ranges: ActivationRanges, batch: int = 1) -> None:
         self.graph = graph
         self.ranges = ranges
+        self._batch = batch
         self.sites = Sites()
 
     def at(self, site: str, code: str = ACTIVATION) -> Encoding:
@@ -40,21 +42,11 @@ class QdqOps(Ops[Value]):
         low, high = self.ranges.of[site]
         return Encoding.of(low, high, code)  # type: ignore[arg-type]
 
-    def positions(self) -> Value | str:
-        """What `add_positions` looks rows up by: an input of the graph, or the name of a constant."""
-        raise NotImplementedError
-
     def embedding(self, ids: Value, table: Weight) -> Value:
         site = self.sites.next("embedding")
-        return self.graph.again(self._row(table, ids.name, ids.shape), self.at(site))
+        return self.graph.again(self.row(table, ids.name, ids.shape), self.at(site))
 
-    def add_positions(self, x: Value, table: Weight) -> Value:
-        site = self.sites.next("add_positions")
-        row = self._row(table, str(self.positions()), x.shape[:1])
-        result = self.graph.node("Add", self.graph.real(x), self.graph.real(row))
-        return self.graph.quantized(result, x.shape, self.at(site))
-
-    def _row(self, table: Weight, index: str, rows: tuple[int, ...]) -> Value:
+    def row(self, table: Weight, index: str, rows: tuple[int, ...]) -> Value:
         """Rows of a table, which has one scale: the compiler looks up no others."""
         numbers = table.values().numpy()
         stored = self.graph.stored(
@@ -73,7 +65,7 @@ class QdqOps(Ops[Value]):
         scale = Encoding.of(float(gamma.min()), float(gamma.max()), "uint8")
         inputs = [self.graph.real(x), self.graph.real(self.graph.stored(f"{norm.scale.name}.uint8", gamma, scale))]
         if norm.bias is not None:
-            inputs.append(wide_bias(self.graph, norm.bias, np.float32(x.encoding.scale * scale.scale)))
+            inputs.append(wide_bias(self.graph, norm.bias, np.array(x.encoding.scale * scale.scale, np.float32)))
         result = self.graph.node("LayerNormalization", *inputs, axis=-1, epsilon=norm.eps)
         return self.graph.quantized(result, x.shape, self.at(site))
 
@@ -95,12 +87,12 @@ class QdqOps(Ops[Value]):
                 return self.graph.quantized(result, x.shape, encoding)
 
     def add(self, x: Value, y: Value) -> Value:
-        return self._of_two("Add", x, y, self.at(self.sites.next("add")))
+        return self.of_two("Add", x, y, self.at(self.sites.next("add")))
 
     def multiply(self, x: Value, y: Value) -> Value:
-        return self._of_two("Mul", x, y, self.at(self.sites.next("multiply")))
+        return self.of_two("Mul", x, y, self.at(self.sites.next("multiply")))
 
-    def _of_two(self, kind: str, x: Value, y: Value, encoding: Encoding) -> Value:
+    def of_two(self, kind: str, x: Value, y: Value, encoding: Encoding) -> Value:
         result = self.graph.node(kind, self.graph.real(x), self.graph.real(y))
         return self.graph.quantized(result, x.shape, encoding)
 
@@ -117,37 +109,6 @@ class QdqOps(Ops[Value]):
         inside = self.scaled(x, 1 / cap, x.encoding.times(1 / cap))
         bent = self.graph.op("Tanh", inside, x.shape, encoding=Encoding.of(-1.0, 1.0))
         return self.scaled(bent, cap, bent.encoding.times(cap))
-
-    def logits(self, x: Value, table: Weight) -> Value:
-        return product(self.graph, x, table, None, self.at(self.sites.next("logits")))
-
-    def state_encoding(self, site: str) -> Encoding:
-        """What an operand of a product of two activations is rounded to: the second one has 8 bits."""
-        low, high = self.ranges.of[site]
-        return Encoding.around_zero(max(-low, high, 1e-6) / 127, STATE)
-
-
-class EncoderOps(QdqOps):
-    """Interprets an encoder, for ``batch`` whole inputs at once."""
-
-    def __init__(self, graph: QdqGraph, ranges: ActivationRanges, batch: int) -> None:
-        super().__init__(graph, ranges)
-        self._batch = batch
-
-    def given(self, x: str, shape: tuple[int, ...]) -> Value:
-        """An input of real numbers as a value."""
-        return self.graph.quantized(x, shape, self.at("input"))
-
-    def linear(self, x: Value, linear: Linear) -> Value:
-        return super().linear(self.graph.reshape(x, prod(x.shape[:-1]), x.shape[-1]), linear)
-
-    def add_positions(self, x: Value, table: Weight) -> Value:
-        """Of whole inputs: every row of the table, for each of them."""
-        site = self.sites.next("add_positions")
-        numbers = table.values().numpy()
-        encoding = Encoding.of(float(numbers.min()), float(numbers.max()))
-        rows = self.graph.stored(f"{table.name}.{ACTIVATION}", np.tile(numbers, (self._batch, 1)), encoding)
-        return self._of_two("Add", x, rows, self.at(site))
 
     def patches(self, pixels: Value, size: int) -> Value:
         batch, channels, height, width = pixels.shape
@@ -180,6 +141,33 @@ class EncoderOps(QdqOps):
         zero = self.graph.constant(np.array(0, np.int32))
         return self.graph.op("Gather", apart, (self._batch, channels), zero, axis=1)
 
+    def logits(self, x: Value, table: Weight) -> Value:
+        return product(self.graph, x, table, None, self.at(self.sites.next("logits")))
+
+    def state_encoding(self, site: str) -> Encoding:
+        """What an operand of a product of two activations is rounded to: the second one has 8 bits."""
+        low, high = self.ranges.of[site]
+        return Encoding.around_zero(max(-low, high, 1e-6) / 127, STATE)
+
+
+class EncoderOps(QdqOps):
+    """Interprets an encoder, for ``batch`` whole inputs at once."""
+
+    def given(self, x: str, shape: tuple[int, ...]) -> Value:
+        """An input of real numbers as a value."""
+        return self.graph.quantized(x, shape, self.at("input"))
+
+    def linear(self, x: Value, linear: Linear) -> Value:
+        return super().linear(self.graph.reshape(x, prod(x.shape[:-1]), x.shape[-1]), linear)
+
+    def add_positions(self, x: Value, table: Weight) -> Value:
+        """Of whole inputs: every row of the table, for each of them."""
+        site = self.sites.next("add_positions")
+        numbers = table.values().numpy()
+        encoding = Encoding.of(float(numbers.min()), float(numbers.max()))
+        rows = self.graph.stored(f"{table.name}.{ACTIVATION}", np.tile(numbers, (self._batch, 1)), encoding)
+        return self.of_two("Add", x, rows, self.at(site))
+
     def last(self, x: Value) -> Value:
         return x
 
@@ -189,8 +177,10 @@ class EncoderOps(QdqOps):
         scaled = self.scaled(q, attention.scale, self.at(f"{site}.queries"))
         queries = self._split(scaled, tokens, heads.query)
         keys = self._split(self.graph.again(k, self.state_encoding(f"{site}.keys")), tokens, heads.kv)
-        values = keys if v is k else self._split(
-            self.graph.again(v, self.state_encoding(f"{site}.values")), tokens, heads.kv
+        values = (
+            keys
+            if v is k
+            else self._split(self.graph.again(v, self.state_encoding(f"{site}.values")), tokens, heads.kv)
         )
         shape = (batch, heads.query, tokens, tokens)
         products = self.graph.node(
@@ -202,9 +192,7 @@ class EncoderOps(QdqOps):
         weights = self.graph.op("Softmax", scores, shape, encoding=Encoding.of(0.0, 1.0), axis=-1)
         mixed = self.graph.node("MatMul", self.graph.real(weights), self.graph.real(values))
         apart = self.graph.quantized(mixed, (batch, heads.query, tokens, heads.dim), self.at(site))
-        return self.graph.reshape(
-            self.graph.transpose(apart, 0, 2, 1, 3), batch * tokens, heads.query * heads.dim
-        )
+        return self.graph.reshape(self.graph.transpose(apart, 0, 2, 1, 3), batch * tokens, heads.query * heads.dim)
 
     def _with_term(self, site: str, scores: Value, attention: Attention) -> Value:
         """The 2-D position term: a factor, and a number for every pair."""
@@ -215,10 +203,8 @@ class EncoderOps(QdqOps):
         added = self.graph.stored(
             f"{bias.name}.{ACTIVATION}", numbers, Encoding.of(float(numbers.min()), float(numbers.max()))
         )
-        return self._of_two("Add", grown, added, self.at(f"{site}.scores"))
+        return self.of_two("Add", grown, added, self.at(f"{site}.scores"))
 
     def _split(self, x: Value, tokens: int, heads: int) -> Value:
         """``[B, heads, S, D]``"""
-        return self.graph.transpose(
-            self.graph.reshape(x, self._batch, tokens, heads, x.shape[1] // heads), 0, 2, 1, 3
-        )
+        return self.graph.transpose(self.graph.reshape(x, self._batch, tokens, heads, x.shape[1] // heads), 0, 2, 1, 3)

@@ -104,9 +104,7 @@ def _call(
 ) -> dict[str, Array]:
     """Run both, compare their logits and the first ``count`` rows that they give for the state; the CPU's outputs."""
     names = [spec.name for spec in graph.outputs]
-    got, wanted = (
-        dict(zip(names, each[graph.name].run(names, inputs), strict=True)) for each in (sessions, on_cpu)
-    )
+    got, wanted = (dict(zip(names, each[graph.name].run(names, inputs), strict=True)) for each in (sessions, on_cpu))
     found.calls += 1
     logits = graph.logits
     width = int(logits.shape[-1])

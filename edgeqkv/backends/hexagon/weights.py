@@ -6,6 +6,8 @@ that a product needs one multiplication a row. In a QDQ graph it is two ``Dequan
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -90,10 +92,11 @@ def _blocks(
     return graph.quantized(graph.node("Add", graph.real(summand), graph.real(added)), shape, encoding)
 
 
-def wide_bias(graph: QdqGraph, bias: Weight, scale: npt.NDArray[np.float32], **axis: int) -> str:
+def wide_bias(graph: QdqGraph, bias: Weight, scale: npt.NDArray[np.float32], axis: int | None = None) -> str:
     """A bias in int32, whose step is the product of those of what is multiplied: it is added before any rounding."""
     scale = np.asarray(scale, np.float32)
     codes = np.rint(bias.values().numpy().astype(np.float64) / scale.astype(np.float64)).clip(-_FAR, _FAR)
     zeros = np.zeros(scale.shape, np.int32)
     inputs = graph.constant(codes.astype(np.int32)), graph.constant(scale), graph.constant(zeros)
-    return graph.node("DequantizeLinear", *inputs, **axis)
+    attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
+    return graph.node("DequantizeLinear", *inputs, **attributes)

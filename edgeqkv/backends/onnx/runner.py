@@ -95,9 +95,7 @@ def settings(engine: str, artifact: Artifact) -> Mapping[str, str]:
     return _IN_FLOAT32 if kernels else _UNPACKED
 
 
-def opened(
-    path: Path, entries: Mapping[str, str], threads: int, *, optimize: bool = True
-) -> ort.InferenceSession:
+def opened(path: Path, entries: Mapping[str, str], threads: int, *, optimize: bool = True) -> ort.InferenceSession:
     """A graph, loaded for the CPU with these entries in the session's configuration; optimized, or as it stands.
 
     Raises:
