@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
@@ -11,6 +11,7 @@ from edgeqkv.budget import paper
 from edgeqkv.budget.devices import Device, Fact, Npu, Status
 from edgeqkv.budget.npu import GB, Constraint, constraints
 from edgeqkv.budget.plan import Plan, footprint, npu_footprint, working_terms
+from edgeqkv.bundle.manifest import Compiled
 from edgeqkv.model.variants import Sharing, Variant
 
 __all__ = [
@@ -31,25 +32,38 @@ HEADROOM: Final = 1.15
 
 _CURVE_POINTS = 33
 
+_ON_NPU: Final = ("weights", "state", "activations")  # the terms that lie in its memory
+
 
 class Verdict(StrEnum):
-    """How a footprint and a limit compare."""
+    """How a footprint and a limit compare. ``runs`` is of what was compiled for an NPU."""
 
     FITS = "fits"
     TIGHT = "tight"
     NOT = "does not fit"
+    RUNS = "runs"
     UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Something to be evaluated: an export, or the plan of one. ``why`` says how it was chosen."""
+    """Something to be evaluated: an export, or the plan of one.
+
+    Attributes:
+        plan: what it is.
+        footprint: what it takes.
+        exported: whether its files were read.
+        why: how it was chosen.
+        npu: whether the footprint is of an NPU's memory, not of a process.
+        compiled: what a chip's compiler made of it.
+    """
 
     plan: Plan
     footprint: Footprint
     exported: bool
     why: str = ""
     npu: bool = False
+    compiled: Compiled | None = field(default=None, compare=False)
 
     @classmethod
     def planned(cls, plan: Plan, *, why: str = "", npu: bool = False) -> Candidate:
@@ -58,6 +72,9 @@ class Candidate:
 
     def on_npu(self) -> Candidate:
         """The same, as far as it lies in an NPU's memory."""
+        if self.compiled is not None:
+            terms = tuple(term for term in self.footprint.terms if term.name in _ON_NPU)
+            return replace(self, footprint=Footprint(terms), npu=True)
         return Candidate.planned(self.plan, why=self.why, npu=True)
 
     @property
@@ -74,7 +91,8 @@ class Candidate:
         if context == self.plan.context:
             return self.footprint
         plan = self.at_plan(context)
-        return npu_footprint(plan) if self.npu else self.footprint.with_terms(working_terms(plan))
+        planned = self.npu and self.compiled is None
+        return npu_footprint(plan) if planned else self.footprint.with_terms(working_terms(plan))
 
 
 @dataclass(frozen=True)
@@ -137,15 +155,19 @@ class Answer:
 
     @property
     def verdict(self) -> Verdict:
-        """At the default limit; for an NPU, whether every demand that is known is met."""
-        if self.kind == "npu":
-            return Verdict.NOT if any(each.holds is False for each in self.constraints) else self._unless_unknown
-        return self.limits[0].verdict
+        """Of an app's process, at the default limit; for an NPU, `npu_verdict`."""
+        return self.npu_verdict or Verdict.UNKNOWN if self.kind == "npu" else self.limits[0].verdict
 
     @property
-    def _unless_unknown(self) -> Verdict:
-        known = any(each.holds for each in self.constraints)
-        return Verdict.FITS if known else Verdict.UNKNOWN
+    def npu_verdict(self) -> Verdict | None:
+        """Whether every demand of the NPU that is known is met; None for a device of whose NPU nothing is known."""
+        if not self.constraints:
+            return None
+        if any(each.holds is False for each in self.constraints):
+            return Verdict.NOT
+        if not any(each.holds for each in self.constraints):
+            return Verdict.UNKNOWN
+        return Verdict.FITS if self.candidate.compiled is None else Verdict.RUNS
 
 
 def verdict_of(peak: int, limit: int | None) -> Verdict:
@@ -178,9 +200,14 @@ def evaluate_on(name: str, device: Device | Npu, npus: dict[str, Npu], candidate
         limits=limits,
         variants=_variants(candidate, limits[0].bytes if limits else None, positions),
         npu=npu_name or None,
-        constraints=constraints(npu_name, npu, candidate.plan) if npu else (),
+        constraints=_demands(npu_name, npu, candidate) if npu else (),
         roofline=_roofline(bandwidth, candidate.footprint) if bandwidth else None,
     )
+
+
+def _demands(name: str, npu: Npu, candidate: Candidate) -> tuple[Constraint, ...]:
+    needed = candidate.on_npu().footprint if candidate.compiled else None
+    return constraints(name, npu, candidate.plan, candidate.compiled, needed, exported=candidate.exported)
 
 
 def app_limits(device: Device) -> tuple[tuple[str, Fact[float | None]], ...]:

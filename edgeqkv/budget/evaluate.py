@@ -29,6 +29,7 @@ REPORT_PAGE: Final = "report.html"
 REPORT_DATA: Final = "report.json"
 
 _DEFAULT_CHUNK = 128
+_GOOD: Final = (Verdict.FITS, Verdict.TIGHT, Verdict.RUNS)
 
 
 def evaluate(
@@ -50,7 +51,9 @@ def evaluate(
         )
     shape = ModelShape.of_model(opened)
     asked = Choices(context=context)
-    answers = [_answer(catalogue, name, _planned(shape, asked, name, catalogue)) for name in names]
+    answers = [
+        _answer(catalogue, name, candidate) for name in names for candidate in _offered(shape, asked, name, catalogue)
+    ]
     planned = [each.candidate for each in answers] or [_planned(shape, asked, None, catalogue)]
     return _report(catalogue, opened.source.path.name, str(opened.variant), opened.parameters, planned, answers)
 
@@ -119,7 +122,9 @@ def _of_artifacts(
     context: int | None = None,
 ) -> Report:
     candidates = [
-        _at(Candidate(plan, footprint_of(directory, artifact, plan), exported=True), context)
+        _at(
+            Candidate(plan, footprint_of(directory, artifact, plan), exported=True, compiled=artifact.compiled), context
+        )
         for artifact in artifacts
         for plan in [plan_of(shape, artifact, tokenizer)]
     ]
@@ -190,6 +195,17 @@ def _check_context(context: int, positions: int) -> None:
     check("context", context, positions, f": the model was trained for {positions} positions")
 
 
+def _offered(shape: ModelShape, choices: Choices, device: str, catalogue: Catalogue) -> list[Candidate]:
+    """What would be exported for a device, and beside it, for a phone with an NPU that a recipe compiles for, that."""
+    first = _planned(shape, choices, device, catalogue)
+    compiling = [each for each in for_device(device) if each.soc is not None and each.target != first.plan.target]
+    if not compiling or choices.target is not None:
+        return [first]
+    preset = compiling[0]
+    beside = choices.over(preset, _longest(shape, preset))
+    return [first, _candidate(shape, beside, f"for the NPU: recipe {preset.name}: {preset.why}")]
+
+
 def _planned(shape: ModelShape, choices: Choices, device: str | None, catalogue: Catalogue) -> Candidate:
     """What would be exported for a device: by its first preset that fits, or with the target's defaults."""
     options = [
@@ -199,7 +215,7 @@ def _planned(shape: ModelShape, choices: Choices, device: str | None, catalogue:
     ]
     if device is None or not options:
         return _candidate(shape, choices, f"no recipe is for {device}: the target's defaults" if device else "")
-    fitting = (each for each in options if _answer(catalogue, device, each).verdict in (Verdict.FITS, Verdict.TIGHT))
+    fitting = (each for each in options if _answer(catalogue, device, each).verdict in _GOOD)
     first = options[0]
     return next(fitting, dataclasses.replace(first, why=f"{first.why} (No recipe is known to fit: this is the first.)"))
 

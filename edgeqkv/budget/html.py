@@ -21,7 +21,13 @@ GENERATOR: Final = b'<meta name="generator" content="edgeqkv">'
 
 _FOLDER: Final = Path(__file__).parent
 _TEMPLATE: Final = "report.html.j2"
-_CLASSES: Final = {Verdict.FITS: "good", Verdict.TIGHT: "warn", Verdict.NOT: "bad", Verdict.UNKNOWN: "open"}
+_CLASSES: Final = {
+    Verdict.FITS: "good",
+    Verdict.TIGHT: "warn",
+    Verdict.NOT: "bad",
+    Verdict.RUNS: "good",
+    Verdict.UNKNOWN: "open",
+}
 
 
 @dataclass

@@ -162,7 +162,7 @@ def plan_of(shape: ModelShape, artifact: Artifact, tokenizer: int) -> Plan:
         context=artifact.context,
         chunk=artifact.chunk,
         batch=artifact.batch,
-        soc=artifact.compiled.soc if artifact.compiled else None,
+        soc=artifact.details.get("soc"),
     )
     return Plan(shape, artifact.target, spec, tokenizer)
 

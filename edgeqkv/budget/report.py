@@ -125,6 +125,7 @@ def _answer(answer: Answer) -> dict[str, Any]:
         "limits": [asdict(limit) for limit in answer.limits],
         "variants": [asdict(row) for row in answer.variants],
         "npu": answer.npu,
+        "npu_verdict": answer.npu_verdict,
         "constraints": [asdict(each) for each in answer.constraints],
         "roofline": asdict(answer.roofline) if answer.roofline else None,
     }
@@ -213,6 +214,8 @@ def _answer_lines(answer: Answer, facts: Facts, table: Table) -> None:
                 f"not a prediction",
             )
         )
+    if answer.kind != "npu" and answer.npu_verdict is not None:
+        rows.append((f"on the NPU, {answer.npu}", str(answer.npu_verdict)))
     for each in answer.constraints:
         held = {True: "met", False: "FAILS", None: "open"}[each.holds]
         rows.append((f"{answer.npu}: {each.name}", f"{held}{mark(each.status)}: {each.detail}"))

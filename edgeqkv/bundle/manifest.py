@@ -199,7 +199,8 @@ class _Details(TypedDict, total=False):
 
     ``weight_file`` holds the weights that graphs share, ``code_layouts`` are the orders of their codes,
     ``state_scales`` are those of an int8 state by the names of its tensors, ``planned_memory_bytes`` is what a
-    program's memory plan takes, ``variant`` is the model's.
+    program's memory plan takes, ``variant`` is the model's, ``soc`` the chip that it is for, ``compile_with`` the
+    command that compiles it where that was not done.
     """
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
@@ -209,6 +210,8 @@ class _Details(TypedDict, total=False):
     state_scales: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]
     planned_memory_bytes: Annotated[int, Field(ge=0, strict=True)]
     variant: str
+    soc: str
+    compile_with: str
 
 
 class Compiled(_Record):

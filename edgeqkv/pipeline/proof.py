@@ -85,6 +85,7 @@ _BEYOND: Final = 8  # tokens of the first piece that are past a chunk's boundary
 _SAMPLED: Final = 64  # vocabulary entries whose logits a bundle carries
 
 _FEWEST: Final = 4  # inputs of an encoder
+_EXAMPLES: Final = 32  # of them, to look at what becomes of them
 _STEP: Final = 1 / 32  # of pixels and features, which are then stored as int8
 
 
@@ -330,7 +331,7 @@ def pieces(context: int, chunk: int) -> list[int]:
 def examples(model: Model, spec: TargetSpec, calibration: npt.NDArray[np.int64] | None) -> npt.NDArray[Any]:
     """What a target looks at a model's activations on (`TargetSpec.examples`): text, or else what the proof feeds."""
     if not model.causal:
-        return random_inputs(input_spec(model.config, spec.batch, "int64"), model.config.vocab_size)[: spec.batch][None]
+        return random_inputs(input_spec(model.config, 1, "int64"), model.config.vocab_size, _EXAMPLES)[None]
     if calibration is not None:
         return calibration
     return proof_tokens(model.config.vocab_size, int(spec.context or 1))[None]
@@ -345,15 +346,15 @@ def proof_inputs(artifact: Artifact) -> npt.NDArray[np.generic]:
     return normalized(pixels, artifact.normalization.mean, artifact.normalization.std)
 
 
-def random_inputs(spec: TensorSpec, vocab_size: int | None) -> npt.NDArray[np.generic]:
-    """Two batches of an encoder's inputs and one more.
+def random_inputs(spec: TensorSpec, vocab_size: int | None, count: int = 0) -> npt.NDArray[np.generic]:
+    """So many of an encoder's inputs, or else two batches and one more.
 
     Token ids are drawn evenly from the vocabulary; pixels and features from a normal distribution, as normalized data
     have it, in steps of 1/32 up to ±4.
     """
     batch, *shape = (int(size) for size in spec.shape)
     random = np.random.default_rng(SEED)
-    size = (max(_FEWEST, 2 * batch + 1), *shape)
+    size = (count or max(_FEWEST, 2 * batch + 1), *shape)
     if vocab_size is not None:
         return random.integers(0, vocab_size, size)
     return (random.normal(size=size).clip(-3.9, 3.9) / _STEP).round().astype(np.float32) * np.float32(_STEP)

@@ -8,12 +8,15 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ACTIVATION", "STATE", "Code", "Encoding"]
+__all__ = ["ACTIVATION", "OPERAND", "STATE", "Code", "Encoding"]
 
-Code = Literal["uint8", "uint16"]
+Code = Literal["uint8", "uint16", "int16"]
 
 ACTIVATION: Final[Code] = "uint16"
 STATE: Final[Code] = "uint8"
+
+OPERAND: Final[Code] = "int16"
+"""Of the second operand of a product of two activations, where it is no state: of uint16 the compiler makes uint8."""
 
 _LEAST: Final = 1e-6  # of a range that is a point
 
@@ -27,14 +30,10 @@ class Encoding:
     zero: int
 
     @property
-    def most(self) -> int:
-        """The largest code."""
-        return int(np.iinfo(self.code).max)
-
-    @property
     def ends(self) -> tuple[float, float]:
         """The numbers of the least and the largest code."""
-        return -self.zero * self.scale, (self.most - self.zero) * self.scale
+        codes = np.iinfo(self.code)
+        return (int(codes.min) - self.zero) * self.scale, (int(codes.max) - self.zero) * self.scale
 
     @classmethod
     def of(cls, low: float, high: float, code: Code = ACTIVATION) -> Encoding:
@@ -49,10 +48,16 @@ class Encoding:
         """That of a signed code, moved by half the range: zero is in the middle."""
         return cls(code, float(np.float32(scale)), (int(np.iinfo(code).max) + 1) // 2)
 
+    @classmethod
+    def symmetric(cls, peak: float) -> Encoding:
+        """That of a signed code, whose zero is 0."""
+        return cls(OPERAND, float(np.float32(max(peak, _LEAST) / np.iinfo(OPERAND).max)), 0)
+
     def codes(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The nearest codes."""
         rounded = np.rint(np.asarray(values, np.float32) / np.float32(self.scale))
-        codes: npt.NDArray[Any] = np.clip(rounded + self.zero, 0, self.most).astype(self.code)
+        ends = np.iinfo(self.code)
+        codes: npt.NDArray[Any] = np.clip(rounded + self.zero, ends.min, ends.max).astype(self.code)
         return codes
 
     def times(self, factor: float) -> Encoding:

@@ -74,6 +74,7 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
         details={
             "weight_file": WEIGHT_FILE,
             "activations": "uint16",
+            "soc": spec.soc,
             **({} if model.state_scales is None else {"state_scales": dict(model.state_scales.of)}),
         },
     )

@@ -33,7 +33,6 @@ _DTYPES: Final = {
     "fp32": TensorProto.FLOAT,
     "int32": TensorProto.INT32,
     "uint8": TensorProto.UINT8,
-    "uint16": TensorProto.UINT16,
 }
 
 
@@ -137,7 +136,7 @@ class QdqGraph:
 
     def constant(self, array: npt.NDArray[Any], name: str | None = None) -> str:
         """An array that the graph holds; without a name, equal ones are one."""
-        array = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")
         if name is None:
             content = hashlib.sha256(array.tobytes()).hexdigest()[:16]
             name = f"constant_{array.dtype}_{'x'.join(map(str, array.shape))}_{content}"

@@ -6,7 +6,7 @@ from math import prod
 
 import numpy as np
 
-from edgeqkv.backends.hexagon.encodings import ACTIVATION, STATE, Encoding
+from edgeqkv.backends.hexagon.encodings import ACTIVATION, Encoding
 from edgeqkv.backends.hexagon.graph import QdqGraph, Value
 from edgeqkv.backends.hexagon.weights import product, wide_bias
 from edgeqkv.model.activations import ActivationRanges, Sites
@@ -144,10 +144,10 @@ class QdqOps(Ops[Value]):
     def logits(self, x: Value, table: Weight) -> Value:
         return product(self.graph, x, table, None, self.at(self.sites.next("logits")))
 
-    def state_encoding(self, site: str) -> Encoding:
-        """What an operand of a product of two activations is rounded to: the second one has 8 bits."""
+    def operand(self, site: str) -> Encoding:
+        """The encoding of the second operand of a product of two activations."""
         low, high = self.ranges.of[site]
-        return Encoding.around_zero(max(-low, high, 1e-6) / 127, STATE)
+        return Encoding.symmetric(max(-low, high))
 
 
 class EncoderOps(QdqOps):
@@ -176,12 +176,8 @@ class EncoderOps(QdqOps):
         heads, batch, tokens = attention.heads, self._batch, q.shape[0] // self._batch
         scaled = self.scaled(q, attention.scale, self.at(f"{site}.queries"))
         queries = self._split(scaled, tokens, heads.query)
-        keys = self._split(self.graph.again(k, self.state_encoding(f"{site}.keys")), tokens, heads.kv)
-        values = (
-            keys
-            if v is k
-            else self._split(self.graph.again(v, self.state_encoding(f"{site}.values")), tokens, heads.kv)
-        )
+        keys = self._split(self.graph.again(k, self.operand(f"{site}.keys")), tokens, heads.kv)
+        values = keys if v is k else self._split(self.graph.again(v, self.operand(f"{site}.values")), tokens, heads.kv)
         shape = (batch, heads.query, tokens, tokens)
         products = self.graph.node(
             "FusedMatMul", self.graph.real(queries), self.graph.real(keys), domain="com.microsoft", transB=1
