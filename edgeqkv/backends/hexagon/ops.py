@@ -37,10 +37,9 @@ class QdqOps(Ops[Value]):
         self._batch = batch
         self.sites = Sites()
 
-    def at(self, site: str, code: str = ACTIVATION) -> Encoding:
+    def at(self, site: str) -> Encoding:
         """The encoding of a result."""
-        low, high = self.ranges.of[site]
-        return Encoding.of(low, high, code)  # type: ignore[arg-type]
+        return Encoding.of(*self.ranges.of[site])
 
     def embedding(self, ids: Value, table: Weight) -> Value:
         site = self.sites.next("embedding")
@@ -112,10 +111,7 @@ class QdqOps(Ops[Value]):
 
     def patches(self, pixels: Value, size: int) -> Value:
         batch, channels, height, width = pixels.shape
-        down, right = -height % size, -width % size
-        if down or right:
-            pads = self.graph.constant(np.array([0, 0, 0, 0, 0, 0, down, right], np.int64))
-            pixels = self.graph.op("Pad", pixels, (batch, channels, height + down, width + right), pads)
+        pixels = self._padded(self._padded(pixels, 2, -height % size), 3, -width % size)
         rows, columns = pixels.shape[2] // size, pixels.shape[3] // size
         # In two steps, because the compiler takes five dimensions at most.
         apart = self.graph.reshape(pixels, batch * channels, rows, size, columns, size)
@@ -123,6 +119,16 @@ class QdqOps(Ops[Value]):
         grouped = self.graph.reshape(squares, batch, channels, rows * columns, size * size)
         each = self.graph.transpose(grouped, 0, 2, 1, 3)
         return self.graph.reshape(each, batch * rows * columns, channels * size * size)
+
+    def _padded(self, x: Value, axis: int, count: int) -> Value:
+        """With zeros behind it; joined, because a ``Pad`` is compiled to codes of 0 (onnxruntime-qnn 2.7)."""
+        if not count:
+            return x
+        shape = [count if each == axis else size for each, size in enumerate(x.shape)]
+        zeros = self.graph.stored(f"zeros_{axis}_{count}", np.zeros(shape, np.float32), x.encoding)
+        joined = self.graph.node("Concat", self.graph.real(x), self.graph.real(zeros), axis=axis)
+        whole = [size + count if each == axis else size for each, size in enumerate(x.shape)]
+        return self.graph.quantized(joined, whole, x.encoding)
 
     def prepend(self, x: Value, row: Weight) -> Value:
         encoding = self.at(self.sites.next("prepend"))
