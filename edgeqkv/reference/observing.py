@@ -7,6 +7,7 @@ exactly the scores that a token may see: chunks change nothing but the order.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,9 @@ class _ObservingOps(SequenceOps):
         return self._next("add_positions", super().add_positions(x, table))
 
     def norm(self, x: Tensor, norm: Norm) -> Tensor:
-        return self._next("norm", super().norm(x, norm))
+        site = self._sites.next("norm")
+        self.saw(f"{site}.plain", super().norm(x, replace(norm, scale=None, bias=None)))
+        return self.saw(site, super().norm(x, norm))
 
     def linear(self, x: Tensor, linear: Linear) -> Tensor:
         return self._next("linear", super().linear(x, linear))

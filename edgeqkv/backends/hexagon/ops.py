@@ -8,7 +8,7 @@ import numpy as np
 
 from edgeqkv.backends.hexagon.encodings import ACTIVATION, Encoding
 from edgeqkv.backends.hexagon.graph import QdqGraph, Value
-from edgeqkv.backends.hexagon.weights import product, wide_bias
+from edgeqkv.backends.hexagon.weights import product
 from edgeqkv.model.activations import ActivationRanges, Sites
 from edgeqkv.model.layers import Activation, Attention, Linear, Norm
 from edgeqkv.model.ops import Ops
@@ -59,14 +59,26 @@ class QdqOps(Ops[Value]):
         site = self.sites.next("norm")
         assert norm.kind == "layer", "checked before"
         assert norm.scale is not None, "checked before"
-        gamma = norm.scale.values().numpy()
-        # uint16 is refused here (QNN's error 3110).
-        scale = Encoding.of(float(gamma.min()), float(gamma.max()), "uint8")
-        inputs = [self.graph.real(x), self.graph.real(self.graph.stored(f"{norm.scale.name}.uint8", gamma, scale))]
-        if norm.bias is not None:
-            inputs.append(wide_bias(self.graph, norm.bias, np.array(x.encoding.scale * scale.scale, np.float32)))
-        result = self.graph.node("LayerNormalization", *inputs, axis=-1, epsilon=norm.eps)
-        return self.graph.quantized(result, x.shape, self.at(site))
+        channels = x.shape[-1]
+        # The operator's own scale has 8 bits (uint16 is QNN's error 3110). It stays 1, and theirs is multiplied by after.
+        one = self.graph.stored(f"ones_{channels}", np.ones(channels, np.float32), Encoding.of(0.0, 1.0, "uint8"))
+        plain = self.graph.node(
+            "LayerNormalization", self.graph.real(x), self.graph.real(one), axis=-1, epsilon=norm.eps
+        )
+        result = self.graph.quantized(plain, x.shape, self.at(f"{site}.plain"))
+        encoding = self.at(site)
+        if norm.bias is None:
+            return self.of_two("Mul", result, self._vector(norm.scale), encoding)
+        bias = self._vector(norm.bias)
+        (low, high), (least, most) = encoding.ends, bias.encoding.ends
+        grown = self.of_two("Mul", result, self._vector(norm.scale), Encoding.of(low - most, high - least))
+        return self.of_two("Add", grown, bias, encoding)
+
+    def _vector(self, weight: Weight) -> Value:
+        numbers = weight.values().numpy()
+        return self.graph.stored(
+            f"{weight.name}.{ACTIVATION}", numbers, Encoding.of(float(numbers.min()), float(numbers.max()))
+        )
 
     def linear(self, x: Value, linear: Linear) -> Value:
         return product(self.graph, x, linear.weight, linear.bias, self.at(self.sites.next("linear")))

@@ -6,8 +6,6 @@ that a product needs one multiplication a row. In a QDQ graph it is two ``Dequan
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -19,7 +17,7 @@ from edgeqkv.model.schemes import Scheme
 from edgeqkv.model.weights import QuantizedWeight, Weight
 from edgeqkv.quantize.nearest import nearest
 
-__all__ = ["product", "wide_bias"]
+__all__ = ["product"]
 
 _FAR = 2**31 - 1
 
@@ -54,7 +52,7 @@ def _rows(
     matrix = graph.node("DequantizeLinear", codes, graph.constant(scales, f"{weight.name}.scales"), zeros, axis=0)
     inputs = [graph.real(x), matrix]
     if bias is not None:
-        inputs.append(wide_bias(graph, bias, x.encoding.scale * scales, axis=0))
+        inputs.append(_wide_bias(graph, bias, np.float32(x.encoding.scale) * scales))
     return graph.quantized(graph.node("Gemm", *inputs, transB=1), shape, encoding)
 
 
@@ -92,11 +90,9 @@ def _blocks(
     return graph.quantized(graph.node("Add", graph.real(summand), graph.real(added)), shape, encoding)
 
 
-def wide_bias(graph: QdqGraph, bias: Weight, scale: npt.NDArray[np.float32], axis: int | None = None) -> str:
-    """A bias in int32, whose step is the product of those of what is multiplied: it is added before any rounding."""
-    scale = np.asarray(scale, np.float32)
-    codes = np.rint(bias.values().numpy().astype(np.float64) / scale.astype(np.float64)).clip(-_FAR, _FAR)
-    zeros = np.zeros(scale.shape, np.int32)
-    inputs = graph.constant(codes.astype(np.int32)), graph.constant(scale), graph.constant(zeros)
-    attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
-    return graph.node("DequantizeLinear", *inputs, **attributes)
+def _wide_bias(graph: QdqGraph, bias: Weight, scales: npt.NDArray[np.float32]) -> str:
+    """A bias in int32, whose steps are the products of those of what is multiplied: it is added before any rounding."""
+    codes = np.rint(bias.values().numpy().astype(np.float64) / scales.astype(np.float64)).clip(-_FAR, _FAR)
+    zeros = np.zeros(scales.shape, np.int32)
+    inputs = graph.constant(codes.astype(np.int32)), graph.constant(scales), graph.constant(zeros)
+    return graph.node("DequantizeLinear", *inputs, axis=0)

@@ -161,9 +161,7 @@ def test_a_manifest_that_is_not_the_file_s(merged: Bundle) -> None:
     artifact = merged.target().artifact
     wrong = [tensor.model_copy(update={"dtype": "int8"}) for tensor in artifact.state_tensors]
     with pytest.raises(BundleError, match="state input"):
-        backend("hexagon").open(
-            merged.path, artifact.model_copy(update={"state_tensors": tuple(wrong)}), "onnxruntime"
-        )
+        backend("hexagon").open(merged.path, artifact.model_copy(update={"state_tensors": tuple(wrong)}), "onnxruntime")
 
 
 @pytest.mark.parametrize(
