@@ -60,7 +60,7 @@ class QdqOps(Ops[Value]):
         assert norm.kind == "layer", "checked before"
         assert norm.scale is not None, "checked before"
         channels = x.shape[-1]
-        # The operator's own scale has 8 bits (uint16 is QNN's error 3110). It stays 1, and theirs is multiplied by after.
+        # The operator's own scale has 8 bits (uint16: QNN's error 3110): it stays 1, and theirs comes after.
         one = self.graph.stored(f"ones_{channels}", np.ones(channels, np.float32), Encoding.of(0.0, 1.0, "uint8"))
         plain = self.graph.node(
             "LayerNormalization", self.graph.real(x), self.graph.real(one), axis=-1, epsilon=norm.eps

@@ -109,12 +109,16 @@ class SampleViewModel(application: Application) : AndroidViewModel(application) 
     }
 
     private fun open(eosTokenIds: Set<Int>): TextModel = when (artifact.target) {
-        "onnx" -> SessionTextModel(Session(OnnxRunner(bundle, artifact), artifact), tokenizer, eosTokenIds)
+        "onnx", "hexagon" -> SessionTextModel(Session(OnnxRunner(bundle, artifact), artifact), tokenizer, eosTokenIds)
         else -> ExecuTorchTextModel(bundle, artifact, tokenizer, tokenizerFile)
     }
 
     private fun runtime() = when (artifact.target) {
-        "onnx" -> Software("onnxruntime", BuildConfig.ONNXRUNTIME_VERSION, "CPU")
+        "onnx", "hexagon" -> Software(
+            "onnxruntime",
+            BuildConfig.ONNXRUNTIME_VERSION,
+            artifact.compiled?.let { "QNN, Hexagon ${it.soc}" } ?: "CPU",
+        )
         else -> Software("executorch", BuildConfig.EXECUTORCH_VERSION, "XNNPACK")
     }
 
@@ -149,7 +153,7 @@ class SampleViewModel(application: Application) : AndroidViewModel(application) 
     }
 
     private companion object {
-        val TARGETS = listOf("onnx", "executorch")
+        val TARGETS = listOf("hexagon", "onnx", "executorch")
         const val MAX_TOKENS = 200
 
         fun Long.megabytes() = "%.1f MB".format(this / 1e6)
