@@ -75,7 +75,7 @@ class Candidate:
         if self.compiled is not None:
             terms = tuple(term for term in self.footprint.terms if term.name in _ON_NPU)
             return replace(self, footprint=Footprint(terms), npu=True)
-        return Candidate.planned(self.plan, why=self.why, npu=True)
+        return replace(Candidate.planned(self.plan, why=self.why, npu=True), exported=self.exported)
 
     @property
     def label(self) -> str:
