@@ -19,6 +19,7 @@ EXTRAS: Final = {
     "executorch": "executorch",
     "torchao": "executorch",
     "coremltools": "coreml",
+    "onnxruntime_qnn": "hexagon",
     "PIL": "images",
     "transformers": "huggingface",
     "huggingface_hub": "huggingface",

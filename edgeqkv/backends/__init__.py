@@ -11,12 +11,13 @@ from typing import Final, cast
 from edgeqkv.backends.target import Target, forms_of
 from edgeqkv.errors import UnsupportedError
 
-__all__ = ["REGISTRY", "TARGETS", "backend", "choice", "offering"]
+__all__ = ["REGISTRY", "TARGETS", "backend", "choice", "offering", "soc_of"]
 
 REGISTRY: Final = {
     "onnx": "edgeqkv.backends.onnx",
     "executorch": "edgeqkv.backends.executorch",
     "coreml": "edgeqkv.backends.coreml",
+    "hexagon": "edgeqkv.backends.hexagon",
 }
 """Name → module, whose ``TARGET`` it is."""
 
@@ -49,6 +50,20 @@ def choice(target: Target, what: str, asked: str | None, *, causal: bool = True)
     message = f"{target.title} cannot do {what} '{asked}'; it can do {', '.join(offered)}"
     able = offering(what, asked, causal=causal)
     raise UnsupportedError(f"{message}. For {what} '{asked}': --target {' or '.join(able)}" if able else message)
+
+
+def soc_of(target: Target, asked: str | None) -> str | None:
+    """The chip that was asked for, or the target's first; None for a target that compiles for none.
+
+    Raises:
+        UnsupportedError: it does not compile for that one.
+    """
+    if asked is None or asked in target.socs:
+        return asked or next(iter(target.socs), None)
+    if not target.socs:
+        able = [name for name in REGISTRY if backend(name).socs]
+        raise UnsupportedError(f"{target.title} compiles for no chip; --soc is for --target {' or '.join(able)}")
+    raise UnsupportedError(f"{target.title} cannot compile for '{asked}'; it can for {', '.join(sorted(target.socs))}")
 
 
 def offering(what: str, asked: str, *, causal: bool = True) -> list[str]:

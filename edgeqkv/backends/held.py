@@ -118,8 +118,12 @@ class _Check:
             self._compare("state", tensor.name, tensor.dtype, tensor.shape, self.held.states)
             return
         self._compare("state input", tensor.input, tensor.dtype, tensor.shape, self.held.inputs)
+        shape = tensor.shape
+        if update == "rows" and "context" in self.artifact.axes:
+            axis = self.artifact.axes.index("context")
+            shape = (*shape[:axis], self.graph.tokens, *shape[axis + 1 :])
         for name in (tensor.output, *tensor.aliases):
-            self._compare("state output", name, tensor.dtype, tensor.shape, self.held.outputs)
+            self._compare("state output", name, tensor.dtype, shape, self.held.outputs)
 
     def _check_tokens(self) -> None:
         """As many token ids as the graph takes at once, none of which is beyond the table that it looks them up in."""

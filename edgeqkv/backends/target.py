@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 from edgeqkv.errors import UnsupportedError
 
@@ -55,6 +55,9 @@ class TargetSpec:
         image: whether the input is to be an image as the target's system has them; the graph then does what was done to
             a pixel before training.
         bos_id, eos_token_ids, tokenizer: what formats carry that hold them; a file that was given.
+        soc: the chip that it is compiled for, where the target compiles for chips.
+        examples: what the model is to be looked at on by a target that rounds activations (`Target.needs_examples`):
+            token ids ``[n, length]``, or batches of an encoder's inputs ``[n, batch, …]``.
     """
 
     form: str
@@ -69,6 +72,8 @@ class TargetSpec:
     eos_token_ids: tuple[int, ...] = ()
     tokenizer: Path | None = None
     block: int | None = None
+    soc: str | None = None
+    examples: npt.NDArray[Any] | None = field(default=None, compare=False, repr=False)
 
 
 class Runner(Protocol):
@@ -107,6 +112,10 @@ class Target(Protocol):
         proof_engine: the one that computes what is stored and rounds no more than its arithmetic does.
         range_engine: the one that knows how large every result in fp16 was (its runner has ``peaks``); None without.
         self_describing: how the names of files end that say themselves what they are (`describe`, `examine`).
+        socs: the chips that it compiles for.
+        heads: by the precision of the weights, that of the token table and the head, where it is another unless asked
+            for.
+        needs_examples: whether it has to see the model's activations (`TargetSpec.examples`).
     """
 
     name: str
@@ -123,6 +132,9 @@ class Target(Protocol):
     proof_engine: str
     range_engine: str | None
     self_describing: tuple[str, ...]
+    socs: tuple[str, ...]
+    heads: Mapping[str, str]
+    needs_examples: bool
 
     def proven_engines(self, weights: str) -> tuple[str, ...]:
         """The engines by which an export with such weights is proven: `proof_engine`, and what an app runs if that
@@ -169,6 +181,9 @@ class Target(Protocol):
         """
 
 
+_SAME: Final[Mapping[str, str]] = {}
+
+
 class SelfContained:
     """What a target answers whose files say nothing of themselves, and whose engines all compute the same."""
 
@@ -177,6 +192,9 @@ class SelfContained:
     range_engine: str | None = None
     suffixes: tuple[str, ...] = ()
     self_describing: tuple[str, ...] = ()
+    socs: tuple[str, ...] = ()
+    heads: Mapping[str, str] = _SAME
+    needs_examples: bool = False
 
     def proven_engines(self, weights: str) -> tuple[str, ...]:
         return (self.proof_engine,)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from edgeqkv.backends.footprint import Footprint
@@ -13,6 +13,7 @@ from edgeqkv.budget.plan import Plan, footprint, npu_footprint, working_terms
 from edgeqkv.budget.remedies import Remedy, largest_context, remedies
 from edgeqkv.budget.speed import GB, Roofline, roofline
 from edgeqkv.budget.verdicts import Confidence, NpuVerdict, Verdict, confidence_of, verdict_of
+from edgeqkv.bundle.manifest import Compiled
 from edgeqkv.model.state import kept_by_layers
 from edgeqkv.model.variants import Sharing, Variant
 
@@ -20,16 +21,35 @@ __all__ = ["Answer", "Candidate", "Limit", "NpuAnswer", "VariantRow", "app_limit
 
 _CURVE_POINTS: Final = 33
 
+_ON_NPU: Final = ("weights", "state", "activations")  # the terms that lie in its memory
+
+_OF_NPU: Final = {
+    NpuVerdict.RUNS: Verdict.FITS,
+    NpuVerdict.MEETS: Verdict.FITS,
+    NpuVerdict.FAILS: Verdict.NOT,
+    NpuVerdict.OPEN: Verdict.UNKNOWN,
+}
+
 
 @dataclass(frozen=True)
 class Candidate:
-    """Something to be evaluated: an export, or the plan of one. ``why`` says how it was chosen."""
+    """Something to be evaluated: an export, or the plan of one.
+
+    Attributes:
+        plan: what it is.
+        footprint: what it takes.
+        exported: whether its files were read.
+        why: how it was chosen.
+        npu: whether the footprint is of an NPU's memory, not of a process.
+        compiled: what a chip's compiler made of it.
+    """
 
     plan: Plan
     footprint: Footprint
     exported: bool
     why: str = ""
     npu: bool = False
+    compiled: Compiled | None = field(default=None, compare=False)
 
     @classmethod
     def planned(cls, plan: Plan, *, why: str = "", npu: bool = False) -> Candidate:
@@ -38,7 +58,10 @@ class Candidate:
 
     def on_npu(self) -> Candidate:
         """The same, as far as it lies in an NPU's memory."""
-        return Candidate.planned(self.plan, why=self.why, npu=True)
+        if self.compiled is not None:
+            terms = tuple(term for term in self.footprint.terms if term.name in _ON_NPU)
+            return replace(self, footprint=Footprint(terms), npu=True)
+        return replace(Candidate.planned(self.plan, why=self.why, npu=True), exported=self.exported)
 
     @property
     def label(self) -> str:
@@ -59,7 +82,8 @@ class Candidate:
         if context == self.plan.context:
             return self.footprint
         plan = self.at_plan(context)
-        return npu_footprint(plan) if self.npu else self.footprint.with_terms(working_terms(plan))
+        planned = self.npu and self.compiled is None
+        return npu_footprint(plan) if planned else self.footprint.with_terms(working_terms(plan))
 
 
 @dataclass(frozen=True)
@@ -109,11 +133,12 @@ class NpuAnswer:
         return tuple(each for each in self.constraints if each.holds is False)
 
     @classmethod
-    def of(cls, name: str, title: str, found: tuple[Constraint, ...]) -> NpuAnswer:
-        """From the demands that are known."""
+    def of(cls, name: str, title: str, found: tuple[Constraint, ...], *, compiled: bool = False) -> NpuAnswer:
+        """From the demands that are known; ``compiled`` says that its compiler took the export whole."""
         failing = [each for each in found if each.holds is False]
         met = [each for each in found if each.holds]
-        verdict = NpuVerdict.FAILS if failing else NpuVerdict.MEETS if met else NpuVerdict.OPEN
+        fine = NpuVerdict.RUNS if compiled else NpuVerdict.MEETS
+        verdict = NpuVerdict.FAILS if failing else fine if met else NpuVerdict.OPEN
         # One demand that surely fails is enough; to be met, all have to be.
         statuses = [min((each.status for each in failing), key=STATUSES.index)] if failing else [e.status for e in met]
         return cls(name, title, verdict, confidence_of(statuses, assumes=verdict == NpuVerdict.OPEN), found)
@@ -150,8 +175,12 @@ class Answer:
         """At the default limit; for an NPU, whether every demand that is known is met."""
         if self.kind != "npu":
             return self.limits[0].verdict
-        verdicts = {NpuVerdict.MEETS: Verdict.FITS, NpuVerdict.FAILS: Verdict.NOT, NpuVerdict.OPEN: Verdict.UNKNOWN}
-        return verdicts[self.on_npu.verdict if self.on_npu else NpuVerdict.OPEN]
+        return _OF_NPU[self.npu_verdict or NpuVerdict.OPEN]
+
+    @property
+    def npu_verdict(self) -> NpuVerdict | None:
+        """What it means to the device's NPU; None for a device of whose NPU nothing is known."""
+        return self.on_npu.verdict if self.on_npu else None
 
     @property
     def confidence(self) -> Confidence:
@@ -183,11 +212,18 @@ def evaluate_on(name: str, device: Device | Npu, npus: dict[str, Npu], candidate
         limits=limits,
         variants=_variants(candidate, known, positions),
         npu=npu_name or None,
-        on_npu=NpuAnswer.of(npu_name, npu.title, constraints(npu_name, npu, candidate.plan)) if npu else None,
+        on_npu=_on_npu(npu_name, npu, candidate) if npu else None,
         roofline=roofline(bandwidth, candidate.footprint) if bandwidth else None,
         remedies=remedies(candidate.footprint, candidate.plan, known, exported=candidate.exported, npu=candidate.npu),
         system="" if isinstance(device, Npu) else device.system,
     )
+
+
+def _on_npu(name: str, npu: Npu, candidate: Candidate) -> NpuAnswer:
+    compiled = candidate.compiled
+    needed = candidate.on_npu().footprint if compiled else None
+    demands = constraints(name, npu, candidate.plan, compiled, needed, exported=candidate.exported)
+    return NpuAnswer.of(name, npu.title, demands, compiled=compiled is not None)
 
 
 def app_limits(device: Device) -> tuple[tuple[str, Fact[float | None]], ...]:

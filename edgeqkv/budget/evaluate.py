@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from edgeqkv.backends import TARGETS, backend, choice
+from edgeqkv.backends import TARGETS, backend, choice, soc_of
 from edgeqkv.backends.target import TargetSpec
 from edgeqkv.budget.answers import Answer, Candidate, evaluate_on
 from edgeqkv.budget.devices import Catalogue, load_catalogue
@@ -31,6 +31,7 @@ REPORT_PAGE: Final = "report.html"
 REPORT_DATA: Final = "report.json"
 
 _DEFAULT_CHUNK = 128
+_GOOD: Final = (Verdict.FITS, Verdict.TIGHT)
 
 
 def evaluate(
@@ -70,7 +71,11 @@ def evaluate_shape(
     """
     catalogue = load_catalogue(devices)
     asked = asked or Choices(context=context)
-    answers = [_answer(catalogue, name, _planned(shape, asked, name, catalogue)) for name in _names(catalogue, device)]
+    answers = [
+        _answer(catalogue, name, candidate)
+        for name in _names(catalogue, device)
+        for candidate in _offered(shape, asked, name, catalogue)
+    ]
     planned = [each.candidate for each in answers] or [_planned(shape, asked, None, catalogue)]
     return _report(catalogue, subject, str(shape.variant), shape.parameters, planned, answers)
 
@@ -132,9 +137,17 @@ def choose(
     catalogue = load_catalogue(devices)
     candidate = _planned(shape, choices, catalogue.canonical(device), catalogue)
     plan = candidate.plan
-    return Choices(
-        plan.target, plan.form, plan.weights, plan.state, plan.context, plan.chunk, choices.head
-    ), candidate.why
+    chosen = Choices(
+        target=plan.target,
+        form=plan.form,
+        weights=plan.weights,
+        state=plan.state,
+        context=plan.context,
+        chunk=plan.chunk,
+        head=choices.head,
+        soc=choices.soc or plan.spec.soc,
+    )
+    return chosen, candidate.why
 
 
 def _of_artifacts(
@@ -148,7 +161,9 @@ def _of_artifacts(
     context: int | None = None,
 ) -> Report:
     candidates = [
-        _at(Candidate(plan, footprint_of(directory, artifact, plan), exported=True), context)
+        _at(
+            Candidate(plan, footprint_of(directory, artifact, plan), exported=True, compiled=artifact.compiled), context
+        )
         for artifact, head in artifacts
         for plan in [plan_of(shape, artifact, tokenizer, head)]
     ]
@@ -219,6 +234,17 @@ def _check_context(context: int, positions: int) -> None:
     check("context", context, positions, f": the model was trained for {positions} positions")
 
 
+def _offered(shape: ModelShape, choices: Choices, device: str, catalogue: Catalogue) -> list[Candidate]:
+    """What would be exported for a device, and beside it, for a phone with an NPU that a recipe compiles for, that."""
+    first = _planned(shape, choices, device, catalogue)
+    compiling = [each for each in for_device(device) if each.soc is not None and each.target != first.plan.target]
+    if not compiling or choices.target is not None:
+        return [first]
+    preset = compiling[0]
+    beside = choices.over(preset, _longest(shape, preset))
+    return [first, _candidate(shape, beside, f"for the NPU: recipe {preset.name}: {preset.why}")]
+
+
 def _planned(shape: ModelShape, choices: Choices, device: str | None, catalogue: Catalogue) -> Candidate:
     """What would be exported for a device: by its first preset that fits, or with the target's defaults."""
     options = [
@@ -228,7 +254,7 @@ def _planned(shape: ModelShape, choices: Choices, device: str | None, catalogue:
     ]
     if device is None or not options:
         return _candidate(shape, choices, f"no recipe is for {device}: the target's defaults" if device else "")
-    fitting = (each for each in options if _answer(catalogue, device, each).verdict in (Verdict.FITS, Verdict.TIGHT))
+    fitting = (each for each in options if _answer(catalogue, device, each).verdict in _GOOD)
     first = options[0]
     return next(fitting, dataclasses.replace(first, why=f"{first.why} (No recipe is known to fit: this is the first.)"))
 
@@ -249,6 +275,7 @@ def _candidate(shape: ModelShape, choices: Choices, why: str) -> Candidate:
         context=context,
         chunk=choices.chunk or min(_DEFAULT_CHUNK, context),
         head=choices.head and choice(target, "weights", choices.head),
+        soc=soc_of(target, choices.soc),
     )
     return Candidate.planned(Plan(shape, target.name, spec), why=why)
 

@@ -34,6 +34,7 @@ _CLASSES: Final = {
     Verdict.TIGHT: "warn",
     Verdict.NOT: "bad",
     Verdict.UNKNOWN: "open",
+    NpuVerdict.RUNS: "good",
     NpuVerdict.MEETS: "good",
     NpuVerdict.FAILS: "bad",
     NpuVerdict.OPEN: "open",

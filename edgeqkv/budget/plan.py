@@ -186,6 +186,7 @@ def plan_of(shape: ModelShape, artifact: Artifact, tokenizer: int, head: str | N
         batch=artifact.batch,
         head=None if head == artifact.weights else head,
         block=artifact.block,
+        soc=artifact.details.get("soc"),
     )
     return Plan(shape, artifact.target, spec, tokenizer)
 

@@ -10,6 +10,7 @@ On the command line they are called recipes (``--recipe``, ``export_recipes/``).
     state: fp32
     context: 2048      # at most; left out: the model's own
     chunk: 128         # at most; left out: 128
+    soc: v79           # the chip to compile for, where the target compiles for chips
     rank: 1            # of several presets for a device, the lowest is tried first; left out: 1
     why: why these choices
 """
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from edgeqkv.backends import backend
+from edgeqkv.backends import backend, soc_of
 from edgeqkv.catalogue import nearest, read
 from edgeqkv.errors import InputError, UnsupportedError
 
@@ -42,6 +43,7 @@ class DevicePreset(BaseModel):
     state: str
     context: int | None = Field(default=None, ge=1)
     chunk: int | None = Field(default=None, ge=1)
+    soc: str | None = None
     rank: int = 1
     why: str
 
@@ -53,6 +55,16 @@ class DevicePreset(BaseModel):
         except UnsupportedError as error:
             raise ValueError(str(error)) from error
         return target
+
+    @field_validator("soc")
+    @classmethod
+    def _compiled_for(cls, asked: str | None, info: ValidationInfo) -> str | None:
+        if "target" in info.data:
+            try:
+                soc_of(backend(info.data["target"]), asked)
+            except UnsupportedError as error:
+                raise ValueError(str(error)) from error
+        return asked
 
     @field_validator("form", "weights", "state")
     @classmethod
@@ -81,6 +93,7 @@ class Choices:
     context: int | None = None
     chunk: int | None = None
     head: str | None = None
+    soc: str | None = None
 
     def over(self, preset: DevicePreset, positions: int) -> Choices:
         """These choices, completed by the preset's.
@@ -98,6 +111,7 @@ class Choices:
             context=context,
             chunk=self.chunk or (min(preset.chunk, context) if preset.chunk else None),
             head=self.head,
+            soc=self.soc or (preset.soc if same else None),
         )
 
 

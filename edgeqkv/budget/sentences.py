@@ -88,10 +88,11 @@ def npu_sentence(answer: Answer) -> str:
     match found.verdict:
         case NpuVerdict.FAILS:
             return f"{'; '.join(each.detail for each in found.failing)}."
-        case NpuVerdict.MEETS:
+        case NpuVerdict.RUNS | NpuVerdict.MEETS:
+            made = "compiled, and run in its maker's simulation; " if found.verdict == NpuVerdict.RUNS else ""
             still = [each.name for each in found.constraints if each.holds is None]
             beside = f", {', '.join(still)} not checked" if still else ""
-            return f"{len(found.constraints) - len(still)} demands are known{beside}."
+            return f"{made}{len(found.constraints) - len(still)} demands are known{beside}."
         case _:
             return "Too little is published to say."
 

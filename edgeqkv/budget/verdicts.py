@@ -25,8 +25,12 @@ class Verdict(StrEnum):
 
 
 class NpuVerdict(StrEnum):
-    """Whether an export meets what an NPU demands: all that is known of it, or not; open where too little is known."""
+    """Whether an export meets what an NPU demands: all that is known of it, or not; open where too little is known.
 
+    ``runs`` is of what the NPU's own compiler took whole besides, and the maker's simulation of it ran.
+    """
+
+    RUNS = "runs"
     MEETS = "demands met"
     FAILS = "cannot run"
     OPEN = "not known"

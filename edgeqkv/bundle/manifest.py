@@ -39,6 +39,7 @@ __all__ = [
     "NUMPY_NAMES",
     "Artifact",
     "ChatCard",
+    "Compiled",
     "FileCard",
     "Graph",
     "LayerCard",
@@ -168,6 +169,8 @@ class StateTensor(_Typed):
     rows alone as ``output`` (``rows``); or the runtime, which holds the state and lets nobody see it (``runtime``).
 
     A ``ring`` has fewer rows than the context: where a layer sees a window alone, new rows replace the oldest.
+
+    ``zero`` is the code that stands for 0, which the caller fills a new state with.
     """
 
     name: str
@@ -175,6 +178,7 @@ class StateTensor(_Typed):
     layer: int | None
     shape: tuple[Count, ...]
     ring: bool = False
+    zero: Annotated[int, Field(ge=-128, le=255)] = 0
     update: StateUpdate
     input: str | None = None
     output: str | None = None
@@ -197,7 +201,8 @@ class _Details(TypedDict, total=False):
 
     ``weight_file`` holds the weights that graphs share, ``code_layouts`` are the orders of their codes,
     ``state_scales`` are those of an int8 state by the names of its tensors, ``planned_memory_bytes`` is what a
-    program's memory plan takes, ``variant`` is the model's.
+    program's memory plan takes, ``variant`` is the model's, ``soc`` the chip that it is for, ``compile_with`` the
+    command that compiles it where that was not done.
     """
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
@@ -207,6 +212,45 @@ class _Details(TypedDict, total=False):
     state_scales: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]
     planned_memory_bytes: Annotated[int, Field(ge=0, strict=True)]
     variant: str
+    soc: str
+    compile_with: str
+
+
+class Compiled(_Record):
+    """What a chip's compiler made of an artifact's graphs, and what it says of them.
+
+    Attributes:
+        soc: the chip, as ``--soc`` takes it. Others may not run it, or may give other numbers.
+        compiler: what compiled it, with its version.
+        graphs: by the name of a graph, the file that an app opens in its place; its inputs and outputs are the same.
+        binary: the file that all of these load.
+        binary_bytes: its size.
+        fast_memory_bytes: of the chip's memory for working data (VTCM), what it was compiled to use.
+        spill_bytes: by the name of a graph, the buffer for what does not fit there.
+        seconds: by the name of a graph, how long compiling it took where it was compiled.
+        calls: calls in which it was run in the vendor's simulation, on the state that the graphs were run on.
+        max_abs_error: the largest |difference| of their logits.
+        tolerance: what was allowed.
+        max_code_error: by how many codes rows of the state differ at most.
+    """
+
+    soc: str
+    compiler: str
+    graphs: dict[str, str]
+    binary: str
+    binary_bytes: Count
+    fast_memory_bytes: Count
+    spill_bytes: dict[str, Annotated[int, Field(ge=0)]]
+    seconds: dict[str, float]
+    calls: int = 0
+    max_abs_error: float = 0.0
+    tolerance: float = 0.0
+    max_code_error: int = 0
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files of the graphs, and what they load."""
+        return (*self.graphs.values(), self.binary)
 
 
 class Artifact(_Record):
@@ -226,6 +270,7 @@ class Artifact(_Record):
         graphs: what can be called.
         state_tensors: the KV state, tensor by tensor.
         normalization: given where the input is an image of the target's own type, and not normalized pixels.
+        compiled: what a chip's compiler made of the graphs, where the target has one and it was at hand.
         versions: of the packages that wrote it.
         details: what only this target has to say.
     """
@@ -243,6 +288,7 @@ class Artifact(_Record):
     graphs: Annotated[tuple[Graph, ...], Field(min_length=1)]
     state_tensors: tuple[StateTensor, ...] = ()
     normalization: Normalization | None = None
+    compiled: Compiled | None = None
     versions: dict[str, str] = Field(default_factory=dict)
     details: Annotated[dict[str, Any], GetPydanticSchema(lambda _, schema_of: schema_of(_Details))] = Field(
         default_factory=dict
@@ -264,7 +310,8 @@ class Artifact(_Record):
     def files(self) -> tuple[str, ...]:
         """What it lies in: the files of its graphs, or folders of files, and that of the weights that they share."""
         shared = self.details.get("weight_file")
-        return (*dict.fromkeys(graph.file for graph in self.graphs), *([] if shared is None else [shared]))
+        files = dict.fromkeys(graph.file for graph in self.graphs)
+        return (*files, *([] if shared is None else [shared]), *(self.compiled.files if self.compiled else ()))
 
     @property
     def causal(self) -> bool:

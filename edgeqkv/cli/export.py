@@ -158,6 +158,15 @@ def export(
             rich_help_panel=RARE,
         ),
     ] = None,
+    soc: Annotated[
+        str | None,
+        typer.Option(
+            "--soc",
+            metavar="NAME",
+            help="Hexagon: what to compile for: v73, v75, v79, v81. Default: the recipe's, or v75.",
+            rich_help_panel=RARE,
+        ),
+    ] = None,
     eos: Eos = None,
     own_devices: DevicesFile = None,
     allow_fp16_overflow: Annotated[
@@ -259,6 +268,7 @@ def export(
         mean=numbers(mean, "--mean"),
         std=numbers(std, "--std"),
         preset=recipe,
+        soc=soc,
         devices=None if device is None else tuple(device),
         own_devices=own_devices,
         allow_fp16_overflow=allow_fp16_overflow,

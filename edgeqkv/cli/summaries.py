@@ -183,6 +183,31 @@ def _ends(ends: Mapping[str, str]) -> str:
 
 
 def _artifact_rows(name: str, artifact: Artifact) -> list[tuple[str, object]]:
+    return [*_form_rows(name, artifact), *_compiled_rows(artifact)]
+
+
+def _compiled_rows(artifact: Artifact) -> list[tuple[str, object]]:
+    """What a chip's compiler made of it, or how to have that."""
+    if (found := artifact.compiled) is not None:
+        spilled = max(found.spill_bytes.values(), default=0)
+        return [
+            (
+                f"- for {found.soc}",
+                f"{found.binary} ({console.size(found.binary_bytes)}) by {found.compiler}, spills "
+                f"{console.size(spilled)}",
+            ),
+            (
+                "- simulated",
+                f"{found.calls} calls on the same state as the graphs: at most {found.max_abs_error:.2g} apart "
+                f"({found.tolerance:.2g} allowed), the state's rows by {found.max_code_error} of 256 codes",
+            ),
+        ]
+    if (command := artifact.details.get("compile_with")) is not None:
+        return [("- not compiled", f"the compiler is not installed here. With this folder as DIR: {command}")]
+    return []
+
+
+def _form_rows(name: str, artifact: Artifact) -> list[tuple[str, object]]:
     what = f"{artifact.form}, {artifact.weights} weights"
     if not artifact.causal:
         ends = (artifact.whole_input, artifact.graphs[0].logits)

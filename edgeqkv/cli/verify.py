@@ -78,7 +78,7 @@ def verify(
         for name in [target] if target else opened.targets:
             results[name] = prove(opened, name, against=original, engine=engine, on_progress=on_progress)
             if gate is not None:
-                measured[name] = gate.measure(opened.path, opened.target(name).artifact)
+                measured[name] = gate.measure(opened.path, opened.target(name).artifact, engine)
     if as_json:
         printed = {
             name: result.model_dump(mode="json")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-__all__ = ["INT4", "INT8", "INT8_ROWS", "LUT4", "ROW", "Palette", "Scheme", "with_block"]
+__all__ = ["INT4", "INT4_MULTIPLES", "INT8", "INT8_ROWS", "LUT4", "ROW", "Palette", "Scheme", "with_block"]
 
 ROW: Final = 0
 """The block of a scheme whose scales are for whole rows."""
@@ -20,12 +20,15 @@ class Scheme:
     a row: the input channels that a row's product sums over. As a target offers it, ``block`` is the largest one, or
     `ROW`; a matrix whose columns it does not divide is stored in smaller ones, of at least ``smallest``. Of which sizes
     a user can choose, ``blocks`` says; none: of no others.
+
+    With ``multiples``, a block's scale is a whole multiple, 1 to so many, of a scale of its row.
     """
 
     name: str
     bits: int
     block: int
     smallest: int = 16
+    multiples: int = 0
     blocks: tuple[int, ...] = field(default=(), compare=False)
 
     @property
@@ -56,6 +59,9 @@ INT4: Final = Scheme("int4", bits=4, block=32, blocks=(32, 64, 128))
 
 INT8_ROWS: Final = Scheme("int8", bits=8, block=ROW, smallest=1)
 """As XNNPACK takes int8."""
+
+INT4_MULTIPLES: Final = Scheme("int4", bits=4, block=32, multiples=15)
+"""As Qualcomm's Hexagon takes int4 in blocks ("LPBQ")."""
 
 LUT4: Final = Palette("lut4", bits=4, rows=16)
 """16 rows to a table: on the demo model a table is then 1 part in 32 of the codes that look into it."""

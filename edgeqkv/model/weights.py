@@ -146,17 +146,22 @@ class QuantizedWeight(Weight):
     Attributes:
         codes: int8 ``[rows, columns]``, within the scheme's range whatever its bits.
         scales: float32 ``[rows, columns / block]``, of so few digits that every code times its scale is exact in
-            float16, but for its range (`units`), so that all formats restore the same numbers.
+            float16, but for its range (`units`), so that all formats restore the same numbers. Where the scheme has
+            multiples: whole multiples of ``row_scales``.
         scheme: how it was quantized. Its block divides the columns.
+        row_scales: float32 ``[rows]``, where the scheme has multiples.
     """
 
     codes: torch.Tensor = field(kw_only=True)
     scales: torch.Tensor = field(kw_only=True)
     scheme: Scheme = field(kw_only=True)
+    row_scales: torch.Tensor | None = field(kw_only=True, default=None)
 
     @property
     def stored_bytes(self) -> int:
-        return self.codes.numel() * self.scheme.bits // 8 + self.scales.nbytes
+        if self.row_scales is None:
+            return self.codes.numel() * self.scheme.bits // 8 + self.scales.nbytes
+        return self.codes.numel() * self.scheme.bits // 8 + self.scales.numel() + self.row_scales.nbytes
 
     def stored(self) -> torch.Tensor:
         """The integers; a backend stores the scales beside them."""
@@ -193,6 +198,7 @@ class QuantizedWeight(Weight):
             tensor=self.tensor[start:stop],
             codes=self.codes[start:stop],
             scales=self.scales[start:stop],
+            row_scales=None if self.row_scales is None else self.row_scales[start:stop],
         )
 
 

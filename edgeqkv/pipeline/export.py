@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from edgeqkv import quantize
 from edgeqkv.backends import backend
+from edgeqkv.backends.target import TargetSpec
 from edgeqkv.budget.evaluate import write_report
 from edgeqkv.budget.plan import ModelShape
 from edgeqkv.bundle.bundle import Bundle
@@ -31,7 +32,7 @@ from edgeqkv.memory import give_back
 from edgeqkv.model.model import Model
 from edgeqkv.model.schemes import with_block
 from edgeqkv.pipeline.original import compare_with_original
-from edgeqkv.pipeline.proof import Proof, make_proof
+from edgeqkv.pipeline.proof import Proof, examples, make_proof
 from edgeqkv.pipeline.quality import QualityGate
 from edgeqkv.pipeline.spec import ExportSpec, ResolvedExport
 from edgeqkv.pipeline.verify import ORIGINAL, verify_artifact
@@ -97,7 +98,8 @@ class _Export:
             stored = self._prepare()
             artifacts = {}
             for name, spec in resolved.targets.items():
-                artifacts[name] = backend(name).export(stored[name], staging.path, spec, self.on_progress)
+                whole = self._with_examples(name, spec)
+                artifacts[name] = backend(name).export(stored[name], staging.path, whole, self.on_progress)
                 give_back()
             tokenizer = _tokenizer_card(self.model, resolved, staging)
             ranges = self._estimate(artifacts, staging)
@@ -224,11 +226,17 @@ class _Export:
         starts = np.linspace(0, len(ids) - length, count).astype(np.int64)
         return np.stack([np.array(ids[start : start + length]) for start in starts])
 
+    def _with_examples(self, name: str, spec: TargetSpec) -> TargetSpec:
+        """The spec with what its target has to see of the model's activations on."""
+        if not backend(name).needs_examples:
+            return spec
+        return dataclasses.replace(spec, examples=examples(self.model, spec, self.calibration))
+
     def _config(self, name: str) -> QuantConfig:
         spec = self.resolved.targets[name]
         steps = (self.resolved.tuning or {}).get(spec.weights, 0)
-        schemes = with_block(backend(name).schemes, spec.block)
-        return QuantConfig(spec.weights, self.resolved.head, self.calibration, steps, schemes)
+        head = self.resolved.head or backend(name).heads.get(spec.weights)
+        return QuantConfig(spec.weights, head, self.calibration, steps, with_block(backend(name).schemes, spec.block))
 
     def _quantization(self, name: str) -> QuantizationCard | None:
         config, text = self.configs[name], self.resolved.calibrate

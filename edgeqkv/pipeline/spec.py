@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edgeqkv.backends import TARGETS, backend, choice, offering
+from edgeqkv.backends import TARGETS, backend, choice, offering, soc_of
 from edgeqkv.backends.target import Target, TargetSpec
 from edgeqkv.budget.evaluate import choose, device_names
 from edgeqkv.budget.presets import Choices
@@ -78,6 +78,7 @@ OPTIONS: Final[Mapping[str, Option]] = {
     "own_devices": Option("--devices", ("decoder",)),
     "allow_fp16_overflow": Option("--allow-fp16-overflow"),
     "verify": Option("--verify"),
+    "soc": Option("--soc"),
     "out": Option("--out"),
     "overwrite": Option("--force"),
 }
@@ -156,6 +157,7 @@ class ExportSpec:
         mean, std: of each channel of an image whose pixels are 0 to 1, what was subtracted in training and what the
             difference was divided by; the task's own if the file says which task it was.
         preset: a recipe's name or file.
+        soc: the chip to compile for, where the target compiles for chips; the target's first if not given.
         devices: names of devices: to choose by (the first) and to put memory budgets into the bundle for (all).
         own_devices: a file of devices of the user's own.
         allow_fp16_overflow: write a target that computes in fp16 even if the model's activations are beyond its range.
@@ -186,6 +188,7 @@ class ExportSpec:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     preset: str | Path | None = None
+    soc: str | None = None
     devices: tuple[str, ...] | None = None
     own_devices: Path | None = None
     allow_fp16_overflow: bool = False
@@ -233,9 +236,14 @@ class ExportSpec:
             if self.weights is None and _ENCODER_WEIGHTS in target.schemes:
                 weights = _ENCODER_WEIGHTS
             form = choice(target, "form", self.form, causal=False)
-            block = self._block(target, weights)
-            image = bool(self.image_input)
-            targets[target.name] = TargetSpec(form=form, weights=weights, batch=batch, image=image, block=block)
+            targets[target.name] = TargetSpec(
+                form=form,
+                weights=weights,
+                batch=batch,
+                image=bool(self.image_input),
+                block=self._block(target, weights),
+                soc=soc_of(target, self.soc),
+            )
         return ResolvedExport(
             targets=targets,
             out=self._folder(model),
@@ -273,6 +281,7 @@ class ExportSpec:
                 eos_token_ids=ends.ids,
                 tokenizer=self.tokenizer,
                 block=self._block(target, weights),
+                soc=soc_of(target, choices.soc),
             )
             reasons += [why] if why else []
         return ResolvedExport(
@@ -318,7 +327,9 @@ class ExportSpec:
         chosen = []
         names: tuple[str | None, ...] = (None,) if self.targets is None else self._target_names
         for target in names:
-            choices = Choices(target, self.form, self.weights, self.state, self.context, self.chunk, self.head)
+            choices = Choices(
+                target, self.form, self.weights, self.state, self.context, self.chunk, head=self.head, soc=self.soc
+            )
             device = self.devices[0] if self.devices else None
             chosen.append(choose(model, choices, preset=self.preset, device=device, devices=self.own_devices))
         return chosen

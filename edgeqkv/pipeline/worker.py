@@ -11,6 +11,7 @@ result or the error.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -189,9 +190,16 @@ def _bench(opened: _Opened, arrays: Path, engine: str) -> Any:
     return measured.model_copy(update={"bytes_per_second": read_bandwidth(threads_wanted())}).model_dump(mode="json")
 
 
+def _keep_to_ourselves() -> None:
+    """What native libraries print goes to the log, and stdout is for our lines alone."""
+    sys.stdout = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+
 def _print(line: Mapping[str, Any]) -> None:
     print(json.dumps(line), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":
+    _keep_to_ourselves()
     sys.exit(_work(Path(sys.argv[1])))

@@ -21,7 +21,7 @@ from edgeqkv.model.model import Model
 from edgeqkv.model.schemes import Palette, Scheme
 from edgeqkv.model.weights import PalettizedWeight, QuantizedWeight, Weight
 from edgeqkv.progress import Progress
-from edgeqkv.quantize.nearest import quantized, round_to, rounded, scales_of
+from edgeqkv.quantize.nearest import quantized, round_to, rounded, row_scales, scales_of
 from edgeqkv.quantize.palettized import k_means, palettized, places
 from edgeqkv.reference.ops import TorchOps
 
@@ -154,6 +154,7 @@ def _with_scales(weight: Weight, x: Tensor, scheme: Scheme) -> QuantizedWeight:
     rows, columns = weight.shape
     codes = torch.empty(rows, columns, dtype=torch.int8)
     scales = torch.empty(rows, columns // scheme.block)
+    of_rows = row_scales(weight, scheme)
     step = min(scheme.block, _COLUMNS_AT_ONCE)
     if step < scheme.block:
         assert scheme.block == columns, "scales are for blocks that are done at once, or for whole rows"
@@ -162,12 +163,12 @@ def _with_scales(weight: Weight, x: Tensor, scheme: Scheme) -> QuantizedWeight:
     def stored(values: Tensor, column: int, block: Tensor) -> Tensor:
         scale = scales[:, column // scheme.block]
         if column % scheme.block == 0 and step == scheme.block:
-            scale.copy_(_best_scales(block, scheme))
+            scale.copy_(_best_scales(block, scheme, of_rows))
         codes[:, column] = round_to(values, scale, scheme)
         return codes[:, column] * scale
 
     _compensated(weight, x, step, stored)
-    return quantized(weight, codes, scales, scheme)
+    return quantized(weight, codes, scales, scheme, of_rows)
 
 
 def _with_tables(weight: Weight, x: Tensor, palette: Palette) -> PalettizedWeight:
@@ -218,12 +219,19 @@ def _error_spread(x: Tensor) -> Tensor:
     return factor.float()
 
 
-def _best_scales(block: Tensor, scheme: Scheme) -> Tensor:
-    """``[rows]``: of some scales below the fitting one, that with the least squared rounding error."""
+def _best_scales(block: Tensor, scheme: Scheme, of_rows: Tensor | None = None) -> Tensor:
+    """``[rows]``: of some scales below the fitting one, that with the least squared rounding error.
+
+    Where they are multiples of the rows', these are all that are tried.
+    """
     largest = block.abs().amax(-1)
     best, least = torch.empty_like(largest), torch.full_like(largest, torch.inf)
-    for shrink in _SHRINK:  # one after the other: all at once would take as many times the block's memory
-        scales = scales_of(largest * shrink, scheme)
+    tried = (
+        (scales_of(largest * shrink, scheme) for shrink in _SHRINK)
+        if of_rows is None
+        else (of_rows * multiple for multiple in range(1, scheme.multiples + 1))
+    )
+    for scales in tried:  # one after the other: all at once would take as many times the block's memory
         error = (round_to(block, scales[:, None], scheme) * scales[:, None] - block).square().sum(-1)
         better = error < least
         best, least = torch.where(better, scales, best), torch.where(better, error, least)

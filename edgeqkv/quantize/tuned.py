@@ -26,7 +26,7 @@ from edgeqkv.model.dtypes import Dtype
 from edgeqkv.model.model import Model
 from edgeqkv.model.weights import PalettizedWeight, QuantizedWeight, Weight
 from edgeqkv.progress import Progress
-from edgeqkv.quantize.nearest import quantized, round_mantissa
+from edgeqkv.quantize.nearest import quantized, representable
 from edgeqkv.quantize.palettized import as_stored, palettized, places
 from edgeqkv.reference.ops import TorchOps
 
@@ -169,17 +169,21 @@ class _Codes:
         rows, columns = self._codes.shape
         scheme = self._weight.scheme
         codes = _straight_through(self._codes, torch.round).clamp(scheme.lowest, scheme.highest)
-        scales = _straight_through(self._grown(), lambda scales: round_mantissa(scales, scheme))
+        scales = _straight_through(self._grown(), self._representable)
         return (codes.view(rows, -1, scheme.block) * scales[:, :, None]).view(rows, columns)
 
     def result(self) -> Weight:
         scheme = self._weight.scheme
-        scales = round_mantissa(self._grown(), scheme)
+        scales = self._representable(self._grown())
         codes = self._codes.detach().clamp(scheme.lowest, scheme.highest)
         # What a backend rounds that cannot take these codes.
         meant = (codes.view(len(codes), -1, scheme.block) * scales[:, :, None]).view(codes.shape)
         weight = Weight(self._weight.name, meant)
-        return quantized(weight, codes.round().to(torch.int8), scales, scheme)
+        return quantized(weight, codes.round().to(torch.int8), scales, scheme, self._weight.row_scales)
+
+    def _representable(self, scales: Tensor) -> Tensor:
+        of_rows = self._weight.row_scales
+        return representable(scales, self._weight.scheme, None if of_rows is None else of_rows[:, None])
 
     def _grown(self) -> Tensor:
         return self._weight.scales * self._growth.exp()

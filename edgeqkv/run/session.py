@@ -94,7 +94,7 @@ class Session:
         # What the caller has to write new rows to.
         self._rows = [tensor for tensor in artifact.state_tensors if tensor.update == "rows"]
         self._state: dict[str, Array] = {
-            tensor.name: np.zeros(tensor.shape, tensor.numpy_dtype) for tensor in self._rows
+            tensor.name: np.full(tensor.shape, tensor.zero, tensor.numpy_dtype) for tensor in self._rows
         }
         self.state_bytes = runner.state_bytes + sum(array.nbytes for array in self._state.values())
 

@@ -6,12 +6,14 @@ import dataclasses
 
 import pytest
 
+from edgeqkv.backends.footprint import ALL, Footprint, Term
 from edgeqkv.backends.target import TargetSpec
 from edgeqkv.budget import paper
 from edgeqkv.budget.answers import Answer, Candidate, evaluate_on
 from edgeqkv.budget.devices import Device, Fact, Status, load_catalogue
 from edgeqkv.budget.plan import ModelShape, Plan
 from edgeqkv.budget.verdicts import Confidence, NpuVerdict, Verdict, confidence_of, verdict_of
+from edgeqkv.bundle.manifest import Compiled
 from edgeqkv.model.config import DecoderConfig
 from edgeqkv.model.variants import Variant
 
@@ -149,6 +151,52 @@ def test_hexagon_names_what_fails() -> None:
     assert held(found) == {"compute type": False, "static shapes": False, "session memory": True}
     assert found.verdict == Verdict.NOT
     assert held(asked("hexagon-v75", form="static"))["static shapes"] is True
+
+
+def test_hexagon_takes_what_is_made_for_it() -> None:
+    spec = {"form": "qdq", "weights": "int8", "state": "int8"}
+    found = asked("hexagon-v75", target="hexagon", **spec, soc="v75")
+    names = ["compute type", "compiled for it", "static shapes", "session memory"]
+    assert held(found) == dict.fromkeys(names, True)
+    assert found.verdict == Verdict.FITS, "planned: nothing was compiled"
+    other = asked("hexagon-v79", target="hexagon", **spec, soc="v75")
+    assert held(other)["compiled for it"] is False
+    phone = asked("galaxy-s24", target="hexagon", **spec, soc="v75")
+    assert (phone.verdict, phone.npu_verdict) == (Verdict.FITS, NpuVerdict.MEETS)
+    assert asked("pixel-8").npu_verdict is not NpuVerdict.RUNS
+
+
+def test_the_compiler_s_figures_count() -> None:
+    """Its binary and its spill buffer, in place of what would be planned."""
+    spec = {"form": "qdq", "weights": "int8", "state": "int8", "soc": "v75"}
+    catalogue = load_catalogue()
+    npu = catalogue.npus["hexagon-v75"]
+    plan = dataclasses.replace(PLAN.changed(**spec), target="hexagon")
+    made = Compiled(
+        soc="v75",
+        compiler="a compiler",
+        graphs={"decode": "decode_v75.onnx"},
+        binary="a.bin",
+        binary_bytes=4 * 10**9,
+        fast_memory_bytes=16 << 20,
+        spill_bytes={"decode": 3 << 20},
+        seconds={"decode": 1.0},
+    )
+    weights = Term("weights", made.binary_bytes, "anonymous", ALL, "", "")
+    candidate = Candidate(plan, Footprint((weights,)), exported=True, compiled=made)
+    found = evaluate_on("hexagon-v75", npu, catalogue.npus, candidate)
+    told = {each.name: each for each in found.constraints}
+    assert told["session memory"].holds is False
+    assert "4.00 GB" in told["session memory"].detail
+    assert told["fast memory"].holds is False, "it has 8 MB"
+    assert "3.0 MiB spill" in told["fast memory"].detail
+    fitting = made.model_copy(update={"fast_memory_bytes": 8 << 20})
+    small = dataclasses.replace(
+        candidate, footprint=Footprint((dataclasses.replace(weights, bytes=1),)), compiled=fitting
+    )
+    assert evaluate_on("hexagon-v75", npu, catalogue.npus, small).npu_verdict == NpuVerdict.RUNS
+    found = evaluate_on("hexagon-v75", npu, catalogue.npus, dataclasses.replace(small, compiled=None))
+    assert held(found)["compiled for it"] is None
 
 
 def test_a_session_is_limited() -> None:

@@ -121,8 +121,22 @@ def test_a_device_gets_the_first_of_its_recipes_that_fits(model: edgeqkv.model.m
     plain, why = choose(model, Choices(), device="ethos-u85")
     assert plain.target == "onnx"
     assert why == "no recipe is for ethos-u85: the target's defaults"
-    _, why = choose(model, Choices(), device="hexagon-v75")
-    assert why.endswith("(No recipe is known to fit: this is the first.)")
+    npu, why = choose(model, Choices(), device="hexagon-v81")
+    assert (npu.target, npu.weights, npu.soc) == ("hexagon", "int8", "v81")
+    phone, _ = choose(model, Choices(target="hexagon"), device="galaxy-s25")
+    assert (phone.target, phone.soc) == ("hexagon", "v79")
+    _, why = choose(model, Choices(), device="ane-a16")
+    assert why == "no recipe is for ane-a16: the target's defaults"
+
+
+def test_a_recipe_names_a_chip_that_its_target_compiles_for(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    text = "name: own\ntarget: hexagon\nform: qdq\nweights: int8\nstate: int8\nsoc: v60\nwhy: none\n"
+    path.write_text(text)
+    with pytest.raises(InputError, match="cannot compile for 'v60'"):
+        load_preset(path)
+    path.write_text(text.replace("v60", "v73"))
+    assert load_preset(path).soc == "v73"
 
 
 def test_the_second_recipe_is_taken_where_the_first_does_not_fit(

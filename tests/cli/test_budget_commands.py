@@ -55,9 +55,9 @@ def test_a_checkpoint_is_planned(run: Any) -> None:
     assert "keeps: layers 0–1: one tensor for keys and values, 4 × 8 numbers a token, every token" in printed
 
 
-def test_what_does_not_fit_exits_1(run: Any, tmp_path: Path) -> None:
+def test_what_does_not_fit_exits_1(run: Any, bundle: Path, tmp_path: Path) -> None:
     page = tmp_path / "out.html"
-    code, printed, _ = run("budget", MODEL, "-d", "iphone-15", "-d", "hexagon-v75", "--html", page)
+    code, printed, _ = run("budget", bundle, "-d", "iphone-15", "-d", "hexagon-v75", "--html", page)
     assert code == 1
     assert "hexagon-v75: compute type: FAILS" in printed
     written = page.read_text()

@@ -41,6 +41,7 @@ GIVEN: dict[str, Any] = {
     "mean": (),
     "std": (),
     "preset": "",
+    "soc": "",
     "devices": (),
     "own_devices": Path(),
     "allow_fp16_overflow": True,
@@ -127,7 +128,8 @@ def test_an_encoders_defaults(encoder: Model) -> None:
     resolved = ExportSpec(targets=TARGETS).resolve(encoder)
     assert tuple(resolved.targets) == TARGETS
     for name, spec in resolved.targets.items():
-        assert spec == TargetSpec(forms_of(backend(name), causal=False)[0], "int8")
+        soc = next(iter(backend(name).socs), None)
+        assert spec == TargetSpec(forms_of(backend(name), causal=False)[0], "int8", soc=soc)
     assert resolved.normalization is None
 
 

@@ -96,14 +96,18 @@ def settings(engine: str, artifact: Artifact) -> Mapping[str, str]:
     return _IN_FLOAT32 if kernels else _UNPACKED
 
 
-def opened(path: Path, entries: Mapping[str, str], threads: int) -> ort.InferenceSession:
+def opened(path: Path, entries: Mapping[str, str], threads: int, *, optimize: bool = True) -> ort.InferenceSession:
     """A graph, loaded for the CPU with these entries in the session's configuration; what it packs is in huge pages.
+
+    ``optimize=False`` runs it as it stands.
 
     Raises:
         BundleError: ONNX Runtime refuses it.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3  # errors only: warnings about its own optimizations are not the user's
     # The CPU arena stays on: without it glibc keeps twice as much of what long prompts leave.
     for key, value in entries.items():

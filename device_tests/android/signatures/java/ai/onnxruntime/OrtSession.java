@@ -25,6 +25,8 @@ public class OrtSession implements AutoCloseable {
   public static class SessionOptions implements AutoCloseable {
     public native void setCPUArenaAllocator(boolean useArena) throws OrtException;
 
+    public native void addQnn(Map<String, String> providerOptions) throws OrtException;
+
     public native void addConfigEntry(String configKey, String configValue) throws OrtException;
 
     @Override

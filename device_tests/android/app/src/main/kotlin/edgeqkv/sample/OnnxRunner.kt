@@ -21,7 +21,10 @@ import java.io.File
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
 
-/** An ONNX export in ONNX Runtime; see docs/onnx.md for what its graphs promise. */
+/**
+ * An ONNX export in ONNX Runtime; see docs/onnx.md for what its graphs promise. One that was compiled for a Hexagon NPU
+ * runs there, through the QNN provider, and nowhere else: a part that fell to the CPU is an error.
+ */
 class OnnxRunner(private val bundle: Bundle, private val artifact: Artifact) : Runner {
     private val environment = OrtEnvironment.getEnvironment()
     private val options = OrtSession.SessionOptions()
@@ -31,7 +34,7 @@ class OnnxRunner(private val bundle: Bundle, private val artifact: Artifact) : R
     private val held = artifact.stateTensors.filter { it.update != StateUpdate.RUNTIME }
 
     /** One tensor each, bound as the input and as every output, so that the runtime appends to it where it lies. */
-    private val state = held.associateWith { Memory(it.dtype, it.shape) }
+    private val state = held.associateWith { Memory(it.dtype, it.shape).apply { fill(it.zero) } }
 
     /** The same by the names that graphs have for them. */
     private val byName = held.flatMap { tensor ->
@@ -43,6 +46,11 @@ class OnnxRunner(private val bundle: Bundle, private val artifact: Artifact) : R
 
     init {
         options.setCPUArenaAllocator(false)  // it grows by doubling and never shrinks
+        if (artifact.compiled != null) {
+            options.addQnn(mapOf("backend_path" to "libQnnHtp.so", "htp_performance_mode" to "burst"))
+            options.addConfigEntry("session.disable_cpu_ep_fallback", "1")
+            options.addConfigEntry("ep.share_ep_contexts", "1")  // prefill and decode are in one binary
+        }
         if (artifact.weights.startsWith("fp")) {
             // Packing would copy every float weight out of the mapped file; quantized ones need it for their kernels.
             options.addConfigEntry("session.disable_prepacking", "1")
@@ -84,7 +92,8 @@ class OnnxRunner(private val bundle: Bundle, private val artifact: Artifact) : R
     }
 
     private fun session(graph: Graph) = sessions.getOrPut(graph.name) {
-        environment.createSession(File(bundle.folder, graph.file).path, options)
+        val file = artifact.compiled?.graphs?.getValue(graph.name) ?: graph.file
+        environment.createSession(File(bundle.folder, file).path, options)
     }
 
     private fun logitsOf(call: Call): Memory {
@@ -117,6 +126,11 @@ class OnnxRunner(private val bundle: Bundle, private val artifact: Artifact) : R
                 }
             }
             buffer.rewind()
+        }
+
+        /** Every number the same; the state's are codes of a byte, or zeros. */
+        fun fill(code: Int) {
+            if (code != 0) repeat(buffer.capacity()) { buffer.put(it, code.toByte()) }
         }
 
         fun floats(): FloatArray {

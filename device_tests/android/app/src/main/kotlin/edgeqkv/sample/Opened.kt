@@ -23,16 +23,20 @@ class Opened(folder: File) {
 
     val runtime
         get() = when (artifact.target) {
-            "onnx" -> Software("onnxruntime", BuildConfig.ONNXRUNTIME_VERSION, "CPU")
+            "onnx", "hexagon" -> Software(
+                "onnxruntime",
+                BuildConfig.ONNXRUNTIME_VERSION,
+                artifact.compiled?.let { "QNN, Hexagon ${it.soc}" } ?: "CPU",
+            )
             else -> Software("executorch", BuildConfig.EXECUTORCH_VERSION, "XNNPACK")
         }
 
     fun model(eosTokenIds: Set<Int>): TextModel = when (artifact.target) {
-        "onnx" -> SessionTextModel(Session(OnnxRunner(bundle, artifact), artifact), tokenizer, eosTokenIds)
+        "onnx", "hexagon" -> SessionTextModel(Session(OnnxRunner(bundle, artifact), artifact), tokenizer, eosTokenIds)
         else -> ExecuTorchTextModel(bundle, artifact, tokenizer, tokenizerFile)
     }
 
     private companion object {
-        val TARGETS = listOf("onnx", "executorch")
+        val TARGETS = listOf("hexagon", "onnx", "executorch")
     }
 }

@@ -51,7 +51,10 @@ data class Graph(
     fun has(role: Role): Boolean = inputs.any { it.role == role }
 }
 
-/** One tensor of the KV state (the KV cache). [aliases] are further outputs that hold the same. */
+/**
+ * One tensor of the KV state (the KV cache). [aliases] are further outputs that hold the same, [zero] is the code that
+ * a new state is filled with.
+ */
 data class StateTensor(
     val name: String,
     val dtype: Dtype,
@@ -60,10 +63,14 @@ data class StateTensor(
     val input: String?,
     val output: String?,
     val aliases: List<String>,
+    val zero: Int = 0,
 ) {
     val bytes: Long
         get() = shape.fold(dtype.bytes.toLong(), Long::times)
 }
+
+/** What a chip's compiler made of the graphs: by a graph's name, the file to open in its place. */
+data class Compiled(val soc: String, val graphs: Map<String, String>)
 
 /** One target's export of a language model. */
 data class Artifact(
@@ -76,6 +83,7 @@ data class Artifact(
     val axes: List<String>,
     val graphs: List<Graph>,
     val stateTensors: List<StateTensor>,
+    val compiled: Compiled? = null,
 ) {
     /** Memory that the KV state takes, in bytes. */
     val stateBytes: Long
@@ -92,6 +100,12 @@ data class Artifact(
             axes = card.list("axes") { it.jsonPrimitive.content },
             graphs = card.list("graphs") { graph(it.jsonObject) },
             stateTensors = card.list("state_tensors") { stateTensor(it.jsonObject) },
+            compiled = card["compiled"].orNull()?.let { compiled(it.jsonObject) },
+        )
+
+        private fun compiled(card: JsonObject) = Compiled(
+            soc = card.text("soc"),
+            graphs = card.getValue("graphs").jsonObject.mapValues { (_, file) -> file.jsonPrimitive.content },
         )
 
         private fun graph(card: JsonObject) = Graph(
@@ -119,6 +133,7 @@ data class Artifact(
             input = card["input"].orNull()?.jsonPrimitive?.content,
             output = card["output"].orNull()?.jsonPrimitive?.content,
             aliases = card.list("aliases") { it.jsonPrimitive.content },
+            zero = card["zero"].orNull()?.jsonPrimitive?.int ?: 0,
         )
 
         private fun size(value: JsonPrimitive) =
