@@ -193,8 +193,7 @@ def _compiled_rows(artifact: Artifact) -> list[tuple[str, object]]:
         return [
             (
                 f"- for {found.soc}",
-                f"{found.binary} ({console.size(found.binary_bytes)}) by {found.compiler}, spills "
-                f"{console.size(spilled)}",
+                f"{found.binary} ({amount(found.binary_bytes)}) by {found.compiler}, spills {amount(spilled)}",
             ),
             (
                 "- simulated",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 import numpy as np
@@ -10,7 +11,7 @@ from edgeqkv.backends.hexagon.encodings import ACTIVATION, Encoding
 from edgeqkv.backends.hexagon.graph import QdqGraph, Value
 from edgeqkv.backends.hexagon.weights import product
 from edgeqkv.model.activations import ActivationRanges, Sites
-from edgeqkv.model.layers import Activation, Attention, Linear, Norm
+from edgeqkv.model.layers import Activation, Attention, Linear, Norm, Rope
 from edgeqkv.model.ops import Ops
 from edgeqkv.model.weights import Weight
 
@@ -120,6 +121,20 @@ class QdqOps(Ops[Value]):
         inside = self.scaled(x, 1 / cap, x.encoding.times(1 / cap))
         bent = self.graph.op("Tanh", inside, x.shape, encoding=Encoding.of(-1.0, 1.0))
         return self.scaled(bent, cap, bent.encoding.times(cap))
+
+    # Of rotated positions, and of rows that are key and value at once, which `check_features` refuses.
+
+    def placed(self, x: Value, heads: int, dim: int, norm: Norm | None, rope: Rope | None) -> Value:
+        raise NotImplementedError
+
+    def part(self, x: Value, heads: int, dim: int, start: int, stop: int) -> Value:
+        raise NotImplementedError
+
+    def join(self, parts: Sequence[Value], heads: int, dims: Sequence[int]) -> Value:
+        raise NotImplementedError
+
+    def pad(self, x: Value, heads: int, dim: int, count: int) -> Value:
+        raise NotImplementedError
 
     def patches(self, pixels: Value, size: int) -> Value:
         batch, channels, height, width = pixels.shape
