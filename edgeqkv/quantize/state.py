@@ -16,7 +16,9 @@ from edgeqkv.reference.ops import SequenceOps
 __all__ = ["with_state"]
 
 _SEED = 20261101
-_MOST_SEQUENCES = 4  # of the context's length: bounds the time
+# Of the context's length, and of tokens: bounds the time. On the demo model keys of 4 sequences of 512 tokens reach up to
+# a fifth less far than those of 32, and what is cut off cost 0.7 % of perplexity on some texts.
+_FEWEST_SEQUENCES, _ENOUGH_TOKENS = 4, 16384
 
 # A tensor of zeros has no scale of its own; any positive one reproduces it. No key or value reaches this.
 _TINY = float(np.finfo(np.float32).tiny)
@@ -50,7 +52,7 @@ def _sequences(model: Model, calibration: npt.NDArray[np.int64] | None) -> list[
     context = model.config.positions
     if calibration is None:
         return [np.random.default_rng(_SEED).integers(0, model.config.vocab_size, context)]
-    tokens = calibration.reshape(-1)[: _MOST_SEQUENCES * context]
+    tokens = calibration.reshape(-1)[: max(_FEWEST_SEQUENCES, _ENOUGH_TOKENS // context) * context]
     return [tokens[start : start + context] for start in range(0, len(tokens), context)]
 
 

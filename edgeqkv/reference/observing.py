@@ -25,7 +25,7 @@ __all__ = ["observe", "sequences_of"]
 
 Tensor = torch.Tensor
 
-_MOST_TOKENS = 16 * 512  # bounds the time
+_MOST_TOKENS = 32 * 512  # bounds the time
 _SCORES_AT_ONCE = 64  # rows of the score matrix
 
 

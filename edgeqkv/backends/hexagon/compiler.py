@@ -53,6 +53,8 @@ def _compiled(directory: Path, out: Path, soc: str, job: Path | None) -> Compile
     artifact = _artifact(directory, job)
     out.mkdir(parents=True, exist_ok=True)
     files = {graph.name: f"hexagon_{graph.name}_{soc}.onnx" for graph in artifact.graphs}
+    for name in files.values():  # it writes over nothing
+        (out / name).unlink(missing_ok=True)
     sessions, seconds = {}, {}
     for index, graph in enumerate(artifact.graphs):
         entries = {

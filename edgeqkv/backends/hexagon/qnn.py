@@ -61,6 +61,7 @@ def qnn_session(path: Path, soc: str, entries: Mapping[str, str], *, whole: bool
             "soc_model": _MODELS[soc],
             "htp_graph_finalization_optimization_mode": "3",
             "vtcm_mb": str(VTCM_MB),
+            "offload_graph_io_quantization": "0",  # which would leave the logits' last step to the CPU
         },
     )
     return ort.InferenceSession(str(path), options)
