@@ -36,8 +36,8 @@ SCHEMES: Final[Schemes] = {"fp32": None, "fp16": None, "int8": INT8, "int4": INT
 """All precisions, in the schemes that most targets share."""
 
 CALIBRATED_BLOCK: Final = 128
-"""The block of int4 that is calibrated: as good there as blocks of 32, and faster (``python -m benchmarks.blocks``).
-Rounded to nearest, smaller blocks are better."""
+"""The block of int4 that is calibrated: there it is as good as blocks of 32, to what tuning varies by, and faster
+(``python -m benchmarks.blocks``). Rounded to nearest, smaller blocks are better."""
 
 _TUNING_STEPS, _MOST_TUNED_PARAMETERS = 300, 10_000_000
 
