@@ -142,8 +142,7 @@ def export(
         chunk: language models: the most tokens of a prefill call; 128, or the context if that is less.
         batch: encoders: inputs that a call takes; 1 if not given.
         head: precision of the token table and the head, if it is to differ from ``weights``.
-        block: int4: values of a row that share a scale: 32, 64 or 128; if not given, 128 where it is calibrated, or
-            else 32.
+        block: int4: values of a row that share a scale: 32, 64 or 128; if not given, 32.
         tokenizer: language models: a ``tokenizer.json`` to put into the bundle.
         eos: language models: the tokens that end a text, by their ids or as the tokenizer has them; if not given, those
             that the tokenizer and the files beside it say.

@@ -144,7 +144,7 @@ def export(
         typer.Option(
             "--block",
             metavar="COLUMNS",
-            help="int4: columns that share a scale, 32, 64 or 128. Default: 128 with --calibrate, else 32.",
+            help="int4: columns that share a scale, 32, 64 or 128. Default: 32.",
             rich_help_panel=RARE,
         ),
     ] = None,

@@ -20,7 +20,7 @@ from edgeqkv.model.kinds import Kind, refuse_foreign
 from edgeqkv.model.model import Image, Model
 from edgeqkv.model.schemes import Scheme
 from edgeqkv.model.variants import Variant
-from edgeqkv.quantize import CALIBRATED_BLOCK, tuning_steps
+from edgeqkv.quantize import tuning_steps
 from edgeqkv.reading import check_file, is_file
 from edgeqkv.run.ends import NONE, Ends, eos_ids
 from edgeqkv.run.tokenizer import Tokenizer
@@ -366,8 +366,7 @@ class ExportSpec:
         return tokenizer.ends if tokenizer else NONE
 
     def _block(self, target: Target, weights: str) -> int | None:
-        """The block of an export: what was asked for, or what calibration makes as good as smaller ones, which are
-        slower; None: the scheme's own.
+        """The block of an export that was asked for; None: the scheme's own.
 
         Raises:
             InputError: the precisions leave no choice.
@@ -377,7 +376,7 @@ class ExportSpec:
         schemes = [target.schemes.get(name) for name in (weights, self.head) if name]
         open_ = [scheme for scheme in schemes if isinstance(scheme, Scheme) and scheme.blocks]
         if self.block is None:
-            return CALIBRATED_BLOCK if open_ and self.calibrate is not None else None
+            return None
         if not open_:
             raise InputError(
                 f"--block {self.block} is for weights int4; {target.title} stores {weights} in one way only"

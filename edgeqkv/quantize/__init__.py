@@ -27,17 +27,13 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["CALIBRATED_BLOCK", "SCHEMES", "QuantConfig", "Schemes", "apply", "tuning_steps"]
+__all__ = ["SCHEMES", "QuantConfig", "Schemes", "apply", "tuning_steps"]
 
 Schemes = Mapping[str, Scheme | Palette | None]
 """Precision → how a matrix is stored in it; None: in floating point."""
 
 SCHEMES: Final[Schemes] = {"fp32": None, "fp16": None, "int8": INT8, "int4": INT4, "lut4": LUT4}
 """All precisions, in the schemes that most targets share."""
-
-CALIBRATED_BLOCK: Final = 128
-"""The block of int4 that is calibrated: there it is as good as blocks of 32, to what tuning varies by, and faster
-(``python -m benchmarks.blocks``). Rounded to nearest, smaller blocks are better."""
 
 _TUNING_STEPS, _MOST_TUNED_PARAMETERS = 300, 10_000_000
 

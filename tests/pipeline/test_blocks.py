@@ -15,7 +15,6 @@ from edgeqkv.model.model import Model
 from edgeqkv.model.schemes import INT4, INT8, LUT4, Scheme, with_block
 from edgeqkv.pipeline.spec import ExportSpec
 from edgeqkv.pipeline.verify import verify, verify_package
-from edgeqkv.quantize import CALIBRATED_BLOCK
 
 SIZES = {"n_layer": 2, "n_embd": 128, "n_head": 4, "n_positions": 32, "vocab_size": 97, "n_inner": 256}
 
@@ -31,14 +30,15 @@ def blocks(model: Model, **asked: object) -> dict[str, int | None]:
     return {name: spec.block for name, spec in ExportSpec(**given).resolve(model).targets.items()}  # type: ignore[arg-type]
 
 
-def test_a_block_is_the_schemes_own_unless_it_is_calibrated_or_asked_for(model: Model, tmp_path: Path) -> None:
+def test_a_block_is_the_schemes_own_unless_it_is_asked_for(model: Model, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("text")
     calibrated = {"calibrate": text, "tokenizer": demo.tokenizer_path()}
-    for weights, default in (("int4", CALIBRATED_BLOCK), ("int8", None)):
-        demo_model = edgeqkv.load(demo.checkpoint_path())
+    demo_model = edgeqkv.load(demo.checkpoint_path())
+    for weights in ("int4", "int8"):
         assert set(blocks(demo_model, weights=weights).values()) == {None}
-        assert set(blocks(demo_model, weights=weights, **calibrated).values()) == {default}
+        assert set(blocks(demo_model, weights=weights, **calibrated).values()) == {None}
+    assert set(blocks(demo_model, weights="int4", block=128, **calibrated).values()) == {128}
     assert set(blocks(model, weights="int4", block=64).values()) == {64}
     assert set(blocks(model, weights="int8", head="int4", block=64).values()) == {64}
 
