@@ -16,8 +16,8 @@ from edgeqkv.reference.ops import SequenceOps
 __all__ = ["with_state"]
 
 _SEED = 20261101
-# Of the context's length, and of tokens: bounds the time. On the demo model keys of 4 sequences of 512 tokens reach up to
-# a fifth less far than those of 32, and what is cut off cost 0.7 % of perplexity on some texts.
+# Of the context's length, and of tokens: bounds the time. On the demo model keys of 4 sequences of 512 tokens reach up
+# to a fifth less far than those of 32, and what is cut off cost 0.7 % of perplexity on some texts.
 _FEWEST_SEQUENCES, _ENOUGH_TOKENS = 4, 16384
 
 # A tensor of zeros has no scale of its own; any positive one reproduces it. No key or value reaches this.
