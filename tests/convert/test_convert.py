@@ -23,7 +23,7 @@ from edgeqkv.convert.conversion import converted, layers_seen, rebuilt, windows_
 from edgeqkv.convert.gauge import gauge
 from edgeqkv.convert.solve import plain_basis, sides_of, solve
 from edgeqkv.convert.statistics import ObservingOps
-from edgeqkv.model.layers import Heads
+from edgeqkv.model.layers import Heads, PaddedRows
 from edgeqkv.model.model import Model
 from edgeqkv.reference.ops import TorchOps
 from edgeqkv.reference.outputs import sequence_logits
@@ -211,6 +211,7 @@ def test_a_window_of_attention_is_respected() -> None:
         ({"rope": HALVES}, "layer 0 of random rotates queries and keys"),
         ({"softcap": 5.0}, "layer 0 of random caps its scores"),
         ({"q_norm": Random().rms(8)}, "layer 0 of random normalizes its queries or keys"),
+        ({"rows": PaddedRows(HALVES)}, "layer 0 of random has one row for keys and values already"),
     ],
 )
 def test_what_no_map_passes_is_refused_with_the_reason(rules: dict[str, Any], message: str) -> None:
