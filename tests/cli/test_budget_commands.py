@@ -62,8 +62,8 @@ def test_what_does_not_fit_exits_1(run: Any, bundle: Path, tmp_path: Path) -> No
     assert "hexagon-v75: compute type: FAILS" in printed
     written = page.read_text()
     assert "<!doctype html>" in written
-    assert f"edgeqkv budget {MODEL} -d iphone-15 -d hexagon-v75 --html {page}" in written
-    assert hashlib.sha256(MODEL.read_bytes()).hexdigest() in written
+    assert f"edgeqkv budget {bundle} -d iphone-15 -d hexagon-v75 --html {page}" in written
+    assert hashlib.sha256((bundle / "manifest.json").read_bytes()).hexdigest() in written
 
 
 def test_a_page_replaces_an_older_one_and_nothing_else(run: Any, bundle: Path, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_devices_report_stands_beside_the_prediction(run: Any, bundle: Path, t
     assert "onnx on Pixel 9 Pro (Android 16): prediction against the device's report" in printed
     assert "decode: 32 tokens, 40.0 tokens/s" in printed
     assert "load\t" in printed
-    assert "state\t524.3 kB\t524.3 kB\t+0.0%" in printed
+    assert "state\t524 kB\t524 kB\t+0.0%" in printed
     assert "app limit: the system did not say" in printed
     page = tmp_path / "page.html"
     code, printed, _ = run("budget", bundle, "--compare", file, "--json", "--html", page)
