@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from edgeqkv.bundle.manifest import Role, TensorSpec
-from edgeqkv.model.model import EncoderConfig
+
+if TYPE_CHECKING:
+    from edgeqkv.model.model import EncoderConfig
 
 __all__ = ["input_spec", "output_spec"]
 

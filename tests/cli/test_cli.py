@@ -284,6 +284,7 @@ def test_every_command_has_help() -> None:
         "run",
         "bench",
         "compare",
+        "contribute",
     ):
         assert run(name, "--help").stdout
     assert {command.name or command.callback.__name__ for command in cli.app.registered_commands} == {
@@ -295,6 +296,7 @@ def test_every_command_has_help() -> None:
         "demo",
         "bench",
         "compare",
+        "contribute",
         "doctor",
         "budget",
         "devices",
