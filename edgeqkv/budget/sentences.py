@@ -98,7 +98,8 @@ def npu_sentence(answer: Answer) -> str:
 
 
 def headline(answers: Sequence[Answer]) -> str:
-    """All devices in one sentence."""
+    """All devices in one sentence; of several exports for one device, the one that suits it best counts."""
+    answers = list({each.device: each for each in sorted(answers, key=_suits)}.values())
     total = len(answers)
     places = "the device" if total == 1 else f"all {total} devices" if total else ""
     sure = [each for each in answers if each.verdict == Verdict.FITS and each.confidence != Confidence.ASSUMED]
@@ -125,6 +126,12 @@ def headline(answers: Sequence[Answer]) -> str:
             many = all_of if len(names) == total else f"{len(names)} devices"
             said.append(f"{words} {names[0] if len(names) == 1 else many}")
     return f"It {', '.join(said[:-1])}, and {said[-1]}." if len(said) > 1 else f"It {said[0]}."
+
+
+def _suits(answer: Answer) -> tuple[int, int]:
+    """What grows with how well an export suits a device."""
+    verdicts = (Verdict.NOT, Verdict.UNKNOWN, Verdict.TIGHT, Verdict.FITS)
+    return verdicts.index(answer.verdict), -list(Confidence).index(answer.confidence)
 
 
 def speed_sentence(answer: Answer, measured: MeasuredSpeed | None) -> Sentence:

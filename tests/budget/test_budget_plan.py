@@ -244,7 +244,7 @@ def test_a_plan_knows_a_head_that_is_kept_better(
     target: str, weights: str, head: str, tied: bool, tmp_path: Path
 ) -> None:
     """The weights' terms of the plan are those that are read from the files, but for what normalizations and biases are
-    expanded to at load, 6,400 bytes here, which a plan leaves out; and for a program's own tables, some 15,000."""
+    expanded to at load, 6,400 bytes here, which a plan leaves out; and for a program's own tables, some 17,000."""
     sizes = {"n_layer": 2, "n_embd": 64, "n_head": 4, "n_positions": 32, "vocab_size": 320}
     model = edgeqkv.load(write_random_checkpoint(tmp_path / "m.pt", "q-k=v+gqa2", **sizes))
     if not tied:
@@ -262,6 +262,6 @@ def test_a_plan_knows_a_head_that_is_kept_better(
             sum(term.bytes for term in each.terms if (term.name, term.memory) == ("weights", kind))
             for each in (planned, read)
         )
-        leaves_out = 16_000 if (target, kind) == ("executorch", "mapped") else 7000
+        leaves_out = 18_000 if (target, kind) == ("executorch", "mapped") else 7000
         assert told == pytest.approx(found, rel=0.02, abs=leaves_out), kind
     assert planned.parts()["weights"] > footprint(worse).parts()["weights"]

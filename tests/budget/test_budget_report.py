@@ -225,6 +225,12 @@ def test_a_report_without_devices_has_its_footprint(tmp_path: Path) -> None:
     assert Page(render(alone)).elements
 
 
+def test_a_device_with_two_exports_counts_once() -> None:
+    report = evaluate(DATA / "k_eq_v_gqa.pt", ["galaxy-s25", "iphone-15"])
+    assert len(report.answers) == 3, "the phone's NPU gets an export of its own"
+    assert headline(report.answers) == "It fits on 1 of 2 devices, and on 1 more if what is assumed holds."
+
+
 def test_json_holds_every_answer(report: Report) -> None:
     told: dict[str, Any] = json.loads(json.dumps(to_json(report)))
     assert [device["device"] for device in told["devices"]] == DEVICES

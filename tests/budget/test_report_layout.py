@@ -31,7 +31,7 @@ SMALL = DecoderConfig(
 LARGE = dataclasses.replace(
     SMALL, layers=24, hidden_size=2048, heads=32, kv_heads=32, intermediate_size=8192, positions=4096
 )
-DEVICES = ("iphone-15", "pixel-9-pro", "galaxy-s24", "raspberry-pi-5-8gb")
+DEVICES = ("iphone-15", "pixel-9-pro", "pixel-8", "raspberry-pi-5-8gb")
 MADE = Provenance(
     "2026-11-27", "0.1.0", "edgeqkv budget model.pt --device iphone-15", "model.pt", "0123456789abcdef" * 4
 )

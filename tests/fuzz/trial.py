@@ -153,7 +153,7 @@ def _of_streams(case: Case, ended: int | str, out: str, err: str) -> list[str]:
     if ended == 2 and len(told) != (0 if case.arguments == [] else 1) and "Usage: " not in err + out:
         problems.append(f"message: exit code 2, and said was {err[-300:]!r}")
     problems += [f"message: of {len(line)} characters: {line[:200]!r}" for line in told if len(line) > LONGEST]
-    if "--json" in case.arguments and ended in (0, 1, 2) and "--help" not in case.arguments:
+    if "--json" in case.arguments and ended in (0, 1, 2) and not {"--help", "--help-all"} & {*case.arguments}:
         try:
             json.loads(out, parse_constant=_no_constant)
         except ValueError as error:

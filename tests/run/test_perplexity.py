@@ -43,6 +43,7 @@ def test_by_hand() -> None:
     class Fixed(TorchSession):
         def __init__(self) -> None:
             self.capacity, self.chunk, self.vocab_size, self._position = 4, 4, 2, 0
+            self.on_step = None
 
         def _step(self, ids: np.ndarray, position: int) -> np.ndarray:
             return np.log(np.array([0.25, 0.75], np.float32))
