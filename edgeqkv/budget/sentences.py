@@ -137,7 +137,9 @@ def _suits(answer: Answer) -> tuple[int, int]:
 def speed_sentence(answer: Answer, measured: MeasuredSpeed | None) -> Sentence:
     """What is known of decoding's speed there: the number that it rests on, and the rest."""
     elsewhere = (
-        f" On the machine of 'edgeqkv bench': {measured.decode:.0f} tokens/s, measured." if measured is not None else ""
+        f" On the machine of 'edgeqkv bench': {measured.decode:.0f} tokens/s, measured with {measured.fill:,} before."
+        if measured is not None
+        else ""
     )
     bound = answer.roofline
     if bound is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -36,11 +36,10 @@ class Roofline:
 
 @dataclass(frozen=True)
 class MeasuredSpeed:
-    """Tokens a second that `edgeqkv bench` measured, and where."""
+    """Tokens a second that `edgeqkv bench` measured while decoding, with so many tokens in the state."""
 
-    prompt: float | None
     decode: float
-    where: str
+    fill: int
 
 
 def roofline(bandwidth: Fact[float | None], predicted: Footprint) -> Roofline | None:
@@ -57,27 +56,29 @@ def roofline(bandwidth: Fact[float | None], predicted: Footprint) -> Roofline | 
     )
 
 
-class _Result(BaseModel):
+class _Record(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
-    test: Literal["prompt", "generate", "run"]
-    per_second: Annotated[
-        tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=1, max_length=10_000)
-    ]
 
-    @property
-    def mean(self) -> float:
-        return sum(self.per_second) / len(self.per_second)
+class _Timing(_Record):
+    p50: Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class _Bench(BaseModel):
-    model_config = ConfigDict(extra="ignore")
+class _Decoding(_Record):
+    fill: Annotated[int, Field(ge=0)]
+    milliseconds: _Timing
 
+
+class _Result(_Record):
+    decode: Annotated[tuple[_Decoding, ...], Field(max_length=10_000)]
+
+
+class _Bench(_Record):
     results: Annotated[tuple[_Result, ...], Field(min_length=1, max_length=100)]
 
 
 def read_bench(path: Path) -> MeasuredSpeed:
-    """What ``edgeqkv bench DIR --json`` printed into a file.
+    """What ``edgeqkv bench DIR --json`` printed into a file: the median of the first bundle, at its highest fill.
 
     Raises:
         InputError: it is missing, no JSON, or of something else.
@@ -89,7 +90,7 @@ def read_bench(path: Path) -> MeasuredSpeed:
         first = error.errors()[0]
         told = of_field(first["loc"], first["msg"])
         raise InputError(f"{path} is not what 'edgeqkv bench DIR --json' prints: {told}") from error
-    means = {each.test: each.mean for each in results}
-    if "generate" not in means:
-        raise InputError(f"{path} has no test 'generate'; 'edgeqkv bench DIR --json' measures it of a language model")
-    return MeasuredSpeed(means.get("prompt"), means["generate"], f"measured by 'edgeqkv bench' ({path.name})")
+    fullest = max(results[0].decode, key=lambda each: each.fill, default=None)
+    if fullest is None:
+        raise InputError(f"{path} has no decoding; 'edgeqkv bench DIR --json' measures it of a language model")
+    return MeasuredSpeed(1000 / fullest.milliseconds.p50, fullest.fill)

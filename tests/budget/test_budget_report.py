@@ -154,10 +154,10 @@ def test_the_foot_says_what_it_was_made_of(report: Report) -> None:
 
 def test_a_measured_speed_is_told(report: Report, tmp_path: Path) -> None:
     file = tmp_path / "bench.json"
-    results = [{"test": "prompt", "per_second": [900, 1100]}, {"test": "generate", "per_second": [61.0, 63.0]}]
-    file.write_text(json.dumps({"results": results}))
+    decode = [{"fill": fill, "milliseconds": {"p50": time}} for fill, time in ((1, 8.0), (1000, 16.0), (500, 9.0))]
+    file.write_text(json.dumps({"results": [{"decode": decode}, {"decode": []}]}))
     measured = dataclasses.replace(report, speed=read_bench(file))
-    assert "62 tokens/s, measured" in render(measured)
+    assert "62 tokens/s, measured with 1,000 before" in render(measured)
     assert "62 tokens/s" in to_json(measured)["devices"][0]["speed"]
 
 
@@ -165,11 +165,11 @@ def test_a_measured_speed_is_told(report: Report, tmp_path: Path) -> None:
     ("content", "message"),
     [
         ({}, "not what 'edgeqkv bench DIR --json' prints: results: Field required"),
-        ({"results": [{"test": "run", "per_second": [1.0]}]}, "has no test 'generate'"),
-        ({"results": [{"test": "generate", "per_second": []}]}, "per_second"),
-        ({"results": [{"test": "generate", "per_second": [-1]}]}, "greater than 0"),
+        ({"results": [{"decode": []}]}, "has no decoding"),
+        ({"results": [{"decode": [{"fill": 1}]}]}, "milliseconds: Field required"),
+        ({"results": [{"decode": [{"fill": 1, "milliseconds": {"p50": -1}}]}]}, "greater than 0"),
     ],
-    ids=["empty", "encoder", "no repeats", "negative"],
+    ids=["empty", "encoder", "no time", "negative"],
 )
 def test_what_is_no_result_of_bench_is_refused(content: object, message: str, tmp_path: Path) -> None:
     (tmp_path / "bench.json").write_text(json.dumps(content))
