@@ -184,7 +184,7 @@ def test_operators_are_listed_once_and_as_ever_afterwards(monkeypatch: pytest.Mo
 
 
 def test_what_is_left_out_changes_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = edgeqkv.load(read_encoder_golden("vit_digits_qvv3").path)
+    model = edgeqkv.load(read_encoder_golden("encoder_reverse_qkv").path)
     quick = edgeqkv.export(model, "executorch", out=tmp_path / "quick", weights="int8", verify=False)
     monkeypatch.setattr(export, "_quickly", nullcontext)
     monkeypatch.setattr(lowering, "idle_passes_skipped", nullcontext)
