@@ -55,6 +55,10 @@ def _check(path: Path, mark: bytes, inputs: Sequence[Path]) -> None:
             )
 
 
+_ESCAPED: Final = "backslashreplace"
+"""What becomes of the bytes of a file's name that are no UTF-8: what the terminal shows of them."""
+
+
 def write_text(path: Path, text: str, mark: bytes, inputs: Sequence[Path] = ()) -> None:
     """Write a file in UTF-8, beside its place and then into it; pipes and devices are written to as they are.
 
@@ -70,12 +74,12 @@ def write_text(path: Path, text: str, mark: bytes, inputs: Sequence[Path] = ()) 
     check_place(path, mark, inputs)
     try:
         if _is_stream(path):
-            with path.open("a", encoding="utf-8") as stream:  # the shell's >> appends to what /dev/stdout leads to
+            with path.open("a", encoding="utf-8", errors=_ESCAPED) as stream:  # the shell's >> appends to what /dev/stdout leads to
                 stream.write(text)
             return
         place = _meant(path)
         with written_beside(place, lambda: _check(place, mark, inputs)) as new:
-            new.write_text(text, encoding="utf-8")
+            new.write_text(text, encoding="utf-8", errors=_ESCAPED)
     except Busy as error:
         raise InputError(f"cannot write {path}: {error}") from error
     except OSError as error:

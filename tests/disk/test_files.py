@@ -32,6 +32,13 @@ def test_a_new_file_and_an_older_one_of_ours_are_written(tmp_path: Path) -> None
     assert (tmp_path / "empty").read_text() == NEW
 
 
+def test_names_that_are_no_text_are_written_as_the_terminal_shows_them(tmp_path: Path) -> None:
+    """As a command line has them, which a report repeats."""
+    page = tmp_path / "a.html"
+    write_text(page, f"{MARK.decode()} of \udcff.pt", MARK)
+    assert page.read_text(encoding="utf-8") == f"{MARK.decode()} of \\udcff.pt"
+
+
 def test_what_was_not_written_by_us_is_not_replaced(tmp_path: Path) -> None:
     file = tmp_path / "thesis.html"
     file.write_text("years of work")
