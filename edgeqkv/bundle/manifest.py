@@ -439,6 +439,14 @@ class ModelCard(_Record):
     original: Verification | None = None
     layers: tuple[LayerCard, ...] = ()
 
+    @field_validator("layers")
+    @classmethod
+    def _read_what_is_kept(cls, layers: tuple[LayerCard, ...]) -> tuple[LayerCard, ...]:
+        for index, source in enumerate(layer.source for layer in layers):
+            if source is not None and (source >= index or layers[source].source is not None):
+                raise ValueError(f"layer {index} reads the state of layer {source}, which keeps none before it")
+        return layers
+
 
 class ChatCard(_Record):
     """The text that a chat template writes around the messages of a conversation, for apps that have no Jinja.

@@ -74,7 +74,8 @@ def write_text(path: Path, text: str, mark: bytes, inputs: Sequence[Path] = ()) 
     check_place(path, mark, inputs)
     try:
         if _is_stream(path):
-            with path.open("a", encoding="utf-8", errors=_ESCAPED) as stream:  # the shell's >> appends to what /dev/stdout leads to
+            # The shell's >> appends to what /dev/stdout leads to.
+            with path.open("a", encoding="utf-8", errors=_ESCAPED) as stream:
                 stream.write(text)
             return
         place = _meant(path)

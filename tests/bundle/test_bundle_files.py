@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from edgeqkv import BundleError
 from edgeqkv.bundle.bundle import Bundle
@@ -216,3 +217,14 @@ def artifact_of(manifest: dict[str, Any]) -> Any:
 
 def graph_of(manifest: dict[str, Any]) -> Any:
     return artifact_of(manifest)["graphs"][0]
+
+
+@pytest.mark.parametrize(("index", "source"), [(0, 0), (0, 10**20), (1, 1), (2, 1)])
+def test_a_layer_reads_the_state_of_one_before_it_that_keeps_any(index: int, source: int) -> None:
+    kept = {"heads": 2, "kv_heads": 1, "head_dim": 4, "merged": True}
+    fields = {"kind": "decoder", "variant": "qkv", "parameters": 1, "config": {}, "source": {}, "notes": []}
+    layers = [kept, {**kept, "source": 0}, {**kept, "source": 0}]
+    assert len(ModelCard.model_validate({**fields, "layers": layers}).layers) == 3
+    layers[index] = {**kept, "source": source}
+    with pytest.raises(ValidationError, match=f"layer {index} reads the state of layer {source}, which keeps none"):
+        ModelCard.model_validate({**fields, "layers": layers})
