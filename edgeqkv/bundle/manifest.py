@@ -304,6 +304,8 @@ class Artifact(_Record):
             raise ValueError("it has a context and no state")
         if not self.causal and len(self.graphs[0].inputs) != 1:
             raise ValueError(f"it has no context, and {len(self.graphs[0].inputs)} inputs where an encoder has one")
+        if not self.causal and self.whole_input.shape[:1] != (self.batch,):
+            raise ValueError(f"its batch is {self.batch}, and its input has the shape {list(self.whole_input.shape)}")
         return self
 
     @property

@@ -255,9 +255,11 @@ def _find_model_file(package: Path) -> Path:
         entries = json.loads(manifest.read_text(encoding="utf-8"))
         item: object = entries["itemInfoEntries"][entries["rootModelIdentifier"]]["path"]
     except (ValueError, KeyError, TypeError) as error:
-        raise PackageError(f"{manifest} is damaged: it does not name the model file ({error!r})") from error
+        raise PackageError(
+            f"{manifest} is damaged: it does not name the model file ({type(error).__name__}: {error!s:.100})"
+        ) from error
     if not isinstance(item, str):
-        raise PackageError(f"{manifest} is damaged: it does not name the model file ({item!r})")
+        raise PackageError(f"{manifest} is damaged: it does not name the model file ({item!r:.100})")
     model = _inside(package, package / "Data", item)
     if not model.is_file():
         raise PackageError(f"{package} is incomplete: {model.relative_to(package)} is missing")

@@ -184,6 +184,7 @@ def test_a_manifest_nested_without_end_is_damaged(folder: Path) -> None:
         (lambda m: artifact_of(m).update(graphs=[]), "graphs: Tuple should have at least 1 item"),
         (lambda m: artifact_of(m).update(batch=-1), "batch: Input should be greater than or equal to 1"),
         (lambda m: artifact_of(m).update(context=8), "it has a context and no vocab_size"),
+        (lambda m: artifact_of(m).update(batch=10**30), r"its batch is 10{30}, and its input has the shape \[1, 4\]"),
         (lambda m: graph_of(m).update(tokens=0), "tokens: Input should be greater than or equal to 1"),
         (lambda m: graph_of(m).update(inputs=[]), "and 0 inputs where an encoder has one"),
         (lambda m: graph_of(m).update(outputs=[]), "has 0 outputs of the role 'logits', not one"),

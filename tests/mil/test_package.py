@@ -102,6 +102,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no package": (shutil.rmtree, "there is no Core ML package"),
     "no manifest": (lambda p: (p / "Manifest.json").unlink(), "no Manifest.json"),
     "a broken manifest": (lambda p: (p / "Manifest.json").write_text("{"), "does not name the model"),
+    "a manifest that is no text": (
+        lambda p: (p / "Manifest.json").write_bytes(b"\xff" * 99999),
+        r"does not name the model file \(UnicodeDecodeError: .{1,100}\)$",
+    ),
     "an empty manifest": (lambda p: (p / "Manifest.json").write_text(json.dumps({})), "does not name"),
     "no model": (lambda p: (p / MODEL).unlink(), "model.mlmodel is missing"),
     "a truncated model": (lambda p: _truncate(p / MODEL, 900), "is not a Core ML model"),
