@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from model_sizes import M300
 
 from edgeqkv.backends.footprint import ALL, Footprint, Term
 from edgeqkv.backends.target import TargetSpec
@@ -14,24 +15,11 @@ from edgeqkv.budget.devices import Device, Fact, Status, load_catalogue
 from edgeqkv.budget.plan import ModelShape, Plan
 from edgeqkv.budget.verdicts import Confidence, NpuVerdict, Verdict, confidence_of, verdict_of
 from edgeqkv.bundle.manifest import Compiled
-from edgeqkv.model.config import DecoderConfig
 from edgeqkv.model.variants import Variant
 
 GB = 10**9
-CONFIG = DecoderConfig(
-    layers=20,
-    hidden_size=1024,
-    heads=16,
-    kv_heads=4,
-    head_dim=64,
-    intermediate_size=4096,
-    vocab_size=50304,
-    positions=2048,
-    norm_eps=1e-5,
-    tied_head=True,
-)
 PLAN = Plan(
-    ModelShape.of(CONFIG, Variant.parse("q-k=v+gqa4")),
+    ModelShape.of(M300, Variant.parse("q-k=v+gqa4")),
     "onnx",
     TargetSpec("portable", "fp32", "fp32", context=2048, chunk=128),
 )
@@ -99,9 +87,9 @@ def test_variants_are_side_by_side_and_merging_pays() -> None:
 
 
 def test_a_models_own_kv_heads_name_its_family() -> None:
-    own = ModelShape.of(CONFIG, Variant.parse("q-k=v+gqa2"))
+    own = ModelShape.of(M300, Variant.parse("q-k=v+gqa2"))
     assert "qkv+gqa2" in [row.variant for row in asked("pixel-9-pro", shape=own).variants]
-    single = ModelShape.of(dataclasses.replace(CONFIG, heads=1, head_dim=1024), Variant.parse("q=k=v"))
+    single = ModelShape.of(dataclasses.replace(M300, heads=1, head_dim=1024), Variant.parse("q=k=v"))
     assert {row.variant for row in asked("pixel-9-pro", shape=single).variants} == {
         "qkv", "q-k=v", "q=k-v", "q=k=v",
     }  # fmt: skip
@@ -138,7 +126,7 @@ def test_the_roofline_is_bandwidth_over_what_a_token_reads() -> None:
 
 def test_there_is_no_bound_where_a_token_reads_what_a_cache_holds() -> None:
     """A model of a megabyte does not decode 30,000 tokens a second, whatever the memory's bandwidth."""
-    tiny = ModelShape.of(dataclasses.replace(CONFIG, layers=2, hidden_size=64, vocab_size=500), PLAN.shape.variant)
+    tiny = ModelShape.of(dataclasses.replace(M300, layers=2, hidden_size=64, vocab_size=500), PLAN.shape.variant)
     assert asked("raspberry-pi-5-8gb", shape=tiny).roofline is None
 
 
@@ -200,7 +188,7 @@ def test_the_compiler_s_figures_count() -> None:
 
 
 def test_a_session_is_limited() -> None:
-    large = ModelShape.of(dataclasses.replace(CONFIG, layers=80), PLAN.shape.variant)
+    large = ModelShape.of(dataclasses.replace(M300, layers=80), PLAN.shape.variant)
     assert held(asked("hexagon-v75", shape=large))["session memory"] is False
 
 

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import pytest
+from model_sizes import M300
 
 from edgeqkv.backends.footprint import ALL, Footprint, Term
 from edgeqkv.backends.target import TargetSpec
 from edgeqkv.budget.plan import ModelShape, Plan, footprint
 from edgeqkv.budget.remedies import Remedy, remedies
 from edgeqkv.budget.verdicts import ROOM, Verdict
-from edgeqkv.model.config import DecoderConfig
 from edgeqkv.model.variants import Variant
 
-CONFIG = DecoderConfig(
-    layers=20,
-    hidden_size=1024,
-    heads=16,
-    kv_heads=4,
-    head_dim=64,
-    intermediate_size=4096,
-    vocab_size=50304,
-    positions=2048,
-    norm_eps=1e-5,
-    tied_head=True,
-)
 PLAN = Plan(
-    ModelShape.of(CONFIG, Variant.parse("q-k=v+gqa4")),
+    ModelShape.of(M300, Variant.parse("q-k=v+gqa4")),
     "onnx",
     TargetSpec("portable", "int8", "fp32", context=2048, chunk=128),
 )

@@ -7,29 +7,17 @@ from pathlib import Path
 
 import boxes
 import pytest
+from model_sizes import M300
 
 from edgeqkv.budget.evaluate import evaluate_shape
 from edgeqkv.budget.html import render
 from edgeqkv.budget.plan import ModelShape
 from edgeqkv.budget.presets import Choices
 from edgeqkv.budget.provenance import Provenance
-from edgeqkv.model.config import DecoderConfig
 from edgeqkv.model.variants import Variant
 
-SMALL = DecoderConfig(
-    layers=20,
-    hidden_size=1024,
-    heads=16,
-    kv_heads=4,
-    head_dim=64,
-    intermediate_size=4096,
-    vocab_size=50304,
-    positions=2048,
-    norm_eps=1e-5,
-    tied_head=True,
-)
 LARGE = dataclasses.replace(
-    SMALL, layers=24, hidden_size=2048, heads=32, kv_heads=32, intermediate_size=8192, positions=4096
+    M300, layers=24, hidden_size=2048, heads=32, kv_heads=32, intermediate_size=8192, positions=4096
 )
 DEVICES = ("iphone-15", "pixel-9-pro", "pixel-8", "raspberry-pi-5-8gb")
 MADE = Provenance(
@@ -38,7 +26,7 @@ MADE = Provenance(
 
 
 def four_devices() -> str:
-    report = evaluate_shape(ModelShape.of(SMALL, Variant.parse("q-k=v+gqa4")), "model.pt", DEVICES)
+    report = evaluate_shape(ModelShape.of(M300, Variant.parse("q-k=v+gqa4")), "model.pt", DEVICES)
     return render(dataclasses.replace(report, made=MADE))
 
 
