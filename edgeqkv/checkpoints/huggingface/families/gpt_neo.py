@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
-from edgeqkv.checkpoints.huggingface.family import Config, Family, Names
+from edgeqkv.checkpoints.huggingface.families import gpt2
+from edgeqkv.checkpoints.huggingface.family import Config, Family
 
 __all__ = ["FAMILY"]
 
@@ -16,21 +18,13 @@ def _is_local(config: Config, layer: int) -> bool:
 FAMILY: Final = Family(
     title="GPT-Neo",
     model_class="GPTNeoForCausalLM",
-    names=Names(
-        base="transformer",
-        tokens="wte",
-        positions="wpe",
-        layer="h",
-        final_norm="ln_f",
-        attention_norm="ln_1",
-        mlp_norm="ln_2",
+    names=replace(
+        gpt2.FAMILY.names,
+        qkv=None,
         q="attn.attention.q_proj",
         k="attn.attention.k_proj",
         v="attn.attention.v_proj",
         out="attn.attention.out_proj",
-        gate=None,
-        up="mlp.c_fc",
-        down="mlp.c_proj",
     ),
     keys=frozenset(
         {
@@ -43,18 +37,7 @@ FAMILY: Final = Family(
             "window_size",
         }
     ),
-    harmless=frozenset(
-        {
-            "classifier_dropout",
-            "embed_dropout",
-            "resid_dropout",
-            "summary_activation",
-            "summary_first_dropout",
-            "summary_proj_to_labels",
-            "summary_type",
-            "summary_use_proj",
-        }
-    ),
+    harmless=gpt2.FAMILY.harmless | {"classifier_dropout", "embed_dropout", "resid_dropout"},
     ignored=r".*\.attn\.attention\.(bias|masked_bias)",  # saved causal masks
     rms=False,
     epsilon="layer_norm_epsilon",
