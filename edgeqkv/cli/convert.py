@@ -12,7 +12,7 @@ import edgeqkv
 from edgeqkv.cli import completion, console
 from edgeqkv.cli.options import CheckpointPath, Json
 from edgeqkv.cli.summaries import perplexity
-from edgeqkv.convert import WINDOWS
+from edgeqkv.convert import BATCH, WINDOWS
 from edgeqkv.extras import needed_for
 from edgeqkv.units import duration
 
@@ -57,23 +57,33 @@ def convert(
         int, typer.Option("--windows", help="Pieces of 512 tokens of the text that are looked at.")
     ] = WINDOWS,
     distill: Annotated[
-        int | None,
+        str | None,
         typer.Option(
             "--distill",
-            metavar="STEPS",
-            help="Then train it for so many steps to predict as the original does; kept if that helps.",
+            metavar="STEPS|TOKENS",
+            help="Then train it to predict as the original does, for so many steps (200), or tokens with K, M or B "
+            "(1M); taken if that helps. In several processes: accelerate launch -m edgeqkv convert …",
         ),
     ] = None,
+    distill_batch: Annotated[
+        int, typer.Option("--distill-batch", help="Windows of 512 tokens that a step compares, in all processes.")
+    ] = BATCH,
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace a file at --out.")] = False,
     as_json: Json = False,
 ) -> None:
     """Make an ordinary model share keys and values, or heads, without training it."""
     started = time.perf_counter()
-    loaded = edgeqkv.load(model)
     with needed_for("conversion"):
+        from edgeqkv.convert.processes import follows
         from edgeqkv.pipeline.conversion import ConvertSpec, run_convert
+        from edgeqkv.pipeline.distillation import Amount
         from edgeqkv.pipeline.spec import tokenizer_beside
 
+    if follows():
+        if distill is not None:
+            _follow(model, calibrate, tokenizer)
+        return
+    loaded = edgeqkv.load(model)
     spec = ConvertSpec(
         variant=to,
         calibrate=calibrate,
@@ -82,16 +92,43 @@ def convert(
         text=text,
         max_degradation=None if max_degradation is None else max_degradation / 100,
         windows=windows,
-        distill=distill,
+        distill=None if distill is None else Amount.parse(distill, distill_batch),
         overwrite=force,
     )
-    with console.says_if_stopped(lambda: f"nothing was written to {out}"), console.progress() as on_progress:
+    goes_on = "" if distill is None else "; the same command goes on with the distillation from where it was"
+    with console.says_if_stopped(lambda: f"nothing was written to {out}{goes_on}"), console.progress() as on_progress:
         converted = run_convert(loaded, spec, on_progress)
     facts = _facts(loaded, converted)
     if as_json:
         console.print_json(facts)
     else:
         _show(facts, converted.quality, time.perf_counter() - started)
+
+
+def _follow(checkpoint: str, calibrate: Path, tokenizer: Path | None) -> None:
+    """Be one of the processes that distil with the first one, which says all that is to be said.
+
+    Its checks are not made here again: until it has made them, nothing is read. What fails afterwards is of this
+    process alone, and told.
+    """
+    from edgeqkv.convert.processes import LostProcess
+    from edgeqkv.pipeline.corpus import Corpus, corpus_of
+    from edgeqkv.pipeline.distillation import follow
+    from edgeqkv.pipeline.spec import tokenizer_beside
+    from edgeqkv.run.tokenizer import Tokenizer
+
+    def load() -> tuple[Model, Corpus]:
+        teacher = edgeqkv.load(checkpoint)
+        file = tokenizer_beside(teacher) if tokenizer is None else tokenizer
+        assert file is not None, "the first process has looked"
+        return teacher, corpus_of(calibrate, Tokenizer(file), teacher.config.positions)
+
+    try:
+        done = follow(load)
+    except (LostProcess, KeyboardInterrupt, SystemExit):  # told where it happened
+        done = False
+    if not done:
+        raise typer.Exit(2)
 
 
 def _facts(original: Model, converted: Converted) -> dict[str, Any]:

@@ -1,14 +1,11 @@
-"""A conversion, start to end: checked before anything is computed, measured, and written if it is good enough.
-
-Where distillation is asked for, the last twentieth of the calibration text is kept from it, and what it made is taken
-only if that text says that it is better than the closed form.
-"""
+"""A conversion, start to end: checked before anything is computed, measured, and written if it is good enough."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +14,11 @@ from edgeqkv.bundle.manifest import Quality
 from edgeqkv.checkpoints.writing import check_place, check_writable, write
 from edgeqkv.convert import WINDOWS
 from edgeqkv.convert.conversion import Conversion, converted
-from edgeqkv.convert.distill import Schedule, distilled
 from edgeqkv.convert.reach import target_of
 from edgeqkv.errors import InputError, VerificationFailed
 from edgeqkv.model.model import Model
+from edgeqkv.pipeline.corpus import corpus_of
+from edgeqkv.pipeline.distillation import Amount, Distillation, leading
 from edgeqkv.pipeline.spec import check_degradation
 from edgeqkv.progress import Progress, silent
 from edgeqkv.reading import read_text
@@ -28,9 +26,7 @@ from edgeqkv.run.perplexity import original_perplexity
 from edgeqkv.run.tokenizer import Tokenizer
 from edgeqkv.settings import check
 
-__all__ = ["ConvertSpec", "Converted", "Distillation", "run_convert"]
-
-_VALIDATED: Final = 20  # one part of so many of the text is kept from distillation, and at least a window
+__all__ = ["ConvertSpec", "Converted", "run_convert"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ class ConvertSpec:
         text: a text file on which to measure the perplexity before and after.
         max_degradation: how much higher the perplexity may be, as a part of the original's; None: however much.
         windows: how many windows of the text are looked at.
-        distill: steps of distillation after it; None: none.
+        distill: how much distillation comes after it; None: none.
         overwrite: whether to replace a file at ``out``.
     """
 
@@ -56,7 +52,7 @@ class ConvertSpec:
     text: Path | None = None
     max_degradation: float | None = None
     windows: int = WINDOWS
-    distill: int | None = None
+    distill: Amount | None = None
     overwrite: bool = False
 
 
@@ -70,19 +66,6 @@ class Converted:
     distillation: Distillation | None = None
 
 
-@dataclass(frozen=True)
-class Distillation:
-    """Perplexities on the text that was kept from it: of the closed form, and of what distillation made of that."""
-
-    before: float
-    after: float
-
-    @property
-    def taken(self) -> bool:
-        """Whether it was better than the closed form."""
-        return self.after < self.before
-
-
 def run_convert(model: Model, spec: ConvertSpec, on_progress: Progress = silent) -> Converted:
     """Convert a model and write it.
 
@@ -92,7 +75,7 @@ def run_convert(model: Model, spec: ConvertSpec, on_progress: Progress = silent)
     """
     target_of(model, spec.variant)
     check("windows", spec.windows)
-    check("distill", spec.distill)
+    schedule = None if spec.distill is None else spec.distill.schedule(model.config.positions)
     check_writable(model)
     check_place(spec.out, overwrite=spec.overwrite)
     check_degradation(spec.max_degradation, spec.text)
@@ -102,43 +85,26 @@ def run_convert(model: Model, spec: ConvertSpec, on_progress: Progress = silent)
     tokenizer.check_fits(model.config.vocab_size)
     text = None if spec.text is None else _tokens(tokenizer, spec.text)
     model.check_finite()
-    tokens = _tokens(tokenizer, spec.calibrate)
-    conversion = converted(model, spec.variant, tokens, windows=spec.windows, on_progress=on_progress)
-    distillation = None
-    if spec.distill is not None:
-        conversion, distillation = _distilled(model, conversion, tokens, spec, on_progress)
-    quality = None
-    if text is not None:
-        assert spec.text is not None
-        quality = _measured(model, conversion.model, text, spec.text.name, on_progress)
-        _check(quality, spec.max_degradation)
-    on_progress("writing", None)
-    made: dict[str, Any] = {"converted_from": str(model.variant), "calibrated_on": spec.calibrate.name}
-    if distillation is not None and distillation.taken:
-        made["distilled_steps"] = spec.distill
-    write(conversion.model, spec.out, made=made, overwrite=spec.overwrite)
+    with leading(spec.out) if schedule is not None else nullcontext() as leader:
+        corpus = corpus_of(spec.calibrate, tokenizer, model.config.positions)
+        tokens = corpus.tokens(spec.windows)
+        conversion = converted(model, spec.variant, tokens, windows=spec.windows, on_progress=on_progress)
+        distillation = None
+        if leader is not None and schedule is not None:
+            conversion, distillation = leader.distil(model, conversion, corpus, schedule, on_progress)
+        quality = None
+        if text is not None:
+            assert spec.text is not None
+            quality = _measured(model, conversion.model, text, spec.text.name, on_progress)
+            _check(quality, spec.max_degradation)
+        on_progress("writing", None)
+        made: dict[str, Any] = {"converted_from": str(model.variant), "calibrated_on": spec.calibrate.name}
+        if distillation is not None and distillation.taken:
+            made["distilled_steps"] = distillation.steps
+        write(conversion.model, spec.out, made=made, overwrite=spec.overwrite)
+        if leader is not None:
+            leader.forget()
     return Converted(spec.out, conversion, quality, distillation)
-
-
-def _distilled(
-    teacher: Model, conversion: Conversion, tokens: npt.NDArray[np.int64], spec: ConvertSpec, on_progress: Progress
-) -> tuple[Conversion, Distillation]:
-    assert spec.distill is not None
-    context = teacher.config.positions
-    shown = len(tokens) - max(context, len(tokens) // _VALIDATED)
-    student = distilled(
-        teacher,
-        conversion.model,
-        tokens[: max(0, shown)],
-        Schedule(spec.distill),
-        kept=spec.out.with_name(f"{spec.out.name}.distilling"),
-        log=spec.out.with_name(f"{spec.out.name}.distilling.jsonl"),
-        on_progress=on_progress,
-    )
-    on_progress("validating the distillation", None)
-    before, after = (original_perplexity(model, tokens[shown:], context)[0] for model in (conversion.model, student))
-    result = Distillation(before, after)
-    return (replace(conversion, model=student) if result.taken else conversion), result
 
 
 def _tokens(tokenizer: Tokenizer, path: Path) -> npt.NDArray[np.int64]:
