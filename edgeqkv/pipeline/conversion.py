@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from edgeqkv.convert.conversion import Conversion, converted
 from edgeqkv.convert.reach import target_of
 from edgeqkv.errors import InputError, VerificationFailed
 from edgeqkv.model.model import Model
+from edgeqkv.pipeline.closed_form import identity_of, kept_or_made
 from edgeqkv.pipeline.corpus import corpus_of
 from edgeqkv.pipeline.distillation import Amount, Distillation, leading
 from edgeqkv.pipeline.spec import check_degradation
@@ -27,6 +29,9 @@ from edgeqkv.run.tokenizer import Tokenizer
 from edgeqkv.settings import check
 
 __all__ = ["ConvertSpec", "Converted", "run_convert"]
+
+_OF_NO_CLOSED_FORM: Final = ("calibrate", "out", "tokenizer", "text", "max_degradation", "distill", "overwrite")
+"""What can be asked for and does not change what is solved; the calibration's tokens do."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +93,16 @@ def run_convert(model: Model, spec: ConvertSpec, on_progress: Progress = silent)
     with leading(spec.out) if schedule is not None else nullcontext() as leader:
         corpus = corpus_of(spec.calibrate, tokenizer, model.config.positions)
         tokens = corpus.tokens(spec.windows)
-        conversion = converted(model, spec.variant, tokens, windows=spec.windows, on_progress=on_progress)
-        distillation = None
-        if leader is not None and schedule is not None:
+
+        def closed_form() -> Conversion:
+            return converted(model, spec.variant, tokens, windows=spec.windows, on_progress=on_progress)
+
+        if leader is None or schedule is None:
+            conversion, distillation = closed_form(), None
+        else:
+            asked = {name: value for name, value in vars(spec).items() if name not in _OF_NO_CLOSED_FORM}
+            identity = identity_of(model, tokens=zlib.crc32(tokens.tobytes()), **asked)
+            conversion = kept_or_made(leader.folder, identity, closed_form)
             conversion, distillation = leader.distil(model, conversion, corpus, schedule, on_progress)
         quality = None
         if text is not None:
