@@ -32,6 +32,7 @@ from edgeqkv.errors import InputError
 from edgeqkv.model.model import Model
 from edgeqkv.model.weights import Weight
 from edgeqkv.progress import Progress, silent
+from edgeqkv.units import amount
 
 __all__ = ["Schedule", "distilled"]
 
@@ -90,12 +91,13 @@ def distilled(
         processes: what `joined` returned, where this is called in several processes. Of the results, only the first
             one's is whole.
         kept: the file that the run's state is kept in, every half minute and at the end; if it is there, the run goes
-            on from it. The first process alone reads and writes it, and the log.
+            on from it. It takes 12 bytes for each number, and for a moment twice that. The first process alone reads
+            and writes it, and the log.
         log: a file in which every step has a line of JSON: loss (nats a token) and learning rate.
         on_progress: told of the progress.
 
     Raises:
-        InputError: the text is shorter than two windows, or ``kept`` is of another run.
+        InputError: the text is shorter than two windows, ``kept`` is of another run, or the disk is full.
         LostProcess: one of several processes is gone.
     """
     if schedule.steps < 1:
@@ -123,6 +125,8 @@ def distilled(
 
 def _stage(processes: Processes) -> str:
     where = "" if processes.device.type == "cpu" else f" on {processes.device.type}"
+    if type(processes) is Alone and torch.accelerator.is_available():
+        where = " on the CPU (the extra 'distill' takes the GPU)"
     return f"distilling{where}" if processes.count == 1 else f"distilling{where} in {processes.count} processes"
 
 
@@ -203,8 +207,15 @@ class _Run:
         if path is None or not self._processes.leads:
             return
         partial = path.with_name(f"{path.name}.partial")
-        torch.save({"run": self._identity, "done": done, **state}, partial)
-        partial.replace(path)
+        try:
+            torch.save({"run": self._identity, "done": done, **state}, partial)
+            partial.replace(path)
+        except (OSError, RuntimeError) as error:  # torch has no type of its own for a full disk
+            partial.unlink(missing_ok=True)
+            raise InputError(
+                f"cannot keep the state of the distillation in {path.parent}, which takes "
+                f"{amount(12 * self._student.parameters)} twice: {str(error).splitlines()[0]}"
+            ) from error
 
     def restore(self, path: Path | None) -> int:
         """Go on from what was kept; how many steps are done.

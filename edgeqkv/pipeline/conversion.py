@@ -90,9 +90,11 @@ def run_convert(model: Model, spec: ConvertSpec, on_progress: Progress = silent)
     tokenizer.check_fits(model.config.vocab_size)
     text = None if spec.text is None else _tokens(tokenizer, spec.text)
     model.check_finite()
+    corpus = corpus_of(spec.calibrate, tokenizer, model.config.positions)
+    tokens = corpus.tokens(spec.windows)
+    if schedule is not None:
+        corpus.shown.check(schedule.length)
     with leading(spec.out) if schedule is not None else nullcontext() as leader:
-        corpus = corpus_of(spec.calibrate, tokenizer, model.config.positions)
-        tokens = corpus.tokens(spec.windows)
 
         def closed_form() -> Conversion:
             return converted(model, spec.variant, tokens, windows=spec.windows, on_progress=on_progress)

@@ -109,11 +109,10 @@ class Leader:
         on_progress: Progress,
     ) -> tuple[Conversion, Distillation]:
         """Distil with those that follow, and take the result if the text that was kept from it says so."""
-        corpus.shown.check(schedule.length)
         student = conversion.model
         if self.processes.count > 1:
-            # Weights that are views of a file would take all of it along.
-            self._hand_over((_own(student), schedule))
+            with self.processes.guarded():  # weights that are views of a file would take all of it along
+                self._hand_over((_own(student), schedule))
         student = distilled(
             teacher,
             student,

@@ -23,11 +23,13 @@ from pages import ROOT
 import edgeqkv
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
 from edgeqkv.checkpoints.writing import write
+from edgeqkv.convert import processes
 from edgeqkv.convert.distill import Schedule, distilled
 from edgeqkv.convert.processes import Alone, joined
 from edgeqkv.errors import InputError, MissingExtra
 
 STEPS, KILLED_AT = 6, 3
+RESULTS = ("result", "whole", "uneven", "sharded")
 TOKENS = np.random.default_rng(0).integers(0, TINY["vocab_size"], 48 * 8)
 
 Numbers = list[torch.Tensor]
@@ -55,6 +57,7 @@ class Ran:
     result: Numbers
     whole: Numbers
     uneven: Numbers
+    sharded: Numbers
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +75,7 @@ def ran(folder: Path) -> Ran:
     killed = launched(folder, KILLED_AT=str(KILLED_AT))
     left = losses(folder / "log.jsonl")
     finished = launched(folder)
-    numbers = [torch.load(folder / f"{name}.pt", weights_only=True) for name in ("result", "whole", "uneven")]
+    numbers = [torch.load(folder / f"{name}.pt", weights_only=True) for name in RESULTS]
     return Ran(killed, finished, left, losses(folder / "log.jsonl"), *numbers)
 
 
@@ -131,6 +134,11 @@ def test_two_processes_that_were_killed_go_on_to_the_same_result(ran: Ran) -> No
     assert apart(ran.result, ran.whole) == 0.0
 
 
+def test_numbers_that_are_sharded_learn_alike_and_go_on_after_a_stop(ran: Ran, folder: Path) -> None:
+    moved = apart(ran.whole, [weight.tensor for weight in edgeqkv.load(folder / "student.pt").weights])
+    assert apart(ran.sharded, ran.whole) < 1e-3 * moved
+
+
 def test_one_that_is_killed_ends_the_other_and_nothing_is_printed(ran: Ran) -> None:
     assert ran.killed == [(-9, ""), (3, "")]
     assert ran.finished == [(0, ""), (0, "")]
@@ -138,17 +146,17 @@ def test_one_that_is_killed_ends_the_other_and_nothing_is_printed(ran: Ran) -> N
 
 def test_one_process_has_the_same_bits_with_accelerate_and_without(folder: Path) -> None:
     pytest.importorskip("accelerate")
-    processes = joined()
-    assert type(processes) is not Alone
-    assert apart(alone(folder, BATCH, processes), alone(folder, BATCH, Alone())) == 0.0
+    accelerated = joined()
+    assert type(accelerated) is not Alone
+    assert apart(alone(folder, BATCH, accelerated), alone(folder, BATCH, Alone())) == 0.0
 
 
 def test_several_processes_need_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "accelerate", None)
-    monkeypatch.setattr("edgeqkv.convert.processes.find_spec", lambda _: None)
+    monkeypatch.setattr(processes, "find_spec", lambda _: None)
     assert type(joined()) is Alone
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(MissingExtra, match=r"distillation in several processes needs .*edgeqkv\[distill\]"):
+    with pytest.raises(MissingExtra, match=r"several processes needs the package 'accelerate'.*edgeqkv\[distill\]"):
         joined()
 
 

@@ -48,7 +48,7 @@ def test_windows_of_a_large_text_are_pieces_of_what_is_shown(large: Corpus, toke
     assert 0.85 < max(places) < 0.95
     kept = large.kept()
     assert 0.95 <= place(kept[:CONTEXT], tokenizer, text) < 0.96
-    assert len(kept) == 16 * CONTEXT
+    assert 0.9 < len(kept) / len(tokenizer.encode(text[-len(text) // 20 :])) < 1.1
 
 
 def test_what_is_shown_depends_on_the_seed_alone(large: Corpus) -> None:
@@ -106,7 +106,7 @@ def test_what_is_no_text_is_said_with_its_place(large: Corpus, tokenizer: Tokeni
     (tmp_path / "broken.txt").write_bytes(data)
     broken = corpus_of(tmp_path / "broken.txt", tokenizer, CONTEXT)
     with pytest.raises(InputError, match=r"broken\.txt is not text in UTF-8: invalid start byte at byte 5000"):
-        broken.tokens(40)
+        broken.tokens(400)
 
 
 def test_a_text_with_too_few_tokens_is_refused(tokenizer: Tokenizer, large: Corpus, tmp_path: Path) -> None:

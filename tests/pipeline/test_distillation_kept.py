@@ -84,7 +84,11 @@ def test_what_was_kept_of_another_conversion_is_not_taken_up(model: Model, spec:
 def test_what_was_too_bad_to_be_written_is_not_distilled_again(
     model: Model, spec: ConvertSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(VerificationFailed):
+    def too_bad(*_: object) -> None:
+        raise VerificationFailed("too bad")
+
+    with monkeypatch.context() as patch, pytest.raises(VerificationFailed):
+        patch.setattr(conversion, "_check", too_bad)
         run_convert(model, replace(spec, text=spec.calibrate, max_degradation=0.0))
     monkeypatch.setattr(conversion, "converted", solved_again)
     stages: list[str] = []
