@@ -13,6 +13,7 @@ from edgeqkv.cli import completion, console
 from edgeqkv.cli.options import CheckpointPath, Json
 from edgeqkv.cli.summaries import perplexity
 from edgeqkv.convert import BATCH, WINDOWS
+from edgeqkv.errors import InputError
 from edgeqkv.extras import needed_for
 from edgeqkv.units import duration
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from edgeqkv.bundle.manifest import Quality
     from edgeqkv.model.model import Model
     from edgeqkv.pipeline.conversion import Converted
+    from edgeqkv.pipeline.distillation import Amount
 
 __all__ = ["convert"]
 
@@ -68,6 +70,14 @@ def convert(
     distill_batch: Annotated[
         int, typer.Option("--distill-batch", help="Windows of 512 tokens that a step compares, in all processes.")
     ] = BATCH,
+    distill_for: Annotated[
+        str | None,
+        typer.Option(
+            "--distill-for",
+            metavar="PRECISIONS",
+            help="Have it learn with what an export rounds: int4 or int8 (weights), int8-state, or both with a comma.",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace a file at --out.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -76,7 +86,6 @@ def convert(
     with needed_for("conversion"):
         from edgeqkv.convert.processes import follows
         from edgeqkv.pipeline.conversion import ConvertSpec, run_convert
-        from edgeqkv.pipeline.distillation import Amount
         from edgeqkv.pipeline.spec import tokenizer_beside
 
     if follows():
@@ -92,7 +101,7 @@ def convert(
         text=text,
         max_degradation=None if max_degradation is None else max_degradation / 100,
         windows=windows,
-        distill=None if distill is None else Amount.parse(distill, distill_batch),
+        distill=_amount(distill, distill_batch, distill_for),
         overwrite=force,
     )
     goes_on = "" if distill is None else "; the same command goes on with the distillation from where it was"
@@ -103,6 +112,17 @@ def convert(
         console.print_json(facts)
     else:
         _show(facts, converted.quality, time.perf_counter() - started)
+
+
+def _amount(distill: str | None, batch: int, rounded: str | None) -> Amount | None:
+    from edgeqkv.convert.rounding import Rounding
+    from edgeqkv.pipeline.distillation import Amount
+
+    if distill is None:
+        if rounded is not None:
+            raise InputError("--distill-for says how to distil; say how much, with --distill")
+        return None
+    return Amount.parse(distill, batch, None if rounded is None else Rounding.parse(rounded))
 
 
 def _follow(checkpoint: str, calibrate: Path, tokenizer: Path | None) -> None:

@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from edgeqkv.convert import BATCH
 from edgeqkv.convert.log import Log
 from edgeqkv.convert.processes import Alone, Processes
+from edgeqkv.convert.rounding import Rounding
 from edgeqkv.convert.student import Student, Teacher, named
 from edgeqkv.convert.windows import Text, TokenText
 from edgeqkv.errors import InputError
@@ -55,6 +56,7 @@ class Schedule:
         length: tokens of a window, at most.
         rate: the highest learning rate, after ``warmup`` steps; from there it falls to 0 in a line.
         seed: of the choice of windows.
+        rounding: what will be rounded of the student, so that it learns to bear that; the result is not rounded.
     """
 
     steps: int
@@ -63,6 +65,7 @@ class Schedule:
     rate: float = 3e-4
     warmup: int = 10
     seed: int = 20261125
+    rounding: Rounding | None = None
 
     def rate_at(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -146,7 +149,7 @@ class _Run:
         }
         self._at_once = max(1, _LOGITS_AT_ONCE // (schedule.length * table.shape[0]))
         self._teacher = Teacher(teacher, processes.device)
-        module = Student(student)
+        module = Student(student, schedule.rounding)
         self._module, self._optimizer = processes.prepared(
             module, torch.optim.AdamW(module.parameters(), betas=_BETAS, weight_decay=0.0)
         )

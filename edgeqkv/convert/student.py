@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 
+from edgeqkv.convert.rounding import Rounding, ValuesOps
 from edgeqkv.model.model import Model
 from edgeqkv.model.weights import Weight
 from edgeqkv.reference.ops import TorchOps
@@ -22,15 +21,17 @@ class Student(torch.nn.Module):
     model computes stays stated in one place.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, rounding: Rounding | None = None) -> None:
         super().__init__()
         self._model = model
+        self._schemes = {} if rounding is None else rounding.schemes(model)
+        self._state = "fp32" if rounding is None else rounding.state
         self.numbers = torch.nn.ParameterList(weight.values().clone().detach() for weight in model.weights)
 
     def forward(self, windows: Tensor) -> Tensor:
         """Token ids ``[batch, length]`` → logits ``[batch, length, vocabulary]``."""
-        ops = _ValuesOps(dict(zip(self._model.weights, self.numbers, strict=True)))
         with windows.device:  # positions and masks are made on the way
+            ops = ValuesOps(dict(zip(self._model.weights, self.numbers, strict=True)), self._schemes, self._state)
             logits: Tensor = self._model.network.outputs(ops, windows)
         return logits
 
@@ -48,7 +49,7 @@ class Teacher:
         self._ops = (
             TorchOps()
             if device.type == "cpu"
-            else _ValuesOps({weight: weight.values().to(device) for weight in model.weights})
+            else ValuesOps({weight: weight.values().to(device) for weight in model.weights})
         )
 
     @torch.no_grad()
@@ -57,13 +58,3 @@ class Teacher:
         with windows.device:
             logits: Tensor = self._model.network.outputs(self._ops, windows)
         return logits
-
-
-class _ValuesOps(TorchOps):
-    """Computes with numbers that lie elsewhere than in the weights."""
-
-    def __init__(self, numbers: Mapping[Weight, Tensor]) -> None:
-        self._numbers = numbers
-
-    def values(self, weight: Weight) -> Tensor:
-        return self._numbers[weight]

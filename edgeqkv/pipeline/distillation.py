@@ -17,6 +17,7 @@ from edgeqkv.convert import BATCH
 from edgeqkv.convert.conversion import Conversion
 from edgeqkv.convert.distill import Schedule, distilled
 from edgeqkv.convert.processes import Processes, joined
+from edgeqkv.convert.rounding import Rounding
 from edgeqkv.disk.workplace import Busy, clear, workplace
 from edgeqkv.errors import InputError
 from edgeqkv.model.model import Model
@@ -43,14 +44,16 @@ class Amount:
         steps: comparisons and corrections; None where tokens are said.
         tokens: of text that is compared, in all.
         batch: windows of a step.
+        rounding: what an export is going to round, for which the model is to learn.
     """
 
     steps: int | None = None
     tokens: int | None = None
     batch: int = BATCH
+    rounding: Rounding | None = None
 
     @classmethod
-    def parse(cls, text: str, batch: int = BATCH) -> Amount:
+    def parse(cls, text: str, batch: int = BATCH, rounding: Rounding | None = None) -> Amount:
         """An amount as it is written on a command line: a number of steps, or of tokens with K, M or B.
 
         Raises:
@@ -66,8 +69,8 @@ class Amount:
             )
         steps, tokens, unit = found.groups()
         if steps is not None:
-            return cls(steps=int(steps), batch=batch)
-        return cls(tokens=round(float(tokens) * _SIZES[unit.upper()]), batch=batch)
+            return cls(steps=int(steps), batch=batch, rounding=rounding)
+        return cls(tokens=round(float(tokens) * _SIZES[unit.upper()]), batch=batch, rounding=rounding)
 
     def schedule(self, positions: int) -> Schedule:
         """For a model of so many positions; a step that is begun is done."""
@@ -75,12 +78,15 @@ class Amount:
         window = min(Schedule.length, positions)
         steps = self.steps if self.tokens is None else -(-self.tokens // (self.batch * window))
         assert steps is not None
-        return Schedule(steps, batch=self.batch, length=window)
+        return Schedule(steps, batch=self.batch, length=window, rounding=self.rounding)
 
 
 @dataclass(frozen=True)
 class Distillation:
-    """Perplexities on the text that was kept from it: of the closed form, and of what distillation made of that."""
+    """Perplexities on the text that was kept from it: of the closed form, and of what distillation made of that.
+
+    Both as they are rounded, where it learned for that.
+    """
 
     steps: int
     before: float
@@ -126,7 +132,10 @@ class Leader:
         self.processes.end()
         on_progress("validating the distillation", None)
         kept, context = corpus.kept(), teacher.config.positions
-        before, after = (original_perplexity(model, kept, context)[0] for model in (conversion.model, student))
+        both = [conversion.model, student]
+        if schedule.rounding is not None:
+            both = [schedule.rounding.stored(model, kept) for model in both]
+        before, after = (original_perplexity(model, kept, context)[0] for model in both)
         result = Distillation(schedule.steps, before, after)
         return (replace(conversion, model=student) if result.taken else conversion), result
 

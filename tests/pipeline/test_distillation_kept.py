@@ -87,9 +87,10 @@ def test_what_was_too_bad_to_be_written_is_not_distilled_again(
     def too_bad(*_: object) -> None:
         raise VerificationFailed("too bad")
 
-    with monkeypatch.context() as patch, pytest.raises(VerificationFailed):
+    with monkeypatch.context() as patch:
         patch.setattr(conversion, "_check", too_bad)
-        run_convert(model, replace(spec, text=spec.calibrate, max_degradation=0.0))
+        with pytest.raises(VerificationFailed):
+            run_convert(model, replace(spec, text=spec.calibrate, max_degradation=0.0))
     monkeypatch.setattr(conversion, "converted", solved_again)
     stages: list[str] = []
     run_convert(model, spec, lambda stage, _=None: stages.append(stage))
