@@ -38,7 +38,12 @@ def convert(
         ),
     ],
     calibrate: Annotated[
-        Path, typer.Option("--calibrate", metavar="TEXT", help="Text like those that the model is for.")
+        Path,
+        typer.Option(
+            "--calibrate",
+            metavar="TEXT",
+            help="Text like those that the model is for: a file, or dataset:NAME of Hugging Face's datasets.",
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The checkpoint to write: .pt, or .safetensors.")],
     tokenizer: Annotated[
@@ -132,19 +137,10 @@ def _follow(checkpoint: str, calibrate: Path, tokenizer: Path | None) -> None:
     process alone, and told.
     """
     from edgeqkv.convert.processes import LostProcess
-    from edgeqkv.pipeline.corpus import Corpus, corpus_of
     from edgeqkv.pipeline.distillation import follow
-    from edgeqkv.pipeline.spec import tokenizer_beside
-    from edgeqkv.run.tokenizer import Tokenizer
-
-    def load() -> tuple[Model, Corpus]:
-        teacher = edgeqkv.load(checkpoint)
-        file = tokenizer_beside(teacher) if tokenizer is None else tokenizer
-        assert file is not None, "the first process has looked"
-        return teacher, corpus_of(calibrate, Tokenizer(file), teacher.config.positions)
 
     try:
-        done = follow(load)
+        done = follow(lambda: edgeqkv.load(checkpoint), calibrate, tokenizer)
     except (LostProcess, KeyboardInterrupt, SystemExit):  # told where it happened
         done = False
     if not done:

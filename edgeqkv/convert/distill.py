@@ -67,6 +67,11 @@ class Schedule:
     seed: int = 20261125
     rounding: Rounding | None = None
 
+    @property
+    def tokens(self) -> int:
+        """How many are compared, in all."""
+        return self.steps * self.batch * self.length
+
     def rate_at(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
         return self.rate * min(1.0, (step + 1) / self.warmup) * (1 - step / self.steps)

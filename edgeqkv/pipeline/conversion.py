@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,12 +15,14 @@ from edgeqkv.bundle.manifest import Quality
 from edgeqkv.checkpoints.writing import check_place, check_writable, write
 from edgeqkv.convert import WINDOWS
 from edgeqkv.convert.conversion import Conversion, converted
+from edgeqkv.convert.distill import Schedule
 from edgeqkv.convert.reach import target_of
 from edgeqkv.errors import InputError, VerificationFailed
 from edgeqkv.model.model import Model
 from edgeqkv.pipeline.closed_form import identity_of, kept_or_made
-from edgeqkv.pipeline.corpus import corpus_of
-from edgeqkv.pipeline.distillation import Amount, Distillation, leading
+from edgeqkv.pipeline.corpus import Corpus, corpus_of
+from edgeqkv.pipeline.data_sets import text_file
+from edgeqkv.pipeline.distillation import Amount, Distillation, Leader, leading
 from edgeqkv.pipeline.spec import check_degradation
 from edgeqkv.progress import Progress, silent
 from edgeqkv.reading import read_text
@@ -40,7 +42,7 @@ class ConvertSpec:
 
     Attributes:
         variant: what the model is to become, in any accepted spelling.
-        calibrate: a text file like those that the model is for.
+        calibrate: a text file like those that the model is for, or ``dataset:NAME`` (`edgeqkv.pipeline.data_sets`).
         out: the checkpoint to write, ``.pt`` or ``.safetensors``.
         tokenizer: the model's.
         text: a text file on which to measure the perplexity before and after.
@@ -90,22 +92,15 @@ def run_convert(model: Model, spec: ConvertSpec, on_progress: Progress = silent)
     tokenizer.check_fits(model.config.vocab_size)
     text = None if spec.text is None else _tokens(tokenizer, spec.text)
     model.check_finite()
-    corpus = corpus_of(spec.calibrate, tokenizer, model.config.positions)
-    tokens = corpus.tokens(spec.windows)
-    if schedule is not None:
-        corpus.shown.check(schedule.length)
-    with leading(spec.out) if schedule is not None else nullcontext() as leader:
-
-        def closed_form() -> Conversion:
-            return converted(model, spec.variant, tokens, windows=spec.windows, on_progress=on_progress)
-
-        if leader is None or schedule is None:
-            conversion, distillation = closed_form(), None
-        else:
-            asked = {name: value for name, value in vars(spec).items() if name not in _OF_NO_CLOSED_FORM}
-            identity = identity_of(model, tokens=zlib.crc32(tokens.tobytes()), **asked)
-            conversion = kept_or_made(leader.folder, identity, closed_form)
-            conversion, distillation = leader.distil(model, conversion, corpus, schedule, on_progress)
+    with ExitStack() as held:
+        looked_at = max(spec.windows * Schedule.length, 0 if schedule is None else schedule.tokens)
+        file = held.enter_context(text_file(spec.calibrate, looked_at))
+        corpus = corpus_of(file, tokenizer, model.config.positions)
+        leader = None
+        if schedule is not None:
+            corpus.shown.check(schedule.length)
+            leader = held.enter_context(leading(spec.out, schedule, looked_at))
+        conversion, distillation = _converted(model, spec, corpus, leader, on_progress)
         quality = None
         if text is not None:
             assert spec.text is not None
@@ -119,6 +114,22 @@ def run_convert(model: Model, spec: ConvertSpec, on_progress: Progress = silent)
         if leader is not None:
             leader.forget()
     return Converted(spec.out, conversion, quality, distillation)
+
+
+def _converted(
+    model: Model, spec: ConvertSpec, corpus: Corpus, leader: Leader | None, on_progress: Progress
+) -> tuple[Conversion, Distillation | None]:
+    """The closed form, and what distillation made of it where somebody leads one."""
+    tokens = corpus.tokens(spec.windows)
+
+    def closed_form() -> Conversion:
+        return converted(model, spec.variant, tokens, windows=spec.windows, on_progress=on_progress)
+
+    if leader is None:
+        return closed_form(), None
+    asked = {name: value for name, value in vars(spec).items() if name not in _OF_NO_CLOSED_FORM}
+    identity = identity_of(model, tokens=zlib.crc32(tokens.tobytes()), **asked)
+    return leader.distil(model, kept_or_made(leader.folder, identity, closed_form), corpus, on_progress)
 
 
 def _tokens(tokenizer: Tokenizer, path: Path) -> npt.NDArray[np.int64]:

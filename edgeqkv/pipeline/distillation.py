@@ -22,10 +22,13 @@ from edgeqkv.disk.workplace import Busy, clear, workplace
 from edgeqkv.errors import InputError
 from edgeqkv.model.model import Model
 from edgeqkv.model.weights import Weight
-from edgeqkv.pipeline.corpus import Corpus
-from edgeqkv.progress import Progress, silent
+from edgeqkv.pipeline.corpus import Corpus, corpus_of
+from edgeqkv.pipeline.data_sets import text_file
+from edgeqkv.pipeline.spec import tokenizer_beside
+from edgeqkv.progress import Progress
 from edgeqkv.reading import shortened
 from edgeqkv.run.perplexity import original_perplexity
+from edgeqkv.run.tokenizer import Tokenizer
 from edgeqkv.settings import check_all
 
 __all__ = ["Amount", "Distillation", "Leader", "follow", "leading"]
@@ -98,32 +101,45 @@ class Distillation:
         return self.after < self.before
 
 
+@dataclass(frozen=True)
+class _Work:
+    """What the first process hands over to the others."""
+
+    student: Model
+    schedule: Schedule
+    looked_at: int
+
+
 @dataclass
 class Leader:
-    """The first process, and the folder that it keeps the run's state in."""
+    """The first process.
+
+    Attributes:
+        processes: all of them.
+        folder: what the run's state is kept in.
+        schedule: how it is distilled.
+        looked_at: tokens of the text, at most.
+    """
 
     processes: Processes
     folder: Path
+    schedule: Schedule
+    looked_at: int
     waited_for: bool = field(default=True, init=False)
 
     def distil(
-        self,
-        teacher: Model,
-        conversion: Conversion,
-        corpus: Corpus,
-        schedule: Schedule,
-        on_progress: Progress,
+        self, teacher: Model, conversion: Conversion, corpus: Corpus, on_progress: Progress
     ) -> tuple[Conversion, Distillation]:
         """Distil with those that follow, and take the result if the text that was kept from it says so."""
         student = conversion.model
         if self.processes.count > 1:
-            with self.processes.guarded():  # weights that are views of a file would take all of it along
-                self._hand_over((_own(student), schedule))
+            with self.processes.guarded():
+                self._hand_over(_Work(_own(student), self.schedule, self.looked_at))
         student = distilled(
             teacher,
             student,
             corpus.shown,
-            schedule,
+            self.schedule,
             processes=self.processes,
             kept=self.folder / _STATE,
             log=self.folder.with_name(f"{self.folder.name}.jsonl"),
@@ -132,17 +148,17 @@ class Leader:
         self.processes.end()
         on_progress("validating the distillation", None)
         kept, context = corpus.kept(), teacher.config.positions
-        both = [conversion.model, student]
-        if schedule.rounding is not None:
-            both = [schedule.rounding.stored(model, kept) for model in both]
+        both, rounding = (conversion.model, student), self.schedule.rounding
+        if rounding is not None:
+            both = (rounding.stored(both[0], kept), rounding.stored(both[1], kept))
         before, after = (original_perplexity(model, kept, context)[0] for model in both)
-        result = Distillation(schedule.steps, before, after)
+        result = Distillation(self.schedule.steps, before, after)
         return (replace(conversion, model=student) if result.taken else conversion), result
 
-    def _hand_over(self, value: tuple[Model, Schedule] | None) -> None:
+    def _hand_over(self, work: _Work | None) -> None:
         if self.waited_for:
             self.waited_for = False
-            self.processes.from_first(value)
+            self.processes.from_first(work)
 
     def dismiss(self) -> None:
         """Tell those that still wait that nothing comes."""
@@ -156,7 +172,7 @@ class Leader:
 
 
 @contextmanager
-def leading(out: Path) -> Iterator[Leader]:
+def leading(out: Path, schedule: Schedule, looked_at: int) -> Iterator[Leader]:
     """The leader of a distillation whose result is to be written to ``out``; what it keeps stays unless it forgets it.
 
     Raises:
@@ -168,7 +184,7 @@ def leading(out: Path) -> Iterator[Leader]:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with workplace(folder):
-            leader = Leader(processes, folder)
+            leader = Leader(processes, folder, schedule, looked_at)
             try:
                 yield leader
             finally:
@@ -177,30 +193,37 @@ def leading(out: Path) -> Iterator[Leader]:
         raise InputError(f"cannot distil for {out}: {error}") from error
 
 
-def follow(load: Callable[[], tuple[Model, Corpus]]) -> bool:
+def follow(load: Callable[[], Model], calibrate: Path, tokenizer: Path | None) -> bool:
     """Distil with the leader, in any other process: silent, and writing nothing.
 
     Args:
-        load: reads the teacher and the text, once there is something to do.
+        load: reads the teacher, once there is something to do.
+        calibrate, tokenizer: as the leader has them.
 
     Returns:
-        Whether there was: the leader may have failed before.
+        Whether there was something to do: the leader may have failed before.
 
     Raises:
         LostProcess: another process is gone.
+        EdgeQKVError: something is wrong here that the leader has not seen.
     """
     processes = joined()
-    nothing: tuple[Model, Schedule] | None = None
+    nothing: _Work | None = None
     with processes.guarded():
-        given = processes.from_first(nothing)
-    if given is None:
+        work = processes.from_first(nothing)
+    if work is None:
         return False
-    student, schedule = given
-    teacher, corpus = load()
-    distilled(teacher, student, corpus.shown, schedule, processes=processes, on_progress=silent)
+    teacher = load()
+    file = tokenizer_beside(teacher) if tokenizer is None else tokenizer
+    if file is None:
+        raise InputError("the model's tokenizer is not on this machine")
+    with text_file(calibrate, work.looked_at) as path:
+        corpus = corpus_of(path, Tokenizer(file), teacher.config.positions)
+        distilled(teacher, work.student, corpus.shown, work.schedule, processes=processes)
     processes.end()
     return True
 
 
 def _own(model: Model) -> Model:
+    """The model with numbers of its own: one that is a view of a file would take all of that along."""
     return model.with_changed_weights(lambda weight: Weight(weight.name, weight.values().clone()))

