@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -91,27 +92,32 @@ def convert(
     with needed_for("conversion"):
         from edgeqkv.convert.processes import follows
         from edgeqkv.pipeline.conversion import ConvertSpec, run_convert
+        from edgeqkv.pipeline.distillation import gathered
         from edgeqkv.pipeline.spec import tokenizer_beside
 
     if follows():
         if distill is not None:
             _follow(model, calibrate, tokenizer)
         return
-    loaded = edgeqkv.load(model)
-    spec = ConvertSpec(
-        variant=to,
-        calibrate=calibrate,
-        out=out,
-        tokenizer=tokenizer_beside(loaded) if tokenizer is None else tokenizer,
-        text=text,
-        max_degradation=None if max_degradation is None else max_degradation / 100,
-        windows=windows,
-        distill=_amount(distill, distill_batch, distill_for),
-        overwrite=force,
-    )
     goes_on = "" if distill is None else "; the same command goes on with the distillation from where it was"
-    with console.says_if_stopped(lambda: f"nothing was written to {out}{goes_on}"), console.progress() as on_progress:
-        converted = run_convert(loaded, spec, on_progress)
+    with (
+        gathered() if distill is not None else nullcontext() as others,  # before anything can fail
+        console.says_if_stopped(lambda: f"nothing was written to {out}{goes_on}"),
+        console.progress() as on_progress,
+    ):
+        loaded = edgeqkv.load(model)
+        spec = ConvertSpec(
+            variant=to,
+            calibrate=calibrate,
+            out=out,
+            tokenizer=tokenizer_beside(loaded) if tokenizer is None else tokenizer,
+            text=text,
+            max_degradation=None if max_degradation is None else max_degradation / 100,
+            windows=windows,
+            distill=_amount(distill, distill_batch, distill_for),
+            overwrite=force,
+        )
+        converted = run_convert(loaded, spec, on_progress, others)
     facts = _facts(loaded, converted)
     if as_json:
         console.print_json(facts)

@@ -22,7 +22,7 @@ from edgeqkv.model.model import Model
 from edgeqkv.pipeline.closed_form import identity_of, kept_or_made
 from edgeqkv.pipeline.corpus import Corpus, corpus_of
 from edgeqkv.pipeline.data_sets import text_file
-from edgeqkv.pipeline.distillation import Amount, Distillation, Leader, leading
+from edgeqkv.pipeline.distillation import Amount, Distillation, Leader, Others, gathered, leading
 from edgeqkv.pipeline.spec import check_degradation
 from edgeqkv.progress import Progress, silent
 from edgeqkv.reading import read_text
@@ -73,8 +73,16 @@ class Converted:
     distillation: Distillation | None = None
 
 
-def run_convert(model: Model, spec: ConvertSpec, on_progress: Progress = silent) -> Converted:
+def run_convert(
+    model: Model, spec: ConvertSpec, on_progress: Progress = silent, others: Others | None = None
+) -> Converted:
     """Convert a model and write it.
+
+    Args:
+        model: what to convert.
+        spec: to what, and how.
+        on_progress: told of the progress.
+        others: the processes that wait to distil along, where somebody has `gathered` them before.
 
     Raises:
         VerificationFailed: its perplexity is too high; nothing is written.
@@ -99,7 +107,8 @@ def run_convert(model: Model, spec: ConvertSpec, on_progress: Progress = silent)
         leader = None
         if schedule is not None:
             corpus.shown.check(schedule.length)
-            leader = held.enter_context(leading(spec.out, schedule, looked_at))
+            others = held.enter_context(gathered()) if others is None else others
+            leader = held.enter_context(leading(others, spec.out, schedule, looked_at))
         conversion, distillation = _converted(model, spec, corpus, leader, on_progress)
         quality = None
         if text is not None:

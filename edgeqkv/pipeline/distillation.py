@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -31,7 +31,7 @@ from edgeqkv.run.perplexity import original_perplexity
 from edgeqkv.run.tokenizer import Tokenizer
 from edgeqkv.settings import check_all
 
-__all__ = ["Amount", "Distillation", "Leader", "follow", "leading"]
+__all__ = ["Amount", "Distillation", "Leader", "Others", "follow", "gathered", "leading"]
 
 _AMOUNT: Final = re.compile(r"(\d{1,12})|(\d{1,12}(?:\.\d{1,12})?)([KMB])", re.IGNORECASE)
 _SIZES: Final = {"K": 10**3, "M": 10**6, "B": 10**9}
@@ -110,42 +110,62 @@ class _Work:
     looked_at: int
 
 
-@dataclass
+class Others:
+    """The processes that wait for the first one to have something for them to do; often there are none."""
+
+    def __init__(self, processes: Processes) -> None:
+        self.processes = processes
+        self._waiting = processes.count > 1
+
+    def set_to(self, work: _Work) -> None:
+        """Have them train along from here on."""
+        if self._waiting:
+            self._waiting = False
+            with self.processes.guarded():
+                self.processes.from_first(work)
+
+    def dismiss(self) -> None:
+        """Tell those that still wait that nothing comes."""
+        if self._waiting:
+            self._waiting = False
+            with suppress(Exception):  # one of them is gone, which is why this is called
+                self.processes.from_first(None)
+
+
+@dataclass(frozen=True)
 class Leader:
     """The first process.
 
     Attributes:
-        processes: all of them.
+        others: those that follow.
         folder: what the run's state is kept in.
         schedule: how it is distilled.
         looked_at: tokens of the text, at most.
     """
 
-    processes: Processes
+    others: Others
     folder: Path
     schedule: Schedule
     looked_at: int
-    waited_for: bool = field(default=True, init=False)
 
     def distil(
         self, teacher: Model, conversion: Conversion, corpus: Corpus, on_progress: Progress
     ) -> tuple[Conversion, Distillation]:
         """Distil with those that follow, and take the result if the text that was kept from it says so."""
-        student = conversion.model
-        if self.processes.count > 1:
-            with self.processes.guarded():
-                self._hand_over(_Work(_own(student), self.schedule, self.looked_at))
+        student, processes = conversion.model, self.others.processes
+        if processes.count > 1:
+            self.others.set_to(_Work(_own(student), self.schedule, self.looked_at))
         student = distilled(
             teacher,
             student,
             corpus.shown,
             self.schedule,
-            processes=self.processes,
+            processes=processes,
             kept=self.folder / _STATE,
             log=self.folder.with_name(f"{self.folder.name}.jsonl"),
             on_progress=on_progress,
         )
-        self.processes.end()
+        processes.end()
         on_progress("validating the distillation", None)
         kept, context = corpus.kept(), teacher.config.positions
         both, rounding = (conversion.model, student), self.schedule.rounding
@@ -155,40 +175,38 @@ class Leader:
         result = Distillation(self.schedule.steps, before, after)
         return (replace(conversion, model=student) if result.taken else conversion), result
 
-    def _hand_over(self, work: _Work | None) -> None:
-        if self.waited_for:
-            self.waited_for = False
-            self.processes.from_first(work)
-
-    def dismiss(self) -> None:
-        """Tell those that still wait that nothing comes."""
-        if self.processes.count > 1:
-            with suppress(Exception):  # one of them is gone, which is why this is called
-                self._hand_over(None)
-
     def forget(self) -> None:
         """Remove the run's state: its result is written."""
         clear(self.folder)
 
 
 @contextmanager
-def leading(out: Path, schedule: Schedule, looked_at: int) -> Iterator[Leader]:
+def gathered() -> Iterator[Others]:
+    """The other processes, from before anything can fail: if it does, they are dismissed.
+
+    Raises:
+        MissingExtra: several processes were launched, and accelerate is not installed.
+        InputError: they do not find each other.
+    """
+    others = Others(joined())
+    try:
+        yield others
+    finally:
+        others.dismiss()
+
+
+@contextmanager
+def leading(others: Others, out: Path, schedule: Schedule, looked_at: int) -> Iterator[Leader]:
     """The leader of a distillation whose result is to be written to ``out``; what it keeps stays unless it forgets it.
 
     Raises:
         InputError: another process distils for the same place.
-        MissingExtra: several processes were launched, and accelerate is not installed.
     """
-    processes = joined()
     folder = out.with_name(_FOLDER.format(out.name))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with workplace(folder):
-            leader = Leader(processes, folder, schedule, looked_at)
-            try:
-                yield leader
-            finally:
-                leader.dismiss()
+            yield Leader(others, folder, schedule, looked_at)
     except Busy as error:
         raise InputError(f"cannot distil for {out}: {error}") from error
 

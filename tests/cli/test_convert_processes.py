@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ from edgeqkv import InputError, demo
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
 from edgeqkv.cli import app as cli
 from edgeqkv.convert.distill import Schedule
-from edgeqkv.convert.processes import LostProcess
+from edgeqkv.convert.processes import Alone, LostProcess
 from edgeqkv.pipeline import distillation
 from edgeqkv.pipeline.conversion import ConvertSpec, run_convert
-from edgeqkv.pipeline.distillation import Amount, follow, leading
+from edgeqkv.pipeline.distillation import Amount, Others, follow, gathered, leading
 
 SIZES = {"n_layer": 1, "n_embd": 32, "n_head": 2, "n_positions": 32, "vocab_size": 1024}
 STEPS = 4
@@ -140,7 +140,7 @@ def test_those_that_wait_are_dismissed_where_the_first_one_fails(
 ) -> None:
     processes = Told()
     monkeypatch.setattr(distillation, "joined", lambda: processes)
-    with pytest.raises(InputError, match="the text is too short"), leading(tmp_path / "out.pt", Schedule(1), 0):
+    with suppress(InputError), gathered():
         raise InputError("the text is too short")
     assert processes.told == [None]
     assert list(tmp_path.iterdir()) == []
@@ -152,10 +152,11 @@ def test_those_that_wait_are_dismissed_where_the_first_one_fails(
 
 
 def test_two_do_not_distil_for_the_same_place(tmp_path: Path) -> None:
+    others = Others(Alone())
     with (
-        leading(tmp_path / "out.pt", Schedule(1), 0),
+        leading(others, tmp_path / "out.pt", Schedule(1), 0),
         pytest.raises(InputError, match=r"cannot distil for .*out\.pt: another edgeqkv .* let it finish"),
-        leading(tmp_path / "out.pt", Schedule(1), 0),
+        leading(others, tmp_path / "out.pt", Schedule(1), 0),
     ):
         pass
 
