@@ -107,7 +107,7 @@ def test_an_error_of_one_ends_all_and_is_said_once(folder: Path) -> None:
         for rank, place in enumerate((folder, folder / "elsewhere"))
     ]
     try:
-        leader, other = (process.communicate(timeout=300)[1] for process in started)
+        leader, other = (process.communicate(timeout=900)[1] for process in started)
     finally:
         for process in started:
             process.kill()

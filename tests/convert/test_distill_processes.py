@@ -98,7 +98,7 @@ def launched(folder: Path, **variables: str) -> list[tuple[int, str]]:
         for rank in range(2)
     ]
     try:
-        said = [process.communicate(timeout=300)[0] for process in started]
+        said = [process.communicate(timeout=900)[0] for process in started]
     finally:
         for process in started:
             process.kill()
