@@ -36,7 +36,8 @@ def sharding(processes: Processes) -> Processes:
             from torch.distributed.fsdp import fully_shard
 
             sharded = fully_shard(module)
-            return sharded, torch.optim.AdamW(sharded.parameters(), **optimizer.defaults)
+            alike = {name: optimizer.defaults[name] for name in ("betas", "weight_decay")}
+            return sharded, torch.optim.AdamW(sharded.parameters(), **alike)
 
     made = Sharding.__new__(Sharding)
     vars(made).update(vars(processes))
