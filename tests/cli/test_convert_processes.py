@@ -37,9 +37,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def arguments(*more: str) -> list[str]:
+def arguments(*more: str, distilled: bool = True) -> list[str]:
     options = "--to q-k=v+mqa --calibrate text.txt --tokenizer tokenizer.json --windows 4 --json"
-    return ["convert", "model.pt", *options.split(), "--distill", str(STEPS), *more]
+    amount = ["--distill", str(STEPS)] if distilled else []
+    return ["convert", "model.pt", *options.split(), *amount, *more]
 
 
 def free_port() -> str:
@@ -182,8 +183,7 @@ def test_nothing_is_done_twice_where_nothing_is_distilled(
 ) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.setenv("RANK", "1")
-    options = [each for each in arguments("--out", "out.pt") if each not in ("--distill", str(STEPS))]
-    monkeypatch.setattr(sys, "argv", ["edgeqkv", *options])
+    monkeypatch.setattr(sys, "argv", ["edgeqkv", *arguments("--out", "out.pt", distilled=False)])
     with pytest.raises(SystemExit) as exit_:
         cli.main()
     assert not exit_.value.code
