@@ -136,7 +136,7 @@ def _amount(distill: str | None, batch: int, rounded: str | None) -> Amount | No
     return Amount.parse(distill, batch, None if rounded is None else Rounding.parse(rounded))
 
 
-def _follow(checkpoint: str, calibrate: Path, tokenizer: Path | None) -> None:
+def _follow(checkpoint: Path, calibrate: Path, tokenizer: Path | None) -> None:
     """Be one of the processes that distil with the first one, which says all that is to be said.
 
     Its checks are not made here again: until it has made them, nothing is read. What fails afterwards is of this

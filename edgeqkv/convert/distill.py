@@ -189,7 +189,7 @@ class _Run:
         share = slice(index, None, count) if index < batch else slice(0, 1)
         windows = self._text.windows(self._schedule.seed + step, batch, self._schedule.length, share)
         each = count / batch if index < batch else 0.0
-        parts = windows.to(self._processes.device).split(self._at_once)
+        parts = torch.split(windows.to(self._processes.device), self._at_once)
         return [(part, len(part) * each) for part in parts]
 
     def _learned(self, windows: Tensor, weight: float) -> Tensor:

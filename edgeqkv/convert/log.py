@@ -77,4 +77,4 @@ def _board(folder: Path, start: int) -> _Board | None:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder), purge_step=start)  # type: ignore[no-any-return, no-untyped-call]
+    return SummaryWriter(str(folder), purge_step=start)

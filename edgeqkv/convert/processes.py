@@ -179,25 +179,28 @@ class _Accelerated(Alone):
         return tuple(self._accelerator.prepare(module, optimizer))
 
     def computing(self) -> AbstractContextManager[Any]:
-        return self._accelerator.autocast()
+        context: AbstractContextManager[Any] = self._accelerator.autocast()
+        return context
 
     def backward(self, loss: Tensor) -> None:
         self._accelerator.backward(loss)
 
     def for_itself(self, module: torch.nn.Module) -> AbstractContextManager[Any]:
-        return self._accelerator.no_sync(module)
+        context: AbstractContextManager[Any] = self._accelerator.no_sync(module)
+        return context
 
     def clip(self, module: torch.nn.Module, most: float) -> None:
         self._accelerator.clip_grad_norm_(module.parameters(), most)
 
     def total(self, values: Tensor) -> Tensor:
-        return self._accelerator.reduce(values.to(self.device)).cpu()
+        total: Tensor = self._accelerator.reduce(values.to(self.device))
+        return total.cpu()
 
     def from_first(self, value: T) -> T:
         from accelerate.utils import broadcast_object_list
 
-        (given,) = broadcast_object_list([value])
-        return given
+        given: list[T] = broadcast_object_list([value])
+        return given[0]
 
     def state(self, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> State:
         if self.count == 1:
