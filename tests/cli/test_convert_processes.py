@@ -114,7 +114,7 @@ def test_an_error_of_one_ends_all_and_is_said_once(folder: Path) -> None:
             process.kill()
             process.wait()
     assert [process.returncode for process in started] == [2, 2]
-    assert other == "error: cannot read model.pt: there is no such file\n"
+    assert other == "error: there is no file model.pt\n"
     assert leader.startswith("error: another of the 2 processes that distil has ended; what it said before is the")
     assert len(leader.splitlines()) == 1
     assert not (folder / "out.pt").exists()
