@@ -1,8 +1,9 @@
 # The README's commands. Everything is set up on the way, in .venv; needs Python 3.11 or newer and make.
 PYTHON ?= python3
 BIN := .venv/bin
+PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo demo-convert test check format docs first-hour dist device-tests bench fuzz fuzz-kills soak clean
+.PHONY: demo demo-convert test test-full check format docs first-hour dist device-tests bench fuzz fuzz-kills soak clean
 
 demo: .venv/demo.stamp            ## the built-in model: inspect, export, verify, generate
 	$(BIN)/edgeqkv demo
@@ -10,8 +11,11 @@ demo: .venv/demo.stamp            ## the built-in model: inspect, export, verify
 demo-convert: .venv/demo.stamp    ## an ordinary model converted to an eighth of its state: convert, export, verify
 	$(BIN)/edgeqkv demo --convert
 
-test: check                       ## everything that CI runs
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+test: check                       ## what CI runs: every test, of large matrices a few members
+	$(BIN)/python -m pytest $(PARALLEL)
+
+test-full: check                  ## the same with all members of all matrices: half an hour
+	$(BIN)/python -m pytest $(PARALLEL) -m ''
 
 check: .venv/dev.stamp            ## formatting, lint, types
 	$(BIN)/ruff format --check .
