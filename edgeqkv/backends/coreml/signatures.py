@@ -21,7 +21,7 @@ __all__ = ["CountSignature", "GraphSignature", "MaskSignature", "PositionSignatu
 _HIDDEN: Final = np.float16(-43680)
 """Added to the score of a position that is not visible.
 
-Two thirds of fp16's range: up to `HIGHEST_SCORE` of `edgeqkv.backends.coreml.names`, the highest score with this added is
+Two thirds of fp16's range: up to `edgeqkv.backends.coreml.names.HIGHEST_SCORE`, the highest score with this added is
 still too far below the lowest one to count (by 80; the exponential of -18 is 0 in fp16), and the lowest with this added
 is a number of fp16. Minus infinity would hide any score, but what the Neural Engine makes of it is not known
 (coremltools itself takes -3e4), and fp16's lowest number becomes that when a score below -16 is added. An export whose
