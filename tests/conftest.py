@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from forked_workers import forked
 
 import edgeqkv
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
@@ -20,7 +23,7 @@ from edgeqkv.checkpoints.synthetic import write_random_checkpoint
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-SLOWEST = ("test_docs.py", "test_first_hour.py", "executorch", "coreml", "pipeline", "cli")
+SLOWEST = ("test_docs.py", "test_first_hour.py", "executorch", "coreml", "pipeline", "cli", "fuzz", "onnx")
 """Files and folders that take longest, which start first: what one of two processes does last should be short."""
 
 
@@ -47,6 +50,16 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     """After each file, which may have imported another library."""
     if nextitem is not None and nextitem.path != item.path:
         leave_to_itself()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def workers() -> Iterator[None]:
+    """Processes that run artifacts are forks of one that has imported what they need."""
+    if sys.platform == "linux":
+        with forked():
+            yield
+    else:
+        yield
 
 
 DATA = Path(__file__).parent / "data" / "checkpoints"

@@ -111,7 +111,9 @@ def test_unless_asked_it_is_for_small_models_at_four_bits(tmp_path: Path) -> Non
 
 
 def test_the_manifest_says_how_it_was_done(tmp_path: Path) -> None:
-    model, words = edgeqkv.load(demo.checkpoint_path()), demo.tokenizer_path()
+    words = demo.tokenizer_path()
+    sizes = {"n_layer": 1, "n_embd": 32, "n_head": 4, "n_positions": 64, "vocab_size": 1024}
+    model = edgeqkv.load(write_random_checkpoint(tmp_path / "model.pt", "q-k=v+gqa2", std=0.2, **sizes))
     text = tmp_path / "some.txt"
     text.write_text(demo.heldout_path().read_text(encoding="utf-8")[:2000], encoding="utf-8")
 
