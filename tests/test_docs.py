@@ -3,9 +3,9 @@
 The ten-minute page runs in an environment of its own (tests/first_hour), with the demo's model. The others run with
 models as small as can be that take the demo's tokenizer.
 
-The first command of a page is a process of its own, as it is for a reader. So are examples in Python of the README, and
-those that bring a runtime of their own. The rest runs in this process, through the same entry point, which spares it
-seconds of imports each; what they in turn start are processes all the same.
+The README's first command is a process of its own, as it is for a reader. So are its examples in Python, and those that
+bring a runtime of their own. The rest runs in this process, through the same entry point, which spares it seconds of
+imports each; what they in turn start are processes all the same.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def test_what_a_page_says_works(
         named("llama tied, one kv head", tmp_path / "smol", max_position_embeddings=256)
         write_tokenizer(tmp_path / "smol" / "tokenizer.json")
         (tmp_path / "smol" / "chat_template.jinja").write_text("{{ messages[0].content }}")
-    run: Callable[..., Done] = run_apart
+    run: Callable[..., Done] = run_apart if page.name == "README.md" else run_here
     for kind, text in blocks(page):
         if kind == "python":
             run_python(text, page, tmp_path, monkeypatch)

@@ -167,7 +167,7 @@ def test_sampling_depends_on_the_seed_alone(demo_bundle: Path) -> None:
 
 
 def test_demo_runs_everything(tmp_path: Path) -> None:
-    done = run("demo", "--out", tmp_path / "demo", apart=True)
+    done = run("demo", "--out", tmp_path / "demo")
     assert "variant: q-k=v+gqa2" in done.stdout
     assert "- verified: yes" in done.stdout
     assert demo.DEMO_PROMPT in done.stdout

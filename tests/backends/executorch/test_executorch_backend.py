@@ -79,12 +79,12 @@ def every_position(session: Session, ids: np.ndarray, prompt: int) -> np.ndarray
     return np.stack([session.feed(ids[:prompt]), *(session.feed([token]) for token in ids[prompt:])])
 
 
-# The first ones are what other tests use as well.
-FORMS = ("stock", "static", "portable")
-STOCK = [("k_eq_v_mqa", "stock"), ("q_eq_k", "stock"), ("gqa", "stock"), *((name, "stock") for name in VARIANTS)]
 CASES = sampled(
-    dict.fromkeys([*(("k_eq_v_gqa", form) for form in FORMS), *STOCK, ("q_eq_k", "static"), ("q_eq_k", "portable")]),
-    lambda name, form: form if name == "k_eq_v_gqa" else None,
+    [
+        *((name, "stock") for name in VARIANTS),
+        *((name, form) for form in ("static", "portable") for name in ("k_eq_v_gqa", "q_eq_k")),
+    ],
+    lambda name, form: (name, form) if name in ("k_eq_v_gqa", "k_eq_v_mqa", "gqa") else None,  # other tests use them
     lambda name, _: VARIANTS[name].partition("+")[0],  # what is shared
     lambda name, _: VARIANTS[name].partition("+")[2],  # the heads
 )

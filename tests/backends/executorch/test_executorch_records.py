@@ -78,7 +78,7 @@ def rings() -> Model:
 MODELS = {"caps and merged keys": capped(), "rings": rings(), **windowed_models()}
 
 
-# Few, for lowering them takes long; what the first one marked has, "rings" has as well.
+# Few, for lowering them takes long.
 CASES = [
     ("caps and merged keys", "stock"),
     pytest.param("windows", "stock", marks=FULL),
@@ -97,7 +97,7 @@ def test_windows_caps_and_merged_keys(name: str, form: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("name", "weights", "state", "tolerance"),
-    [("rings", "int4", "int8", 6e-2), pytest.param("window", "fp16", "fp16", 5e-3, marks=FULL)],
+    [pytest.param("rings", "int4", "int8", 6e-2, marks=FULL), ("window", "fp16", "fp16", 5e-3)],
 )
 def test_small_numbers_with_a_window(name: str, weights: str, state: str, tolerance: float, tmp_path: Path) -> None:
     config = QuantConfig(weights, schemes=TARGET.schemes)
