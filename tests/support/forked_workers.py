@@ -1,8 +1,8 @@
 """The processes that run artifacts (`edgeqkv.pipeline.worker`), as forks of one that has imported what they need.
 
 A suite starts hundreds of them, and each would spend up to three seconds of a processor on imports. They are processes
-all the same, with a folder, an environment, streams and an end of their own. What a test runs in a process of its own
-starts its workers as users' do, and so do the command line's tests that run apart.
+all the same, with a folder, an environment, streams and an end of their own. Those are started as a user's are whose
+``PYTHONPATH`` a test has changed, and those of commands that a test runs in a process of their own.
 
     python forked_workers.py serve SOCKET           the one that forks, until its input ends
     python forked_workers.py run SOCKET FOLDER      stands for a worker: hands on its streams, and ends as that one does
@@ -37,11 +37,13 @@ def forked() -> Iterator[None]:
 
     from edgeqkv.pipeline import worker
 
-    started = list[subprocess.Popen[bytes]]()
+    started, ordinary, path = list[subprocess.Popen[bytes]](), worker.python, os.environ.get("PYTHONPATH")
     with tempfile.TemporaryDirectory(prefix="edgeqkv-tests-") as folder, pytest.MonkeyPatch.context() as patch:
         address = str(Path(folder) / "socket")
 
         def python(module: str, *arguments: str) -> list[str]:
+            if os.environ.get("PYTHONPATH") != path:  # other code is wanted than what is imported
+                return ordinary(module, *arguments)
             if not started:
                 environment = worker._environment(Path(folder).parent)
                 serve = [sys.executable, "-P", __file__, "serve", address]
@@ -124,8 +126,6 @@ def _work(folder: str, environment: dict[str, str], argument: str) -> None:
         os.environ.clear()
         os.environ.update(environment)
         tempfile.tempdir = None  # it is in the environment
-        told = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
-        sys.path[:0] = [entry for entry in told if entry not in sys.path]
         worker._keep_to_ourselves()
         code = worker._work(Path(argument))
     except BaseException:
