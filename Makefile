@@ -1,8 +1,16 @@
 # The README's commands. Everything is set up on the way, in .venv; needs Python 3.11 or newer and make.
 PYTHON ?= python3
 BIN := .venv/bin
+PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo demo-convert test check format docs first-hour dist device-tests bench fuzz fuzz-kills soak clean
+# The types are checked while the tests run: mypy takes one processor, and says at the end what it found.
+define with_types
+	@mkdir -p build
+	@$(BIN)/mypy > build/types.log 2>&1 & types=$$!; $(1); tests=$$?; \
+	wait $$types; types=$$?; cat build/types.log; exit $$((tests ? tests : types))
+endef
+
+.PHONY: demo demo-convert test test-full check lint format docs first-hour dist device-tests bench fuzz fuzz-kills soak clean
 
 demo: .venv/demo.stamp            ## the built-in model: inspect, export, verify, generate
 	$(BIN)/edgeqkv demo
@@ -10,13 +18,18 @@ demo: .venv/demo.stamp            ## the built-in model: inspect, export, verify
 demo-convert: .venv/demo.stamp    ## an ordinary model converted to an eighth of its state: convert, export, verify
 	$(BIN)/edgeqkv demo --convert
 
-test: check                       ## everything that CI runs
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+test: lint                        ## what CI runs: formatting, lint, types, every test; of large matrices a few members
+	$(call with_types,$(BIN)/python -m pytest $(PARALLEL))
 
-check: .venv/dev.stamp            ## formatting, lint, types
+test-full: lint                   ## the same with all members of all matrices: half an hour
+	$(call with_types,$(BIN)/python -m pytest $(PARALLEL) -m '')
+
+check: lint                       ## formatting, lint, types
+	$(BIN)/mypy
+
+lint: .venv/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 
 device-tests: .venv/dev.stamp     ## the sample apps, and what stands in for devices: a browser, an emulated arm64
 	$(BIN)/python -m device_tests

@@ -93,9 +93,10 @@ def greedy(bundle: Path, prompt: list[int], engine: str | None = None) -> npt.ND
 
 @dataclass(frozen=True)
 class Difference:
-    """How far two greedy runs are from each other: tokens in common before the first that differs, and the largest
-    difference of a logit until then (after it, the two have read different texts)."""
+    """How far two greedy runs of so many ``tokens`` are from each other: tokens in common before the first that
+    differs, and the largest difference of a logit until then (after it, the two have read different texts)."""
 
+    tokens: int
     equal_tokens: int
     logit: float
     allowed: float
@@ -105,14 +106,14 @@ class Difference:
         same = found.argmax(axis=1) == reference.argmax(axis=1)
         equal = len(same) if same.all() else int(same.argmin())
         compared = slice(0, equal + 1)
-        return cls(equal, float(np.abs(found[compared] - reference[compared]).max()), allowed)
+        return cls(len(same), equal, float(np.abs(found[compared] - reference[compared]).max()), allowed)
 
     @property
     def passed(self) -> bool:
-        return self.equal_tokens == STEPS and self.logit <= self.allowed
+        return self.equal_tokens == self.tokens and self.logit <= self.allowed
 
     def __str__(self) -> str:
         return (
-            f"{self.equal_tokens} of {STEPS} tokens equal, largest difference of a logit {self.logit:.1e} "
+            f"{self.equal_tokens} of {self.tokens} tokens equal, largest difference of a logit {self.logit:.1e} "
             f"({self.allowed:.1e} allowed)"
         )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from forked_workers import forked
 
 import edgeqkv
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
@@ -19,13 +23,43 @@ from edgeqkv.checkpoints.synthetic import write_random_checkpoint
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-SLOWEST = ("test_docs.py", "executorch", "cli", "coreml")
+SLOWEST = ("test_docs.py", "test_first_hour.py", "executorch", "coreml", "pipeline", "cli", "fuzz", "onnx")
 """Files and folders that take longest, which start first: what one of two processes does last should be short."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the files; ``make test`` hands them out whole, in this order."""
     items.sort(key=lambda item: next((i for i, name in enumerate(SLOWEST) if name in item.path.parts), len(SLOWEST)))
+
+
+def leave_to_itself() -> None:
+    """Have the collector look no more at what is in memory now: libraries and tests, 600,000 objects and more.
+
+    coremltools has it look at all of them three times an export, which took longer than the rest of the export.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_collection_finish() -> None:
+    leave_to_itself()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """After each file, which may have imported another library."""
+    if nextitem is not None and nextitem.path != item.path:
+        leave_to_itself()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def workers() -> Iterator[None]:
+    """Processes that run artifacts are forks of one that has imported what they need."""
+    if sys.platform == "linux":
+        with forked():
+            yield
+    else:
+        yield
 
 
 DATA = Path(__file__).parent / "data" / "checkpoints"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from device_tests.__main__ import main
+from device_tests.__main__ import _HERE, _LONGEST, main
 
 
 def suite(home: Path, name: str, program: str) -> None:
@@ -25,6 +25,10 @@ def test_what_passed_was_skipped_and_failed_is_listed(tmp_path: Path, capsys: py
         ("broken", "FAILED (exit code 1)"),
         ("good", "passed"),
     ]
+
+
+def test_what_starts_first_exists() -> None:
+    assert set(_LONGEST) < {path.parent.name for path in _HERE.glob("*/check.py")}
 
 
 def test_a_suite_can_be_named_and_runs_above_the_suites(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,10 +1,11 @@
 """Every command and every Python example in the documentation runs, in order, page by page.
 
-The ten-minute page runs in an environment of its own (tests/first_hour).
+The ten-minute page runs in an environment of its own (tests/first_hour), with the demo's model. The others run with
+models as small as can be that take the demo's tokenizer.
 
-The first command of a page is a process of its own, as it is for a reader. So are examples in Python of the README, and
-those that bring a runtime of their own. The rest runs in this process, through the same entry point, which spares it
-seconds of imports each; what they in turn start are processes all the same.
+The README's first command is a process of its own, as it is for a reader. So are its examples in Python, and those that
+bring a runtime of their own. The rest runs in this process, through the same entry point, which spares it seconds of
+imports each; what they in turn start are processes all the same.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from commands import Done, run_apart, run_here
 from device_reports import write_report
 from pages import ROOT, blocks, check_install, commands
 from PIL import Image
@@ -28,12 +30,14 @@ from tokenizer_files import write_tokenizer
 
 from edgeqkv import demo
 from edgeqkv.bundle.schema import json_schema
-from edgeqkv.cli import app as cli
+from edgeqkv.checkpoints.synthetic import write_random_checkpoint
 from edgeqkv.demo.corpus import read_reference
 
 SOURCES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 PAGES = [page for page in SOURCES if page.name != "start.md" and blocks(page)]
 MANIFESTS = jsonschema.Draft202012Validator(json.loads(json_schema()))
+
+SIZES: dict[str, int] = {"n_layer": 1, "n_embd": 64, "n_head": 4, "n_positions": 512, "vocab_size": 1024}
 
 
 def check_make(command: str) -> None:
@@ -41,31 +45,13 @@ def check_make(command: str) -> None:
     assert re.search(rf"^{re.escape(target)}:", (ROOT / "Makefile").read_text(), re.MULTILINE), command
 
 
-Run = Callable[[list[str], Path], tuple[int, str, str]]
-"""Runs ``edgeqkv`` with arguments in a folder: exit code, what it printed, and what it said of errors and progress."""
-
-
-def run_apart(arguments: list[str], folder: Path, module: str = "edgeqkv") -> tuple[int, str, str]:
-    """In a process of its own."""
-    command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout, done.stderr
-
-
-@pytest.fixture
-def run_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """In this process."""
-
-    def run(arguments: list[str], folder: Path) -> tuple[int, str, str]:
-        capfd.readouterr()
-        with monkeypatch.context() as patch, warnings.catch_warnings(action="ignore"):
-            patch.chdir(folder)
-            patch.setattr(sys, "argv", ["edgeqkv", *arguments])
-            with pytest.raises(SystemExit) as ended:
-                cli.main()
-        return int(ended.value.code or 0), *capfd.readouterr()
-
-    return run
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the pages' ``model.pt`` and ``ordinary.pt``, of the demo models' kinds."""
+    folder = tmp_path_factory.mktemp("models")
+    for name, variant in (("model", "q-k=v+gqa2"), ("ordinary", "qkv")):
+        write_random_checkpoint(folder / f"{name}.pt", variant, std=0.2, **SIZES)
+    return folder
 
 
 Exported = dict[tuple[str, ...], Path]
@@ -83,7 +69,7 @@ def options_of(arguments: list[str]) -> tuple[str, ...]:
     return tuple(sorted(option for option in options if not option.startswith("--out ")))
 
 
-def run_edgeqkv(command: str, folder: Path, run: Run, exported: Exported) -> None:
+def run_edgeqkv(command: str, folder: Path, run: Callable[..., Done], exported: Exported) -> None:
     command, _, output = command.partition(" > ")
     arguments = shlex.split(command)[1:]
     options = options_of(arguments)
@@ -91,10 +77,10 @@ def run_edgeqkv(command: str, folder: Path, run: Run, exported: Exported) -> Non
     if written and options in exported:
         shutil.copytree(exported[options], written)
         return
-    code, printed, said = run(arguments, folder)
-    assert code == 0, f"{command}\n{said}"
+    done = run(*arguments, cwd=folder)
+    assert done.returncode == 0, f"{command}\n{done.stderr}"
     if output:
-        (folder / output).write_text(printed)
+        (folder / output).write_text(done.stdout)
     elif written:
         exported[options] = written
 
@@ -110,10 +96,9 @@ def run_python(text: str, page: Path, folder: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_a_page_says_works(
-    page: Path, tmp_path: Path, run_here: Run, exported: Exported, monkeypatch: pytest.MonkeyPatch
+    page: Path, tmp_path: Path, models: Path, exported: Exported, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copyfile(demo.checkpoint_path(), tmp_path / "model.pt")
-    shutil.copyfile(demo.teacher_path(), tmp_path / "ordinary.pt")
+    shutil.copytree(models, tmp_path, dirs_exist_ok=True)
     shutil.copyfile(demo.tokenizer_path(), tmp_path / "tokenizer.json")
     (tmp_path / "text.txt").write_text(read_reference()[:60000], encoding="utf-8")
     shutil.copyfile(ROOT / "tests/data/checkpoints/vit_digits_q_ne_k_eq_v.pt", tmp_path / "vit.pt")
@@ -126,7 +111,7 @@ def test_what_a_page_says_works(
         named("llama tied, one kv head", tmp_path / "smol", max_position_embeddings=256)
         write_tokenizer(tmp_path / "smol" / "tokenizer.json")
         (tmp_path / "smol" / "chat_template.jinja").write_text("{{ messages[0].content }}")
-    run = run_apart
+    run: Callable[..., Done] = run_apart if page.name == "README.md" else run_here
     for kind, text in blocks(page):
         if kind == "python":
             run_python(text, page, tmp_path, monkeypatch)
@@ -141,12 +126,13 @@ def test_what_a_page_says_works(
                     run_edgeqkv(command, tmp_path, run, exported)
                     run = run_here
                 case "optimum-cli":
-                    code, _, said = run_apart(shlex.split(command)[1:], tmp_path, "optimum.commands.optimum_cli")
-                    assert code == 0, f"{command}\n{said}"
+                    done = run_apart(*shlex.split(command)[1:], cwd=tmp_path, module="optimum.commands.optimum_cli")
+                    assert done.returncode == 0, f"{command}\n{done.stderr}"
                 case "accelerate":
                     pytest.importorskip("accelerate")
-                    code, _, said = run_apart(shlex.split(command)[1:], tmp_path, "accelerate.commands.accelerate_cli")
-                    assert code == 0, f"{command}\n{said}"
+                    module = "accelerate.commands.accelerate_cli"
+                    done = run_apart(*shlex.split(command)[1:], cwd=tmp_path, module=module)
+                    assert done.returncode == 0, f"{command}\n{done.stderr}"
                 case other:
                     pytest.fail(f"{page.name} uses '{other}', which no test runs")
     for manifest in tmp_path.rglob("manifest.json"):  # of all targets and most forms, page by page

@@ -1,4 +1,4 @@
-"""The command line as a user meets it, in processes of its own."""
+"""The command line as a user meets it, in processes of its own where that makes a difference."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import Done, run_apart, run_here
 from conftest import DATA
 
 import edgeqkv
@@ -20,9 +21,8 @@ from edgeqkv.cli import app as cli
 MODEL = DATA / "k_eq_v_gqa.pt"
 
 
-def run(*arguments: object, code: int = 0, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", "-m", "edgeqkv", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+def run(*arguments: object, code: int = 0, cwd: Path | None = None, apart: bool = False) -> Done:
+    done = (run_apart if apart else run_here)(*arguments, cwd=cwd, strict=True)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return done
@@ -36,7 +36,7 @@ def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_inspect_says_what_a_checkpoint_is() -> None:
-    told = run("inspect", MODEL).stdout
+    told = run("inspect", MODEL, apart=True).stdout
     assert "variant: q-k=v+gqa4 (GPT_Q_GQA)" in told
     assert "75.0% less than qkv" in told
     facts = json.loads(run("inspect", MODEL, "--json").stdout)
@@ -46,13 +46,13 @@ def test_inspect_says_what_a_checkpoint_is() -> None:
 
 
 def test_export_verify_and_open_again(tmp_path: Path) -> None:
-    done = run("export", MODEL, "--target", "onnx", "--variant", "qk_v+gqa4", "--chunk", "16", cwd=tmp_path)
+    done = run("export", MODEL, "--target", "onnx", "--variant", "qk_v+gqa4", "--chunk", "16", cwd=tmp_path, apart=True)
     assert "- verified: yes: 64 tokens" in done.stdout
     stages = ["checking the weights", "quantizing", "writing model.onnx", "computing the original's logits"]
     told = [line for line in done.stderr.splitlines() if ": took " not in line]  # of stages that are slow here
     assert told == [*stages, "verifying ONNX", "verifying ONNX in onnxruntime"]
     bundle = tmp_path / "build" / "k_eq_v_gqa"
-    assert "verified: yes" in run("verify", bundle).stdout
+    assert "verified: yes" in run("verify", bundle, apart=True).stdout
     assert "verified: yes" in run("verify", bundle, "--against", MODEL).stdout
     results = json.loads(run("verify", bundle, "--against", MODEL, "--json").stdout)
     assert results["targets"]["onnx"]["passed"]
@@ -117,7 +117,7 @@ def test_a_failed_verification_exits_1(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(arguments: list[object], message: str, tmp_path: Path) -> None:
-    done = run(*arguments, code=2, cwd=tmp_path)
+    done = run(*arguments, code=2, cwd=tmp_path, apart=arguments[0] == "verify")
     assert done.stdout == ""
     assert done.stderr.startswith("error: ")
     assert message in done.stderr
@@ -157,7 +157,7 @@ def test_unknown_options_are_wrong_input_too() -> None:
 
 
 def test_generate_streams_the_prompt_and_what_follows(demo_bundle: Path) -> None:
-    done = run("generate", demo_bundle, "--prompt", "If the object is", "-n", "20")
+    done = run("generate", demo_bundle, "--prompt", "If the object is", "-n", "20", apart=True)
     assert done.stdout.startswith("If the object is")
     assert "[20 tokens; " in done.stderr
     again = json.loads(run("generate", demo_bundle, "--prompt", "If the object is", "-n", "20", "--json").stdout)
@@ -222,7 +222,7 @@ def test_the_demo_of_conversion_shows_three_perplexities(tmp_path: Path) -> None
 
 
 def test_doctor_says_what_is_missing_and_how_to_add_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    report = json.loads(run("doctor", "--json").stdout)
+    report = json.loads(run("doctor", "--json", apart=True).stdout)
     assert report["telemetry"].startswith("off (ORT_DISABLE_TELEMETRY=1 in every process")
     assert report["backends"]["onnx"]["ready"]
     assert report["backends"]["onnx"]["install"] == "pip install 'edgeqkv[onnx]'"

@@ -151,13 +151,16 @@ def test_perplexity_of_a_uniform_guess_is_the_vocabulary() -> None:
 
 
 def test_training_paragraphs_share_no_eight_words_in_a_row_with_the_held_out_text() -> None:
+    def eights(text: str) -> Iterator[tuple[str, ...]]:
+        words = text.lower().split()
+        return zip(*(words[start:] for start in range(8)), strict=False)
+
     corpus = read_corpus()
-    held_out = corpus.heldout.lower().split()
-    runs = {" ".join(held_out[i : i + 8]) for i in range(len(held_out) - 7)}
+    runs = set(eights(corpus.heldout))
+    assert runs
     for document in corpus.reference + corpus.library:
         for paragraph in document.split("\n\n"):
-            words = paragraph.lower().split()
-            assert not any(" ".join(words[i : i + 8]) in runs for i in range(len(words) - 7)), paragraph
+            assert runs.isdisjoint(eights(paragraph)), paragraph
     # Both sources are there, and the reference is most of what `pydoc_data.topics` holds.
     assert sum(map(len, corpus.reference)) > 300_000
     assert sum(map(len, corpus.library)) > 1_000_000

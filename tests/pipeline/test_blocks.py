@@ -16,7 +16,7 @@ from edgeqkv.model.schemes import INT4, INT8, LUT4, Scheme, with_block
 from edgeqkv.pipeline.spec import ExportSpec
 from edgeqkv.pipeline.verify import verify, verify_package
 
-SIZES = {"n_layer": 2, "n_embd": 128, "n_head": 4, "n_positions": 32, "vocab_size": 97, "n_inner": 256}
+SIZES = {"n_layer": 1, "n_embd": 128, "n_head": 4, "n_positions": 32, "vocab_size": 97, "n_inner": 256}
 
 
 @pytest.fixture(scope="module")

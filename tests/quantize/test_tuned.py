@@ -36,12 +36,16 @@ def original() -> Model:
 
 
 @pytest.fixture(scope="module")
+def calibrated(original: Model) -> Model:
+    return apply(original, QuantConfig("int4", "int8", text(0, 32)))
+
+
+@pytest.fixture(scope="module")
 def tuned(original: Model) -> Model:
     return apply(original, QuantConfig("int4", "int8", text(0, 32), tuning=STEPS))
 
 
-def test_it_comes_closer_to_the_original_on_other_text(original: Model, tuned: Model) -> None:
-    calibrated = apply(original, QuantConfig("int4", "int8", text(0, 32)))
+def test_it_comes_closer_to_the_original_on_other_text(original: Model, calibrated: Model, tuned: Model) -> None:
     other = text(1, 4)
     before, after = (np.mean([divergence(each, original, ids) for ids in other]) for each in (calibrated, tuned))
     assert 0 < after < 0.8 * before
@@ -63,8 +67,7 @@ def test_what_is_tuned_is_stored_as_what_is_not(original: Model, tuned: Model) -
         assert torch.equal(products.half().float(), products)
 
 
-def test_everything_takes_part(original: Model, tuned: Model) -> None:
-    calibrated = apply(original, QuantConfig("int4", "int8", text(0, 32)))
+def test_everything_takes_part(calibrated: Model, tuned: Model) -> None:
     changed = {4: 0, 8: 0}
     for before, after in zip(calibrated.weights, tuned.weights, strict=True):
         assert before.name == after.name
@@ -111,7 +114,9 @@ def test_unless_asked_it_is_for_small_models_at_four_bits(tmp_path: Path) -> Non
 
 
 def test_the_manifest_says_how_it_was_done(tmp_path: Path) -> None:
-    model, words = edgeqkv.load(demo.checkpoint_path()), demo.tokenizer_path()
+    words = demo.tokenizer_path()
+    sizes = {"n_layer": 1, "n_embd": 32, "n_head": 4, "n_positions": 64, "vocab_size": 1024}
+    model = edgeqkv.load(write_random_checkpoint(tmp_path / "model.pt", "q-k=v+gqa2", std=0.2, **sizes))
     text = tmp_path / "some.txt"
     text.write_text(demo.heldout_path().read_text(encoding="utf-8")[:2000], encoding="utf-8")
 

@@ -3,7 +3,7 @@
 //   node tests/drive.mjs PLAN.json OUT
 //
 // PLAN.json: { browser, prompt, steps, text: { prompt, tokens }, bundles: { NAME: FOLDER }, budgeted: NAME, damaged,
-//              graphics: NAME }
+//              graphics: { bundle: NAME, steps } }
 // OUT: a folder for result.json, NAME.logits (float32, one row a step), device-report.json and screenshots.
 
 import assert from 'node:assert/strict';
@@ -40,7 +40,7 @@ try {
   await step('fits a phone and a desktop, light and dark', () => looks(budgeted));
   await browser.close();
   browser = await start(EMULATED);
-  await step(`${plan.graphics}: on a graphics unit`, () => readsOnGraphics(plan.bundles[plan.graphics]));
+  await step(`${plan.graphics.bundle}: on a graphics unit`, () => readsOnGraphics(plan.bundles[plan.graphics.bundle]));
   await step('says what the graphics unit lacks', () => lacksHalf(budgeted));
 } finally {
   await browser.close();
@@ -131,7 +131,7 @@ async function reads(name, folder) {
   await withPage(folder, DESKTOP, async (page, { url, served }) => {
     await become(page, 'ready');
     const text = await write(page, plan.text.prompt, plan.text.tokens);
-    const run = await page.evaluate(greedyRun, asked(url, 'wasm'));
+    const run = await page.evaluate(greedyRun, asked(url, 'wasm', plan.steps));
     await writeFile(join(out, `${name}.logits`), new Float32Array(run.logits.flat()));
     const sum = (keep) => [...served].reduce((bytes, [path, size]) => bytes + (keep(path) ? size : 0), 0);
     result.bundles[name] = {
@@ -145,8 +145,8 @@ async function reads(name, folder) {
   });
 }
 
-function asked(url, engine) {
-  return { base: `${url}bundle/`, prompt: plan.prompt, steps: plan.steps, engine };
+function asked(url, engine, steps) {
+  return { base: `${url}bundle/`, prompt: plan.prompt, steps, engine };
 }
 
 /** The same run on the graphics unit, chosen as a user does; nothing where the browser offers none. */
@@ -156,7 +156,7 @@ async function readsOnGraphics(folder) {
     if (!(await page.evaluate(async () => Boolean(await navigator.gpu?.requestAdapter())))) return;
     await page.getByLabel('Runs on').selectOption('webgpu');
     await page.getByText('on WebGPU and in WebAssembly').waitFor();
-    const run = await page.evaluate(greedyRun, asked(url, 'webgpu'));
+    const run = await page.evaluate(greedyRun, asked(url, 'webgpu', plan.graphics.steps));
     await writeFile(join(out, 'webgpu.logits'), new Float32Array(run.logits.flat()));
     result.graphics = { ids: run.ids, tokens: run.tokens };
   });

@@ -16,8 +16,7 @@ import numpy.typing as npt
 from edgeqkv.backends.coreml._compat import import_coremltools
 from edgeqkv.backends.coreml.errors import mil_errors
 from edgeqkv.backends.coreml.held import checked_package
-from edgeqkv.backends.coreml.names import CAUSAL_MASK
-from edgeqkv.backends.coreml.signatures import HIGHEST_SCORE
+from edgeqkv.backends.coreml.names import CAUSAL_MASK, HIGHEST_SCORE
 from edgeqkv.backends.target import Runner
 from edgeqkv.bundle.manifest import Artifact, Graph
 from edgeqkv.errors import UnsupportedError

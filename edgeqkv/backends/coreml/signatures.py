@@ -16,19 +16,16 @@ from edgeqkv.backends.coreml.mil import Var, mb
 from edgeqkv.backends.coreml.names import CAUSAL_MASK
 from edgeqkv.backends.coreml.states import Place
 
-__all__ = ["HIGHEST_SCORE", "CountSignature", "GraphSignature", "MaskSignature", "PositionSignature"]
-
-HIGHEST_SCORE: Final = 21800.0
-"""The magnitude up to which scores can be masked in fp16."""
+__all__ = ["CountSignature", "GraphSignature", "MaskSignature", "PositionSignature"]
 
 _HIDDEN: Final = np.float16(-43680)
 """Added to the score of a position that is not visible.
 
-Two thirds of fp16's range: up to `HIGHEST_SCORE`, the highest score with this added is still too far below the lowest
-one to count (by 80; the exponential of -18 is 0 in fp16), and the lowest with this added is a number of fp16.
-Minus infinity would hide any score, but what the Neural Engine makes of it is not known (coremltools itself takes
--3e4), and fp16's lowest number becomes that when a score below -16 is added. An export whose scores are higher is
-refused (`edgeqkv.pipeline.ranges`)."""
+Two thirds of fp16's range: up to `edgeqkv.backends.coreml.names.HIGHEST_SCORE`, the highest score with this added is
+still too far below the lowest one to count (by 80; the exponential of -18 is 0 in fp16), and the lowest with this added
+is a number of fp16. Minus infinity would hide any score, but what the Neural Engine makes of it is not known
+(coremltools itself takes -3e4), and fp16's lowest number becomes that when a score below -16 is added. An export whose
+scores are higher is refused (`edgeqkv.pipeline.ranges`)."""
 
 
 class GraphSignature(Protocol):

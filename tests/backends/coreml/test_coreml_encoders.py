@@ -9,6 +9,7 @@ import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from coreml_packages import DATA
+from matrix import sampled
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -109,8 +111,16 @@ def close(got: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]) -> b
     return bool(np.abs(got - reference).max() <= 1e-4 * max(1.0, float(np.abs(reference).max())))
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", NAMES)
+# Every checkpoint in one of the forms, images and tokens in both, scaled scores and plain ones too.
+CASES = sampled(
+    product(NAMES, FORMS),
+    lambda name, form: (form, name.startswith("vit")),
+    lambda name, form: (form, name.endswith("2d")),
+    lambda name, _: name,
+)
+
+
+@pytest.mark.parametrize(("name", "form"), CASES)
 def test_a_package_computes_what_the_checkpoint_does(name: str, form: str) -> None:
     exported = export(name, form)
     inputs, original = golden(name)
@@ -126,8 +136,14 @@ def test_a_package_computes_what_the_checkpoint_does(name: str, form: str) -> No
     assert (rounded.argmax(-1) == original.argmax(-1)).all()
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", ["encoder_reverse_q_eq_k_ne_v_2d", "vit_digits_q_ne_k_eq_v"])
+BATCHES = sampled(
+    product(["encoder_reverse_q_eq_k_ne_v_2d", "vit_digits_q_ne_k_eq_v"], FORMS),
+    lambda *case: case[0],
+    lambda *case: case[1],
+)
+
+
+@pytest.mark.parametrize(("name", "form"), BATCHES)
 def test_a_batch(name: str, form: str) -> None:
     """16 inputs in batches of 3: the last one is filled up."""
     exported = export(name, form, batch=3)
@@ -154,9 +170,16 @@ def test_an_image_that_divides_into_patches(tmp_path: Path, form: str) -> None:
     assert not [op for op in exported.function.operations if op.type == "pad"]
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("weights", ["int8", "int4"])
-@pytest.mark.parametrize("name", ["encoder_reverse_q_eq_k_eq_v_2d", "vit_digits_qvv3"])
+# Every pair of a checkpoint, a precision and a form.
+QUANTIZED = sampled(
+    product(["encoder_reverse_q_eq_k_eq_v_2d", "vit_digits_qvv3"], ["int8", "int4"], FORMS),
+    lambda name, weights, _: (name, weights),
+    lambda name, _, form: (name, form),
+    lambda _, weights, form: (weights, form),
+)
+
+
+@pytest.mark.parametrize(("name", "weights", "form"), QUANTIZED)
 def test_quantized_weights_compute_what_their_codes_say(name: str, weights: str, form: str) -> None:
     exported = export(name, form, weights)
     inputs, _ = golden(name)
@@ -169,7 +192,14 @@ def test_quantized_weights_compute_what_their_codes_say(name: str, weights: str,
     assert kinds["constexpr_blockwise_shift_scale"] == len(linears) + 1
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("encoder_reverse")])
+FRESH = sampled(
+    ((name,) for name in NAMES if name.startswith("encoder_reverse")),
+    lambda name: name.endswith("2d"),
+    lambda name: "q_eq_k_eq_v" in name,
+)
+
+
+@pytest.mark.parametrize("name", FRESH)
 def test_fresh_sequences_are_reversed_in_int8_as_they_were_in_float32(name: str) -> None:
     exported = export(name, "conv", "int8", batch=32)
     sequences = np.random.default_rng(7).integers(0, 10, (64, 16))
@@ -178,23 +208,22 @@ def test_fresh_sequences_are_reversed_in_int8_as_they_were_in_float32(name: str)
     assert (exported.run(sequences, "evaluator-fp16").argmax(-1) == original).mean() >= 0.995
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(
-    ("name", "projections", "query_is_key", "key_is_value"),
-    [
-        ("encoder_reverse_qkv", 3, False, False),
-        ("encoder_reverse_q_eq_k_ne_v", 2, True, False),
-        ("encoder_reverse_q_ne_k_eq_v", 2, False, True),
-        ("encoder_reverse_qvv3", 2, False, True),
-        ("encoder_reverse_q_eq_k_eq_v", 1, True, True),
-        # Their queries are scaled.
-        ("encoder_reverse_q_eq_k_eq_v_2d", 1, False, True),
-        ("vit_digits_q_ne_k_eq_v", 2, False, True),
-    ],
-)
-def test_what_is_shared_is_computed_and_stored_once(
-    name: str, projections: int, query_is_key: bool, key_is_value: bool, form: str
-) -> None:
+# How many projections there are, whether queries are keys, and whether keys are values.
+SHARED = {
+    "encoder_reverse_qkv": (3, False, False),
+    "encoder_reverse_q_eq_k_ne_v": (2, True, False),
+    "encoder_reverse_q_ne_k_eq_v": (2, False, True),
+    "encoder_reverse_qvv3": (2, False, True),
+    "encoder_reverse_q_eq_k_eq_v": (1, True, True),
+    # Their queries are scaled.
+    "encoder_reverse_q_eq_k_eq_v_2d": (1, False, True),
+    "vit_digits_q_ne_k_eq_v": (2, False, True),
+}
+
+
+@pytest.mark.parametrize(("name", "form"), [case for case in CASES if case.values[0] in SHARED])
+def test_what_is_shared_is_computed_and_stored_once(name: str, form: str) -> None:
+    projections, query_is_key, key_is_value = SHARED[name]
     exported = export(name, form)
     package = Package(exported.package)
     assert list(package.functions) == ["main"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from math import prod
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import VARIANTS
 from coreml_packages import CHUNK, CONTEXT, DATA, Exported, export
+from matrix import kept, sampled
 
 from edgeqkv.backends.coreml import TARGET
 from edgeqkv.backends.target import forms_of
@@ -22,6 +24,13 @@ NAMES = sorted(VARIANTS)
 MERGED = {"k_eq_v", "k_eq_v_gqa", "k_eq_v_mqa", "q_eq_k_eq_v"}
 OWN_FORMS = ["linear", "linear-onehot", "conv", "conv-slice"]
 RUNNER_FORMS = ["swift-transformers", "swift-transformers-1"]
+# Every form of one checkpoint, which other tests use as well, and of one without merged keys and values; and every one.
+CASES = sampled(
+    product(NAMES, OWN_FORMS + RUNNER_FORMS),
+    lambda name, form: form if name == "k_eq_v_gqa" else None,
+    lambda name, form: (form, name in MERGED),
+    lambda name, _: name,
+)
 # Prefill at the start, after decode and up against decode again; 5 and 9 are less than a chunk.
 PIECES = [CHUNK, 1, 1, CHUNK, 5, CHUNK, 9]
 
@@ -31,8 +40,7 @@ def tolerance(exported: Exported) -> float:
     return 1e-4 * max(1.0, float(np.abs(exported.reference).max()))
 
 
-@pytest.mark.parametrize("form", OWN_FORMS + RUNNER_FORMS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "form"), CASES)
 def test_a_package_computes_what_the_checkpoint_does(name: str, form: str) -> None:
     exported = export(name, form)
     session = exported.session()
@@ -49,18 +57,17 @@ def test_a_package_computes_what_the_checkpoint_does(name: str, form: str) -> No
         session.feed([0])
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_it_computes_what_the_original_class_did(name: str) -> None:
+@pytest.mark.parametrize(("name", "form"), dict(kept(CASES)).items())
+def test_it_computes_what_the_original_class_did(name: str, form: str) -> None:
     """Rounding the weights to fp16 is all that lies between them: 5e-4 of each weight. Measured: 2e-3."""
-    session = export(name).session()
+    session = export(name, form).session()
     with np.load(DATA / f"{name}.golden.npz") as golden:
         ids, logits = golden["ids"][0], golden["logits"][0]
     got = np.stack([session.feed([token]) for token in ids])
     assert np.abs(got - logits).max() <= 2e-2
 
 
-@pytest.mark.parametrize("form", OWN_FORMS)
-@pytest.mark.parametrize("name", ["qkv", "q_eq_k", "gqa", "k_eq_v", "k_eq_v_mqa"])
+@pytest.mark.parametrize(("name", "form"), [case for case in CASES if case.values[1] in OWN_FORMS])
 def test_the_state_is_one_tensor_where_keys_are_values(name: str, form: str) -> None:
     exported = export(name, form)
     model, artifact = exported.model, exported.artifact

@@ -135,6 +135,13 @@ def test_the_backend_offers_core_ml_on_a_mac_alone() -> None:
     assert done.stdout.split() == ["coreml", *own]
 
 
+def test_running_a_package_imports_nothing_that_builds_one() -> None:
+    """Every process that proves one would spend four seconds on it."""
+    listed = "import sys; from edgeqkv.backends.coreml import runner, held; print('coremltools' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", listed], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 def test_offering_it_imports_nothing_heavy() -> None:
     listed = "import sys, edgeqkv.backends.coreml; print([m for m in ('torch', 'coremltools') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", listed], capture_output=True, text=True, check=True)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import coreml_packages  # noqa: F401 - one torch thread
 import numpy as np
 import pytest
+from commands import run_here
 from conftest import read_golden
+from matrix import sampled
 from mil_packages import edit
 
 import edgeqkv
@@ -72,15 +73,9 @@ def test_what_edgeqkv_did_not_export_cannot_be_compared(bundle: Bundle, model: M
 
 def test_on_the_command_line(bundle: Bundle, model: Model) -> None:
     def run(*arguments: object) -> str:
-        command = [
-            sys.executable,
-            "-m",
-            "edgeqkv",
-            "verify",
-            str(bundle.path / "model.mlpackage"),
-            *map(str, arguments),
-        ]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        done = run_here("verify", bundle.path / "model.mlpackage", *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     assert "runs: on zeros, in fp32 and in fp16" in run()
     assert json.loads(run("--json"))["functions"]["decode"]["finite"]
@@ -94,8 +89,10 @@ def test_the_estimate_of_half_precision_is_an_engine(bundle: Bundle) -> None:
     assert rounded.max_abs_error > 10 * exact.max_abs_error
 
 
-@pytest.mark.parametrize("form", ["linear", "conv"])
-@pytest.mark.parametrize("weights", ["int4", "int8"])
+@pytest.mark.parametrize(
+    ("weights", "form"),
+    sampled(product(["int4", "int8"], ["linear", "conv"]), lambda *case: case[0], lambda *case: case[1]),
+)
 def test_quantized_weights_compute_what_their_codes_say(model: Model, tmp_path: Path, form: str, weights: str) -> None:
     golden = read_golden("k_eq_v_gqa")
     bundle = edgeqkv.export(model, "coreml", out=tmp_path / "b", chunk=16, weights=weights, form=form, verify=False)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import EncoderGolden, read_encoder_golden
+from conftest import ENCODERS, read_encoder_golden
+from matrix import sampled
 
 import edgeqkv
 from edgeqkv.bundle.bundle import Bundle
@@ -25,7 +28,22 @@ def exported(path: Path, folder: Path, **options: object) -> Bundle:
     return edgeqkv.export(model, "executorch", out=folder / "out", overwrite=True, **options)
 
 
-def test_the_original_classes_logits(encoder_golden: EncoderGolden, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def proven(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return exported(read_encoder_golden("vit_digits_qvv3").path, tmp_path_factory.mktemp("vit"), weights="fp32")
+
+
+CASES = sampled(
+    ((name,) for name in ENCODERS),
+    lambda name: name.startswith("vit"),
+    lambda name: ENCODERS[name].removesuffix("+2d"),
+    lambda name: name.endswith("2d"),
+)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_original_classes_logits(name: str, tmp_path: Path) -> None:
+    encoder_golden = read_encoder_golden(name)
     bundle = exported(encoder_golden.path, tmp_path, weights="fp32", batch=3, verify=False)
     outputs = open_bundle(bundle).run(encoder_golden.inputs)  # 16 of them: no multiple of 3
     assert np.abs(outputs - encoder_golden.logits).max() < TOLERANCE
@@ -36,8 +54,14 @@ def test_the_original_classes_logits(encoder_golden: EncoderGolden, tmp_path: Pa
     assert sum(row["delegated"] for row in rows if row["operator"] == "aten.bmm") == 2 * 2
 
 
-@pytest.mark.parametrize("weights", ["fp16", "int8"])
-@pytest.mark.parametrize("name", ["encoder_reverse_q_eq_k_eq_v_2d", "vit_digits_qvv3"])
+SMALLER = sampled(
+    product(["encoder_reverse_q_eq_k_eq_v_2d", "vit_digits_qvv3"], ["fp16", "int8"]),
+    lambda name, _: name,
+    lambda _, weights: weights,
+)
+
+
+@pytest.mark.parametrize(("name", "weights"), SMALLER)
 def test_smaller_weights(name: str, weights: str, tmp_path: Path) -> None:
     golden = read_encoder_golden(name)
     outputs = open_bundle(exported(golden.path, tmp_path, weights=weights, verify=False)).run(golden.inputs)
@@ -59,15 +83,15 @@ def test_int4(tmp_path: Path) -> None:
     assert np.corrcoef(open_bundle(bundle).run(images).ravel(), encoder_outputs(model, images).ravel())[0, 1] > 0.95
 
 
-def test_an_export_is_proven(tmp_path: Path) -> None:
-    verification = exported(read_encoder_golden("vit_digits_qvv3").path, tmp_path, weights="fp32").target().verification
+def test_an_export_is_proven(proven: Bundle) -> None:
+    verification = proven.target().verification
     assert verification is not None
     assert verification.passed
     assert verification.max_abs_error < TOLERANCE
 
 
-def test_a_damaged_file(tmp_path: Path) -> None:
-    bundle = exported(read_encoder_golden("vit_digits_qkv").path, tmp_path, verify=False)
+def test_a_damaged_file(proven: Bundle, tmp_path: Path) -> None:
+    bundle = Bundle(shutil.copytree(proven.path, tmp_path / "copy"))
     (bundle.path / "model.pte").write_bytes(b"nothing")
     with pytest.raises(BundleError, match=r"model\.pte"):
         open_bundle(bundle)

@@ -175,8 +175,8 @@ def test_a_tied_table_is_stored_once(exported: Exported, name: str, weights: str
     [
         *((name, weights, "stock", "fp32", None) for name, weights in CASES),
         ("k_eq_v_gqa", "int4", "static", "fp16", "int8"),
-        ("k_eq_v_gqa", "int4", "portable", "fp32", None),
-        ("k_eq_v_gqa", "int4", "stock", "fp32", "fp16"),
+        pytest.param("k_eq_v_gqa", "int4", "portable", "fp32", None, marks=pytest.mark.full),
+        pytest.param("k_eq_v_gqa", "int4", "stock", "fp32", "fp16", marks=pytest.mark.full),
     ],
 )
 def test_the_runtime_is_off_by_the_rounding_of_activations_alone(
@@ -199,7 +199,7 @@ def test_int8_has_a_scale_a_row_from_the_start() -> None:
         assert bool(((matrix.values() - matrix.tensor).abs() <= matrix.scales / 2 * (1 + 1e-6)).all())
 
 
-@pytest.mark.parametrize(("weights", "head"), [("int8", None), ("int4", "int8")])
+@pytest.mark.parametrize(("weights", "head"), [pytest.param("int8", None, marks=pytest.mark.full), ("int4", "int8")])
 def test_what_calibration_found_is_what_is_stored(tmp_path: Path, weights: str, head: str | None) -> None:
     """Codes once were rounded again to fit XNNPACK, and the manifest still said gptq."""
     # The built-in tokenizer's vocabulary, and as little else as can be rounded in blocks: what counts are the codes.
@@ -261,6 +261,7 @@ def test_blocks_that_xnnpack_does_not_take_are_refused(tmp_path: Path) -> None:
         quantized(checkpoint, "int4")
 
 
+@pytest.mark.full  # device_tests compare the demo model's logits in C++, as int4 too
 def test_the_demo_model_keeps_its_perplexity_and_its_words(exported: Exported) -> None:
     export = exported("demo", "int4")
     ids = np.array(Tokenizer(tokenizer_path()).encode(heldout_path().read_text(encoding="utf-8")))[: 8 * CONTEXT]

@@ -43,7 +43,10 @@ def assert_computes(directory: Path, artifact: Artifact, model: Model, tolerance
         session.reset()
 
 
-@pytest.mark.parametrize("form", ["stock", "portable"])
+FULL = pytest.mark.full
+
+
+@pytest.mark.parametrize("form", ["stock", pytest.param("portable", marks=FULL)])
 def test_an_export_computes_what_the_records_say(form: str, tmp_path: Path) -> None:
     r = Random()
     norms = {"q_norm": r.rms(8), "k_norm": r.rms(8, offset=1.0)}
@@ -78,7 +81,7 @@ MODELS = {"caps and merged keys": capped(), "rings": rings(), **windowed_models(
 # Few, for lowering them takes long.
 CASES = [
     ("caps and merged keys", "stock"),
-    ("windows", "stock"),
+    pytest.param("windows", "stock", marks=FULL),
     ("window", "static"),
     ("merged window", "portable"),
 ]
@@ -94,7 +97,7 @@ def test_windows_caps_and_merged_keys(name: str, form: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("name", "weights", "state", "tolerance"),
-    [("rings", "int4", "int8", 6e-2), ("window", "fp16", "fp16", 5e-3)],
+    [pytest.param("rings", "int4", "int8", 6e-2, marks=FULL), ("window", "fp16", "fp16", 5e-3)],
 )
 def test_small_numbers_with_a_window(name: str, weights: str, state: str, tolerance: float, tmp_path: Path) -> None:
     config = QuantConfig(weights, schemes=TARGET.schemes)

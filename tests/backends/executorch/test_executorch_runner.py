@@ -11,6 +11,7 @@ import pytest
 import edgeqkv
 from edgeqkv.backends.executorch import TARGET
 from edgeqkv.backends.target import TargetSpec
+from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.demo import checkpoint_path, heldout_path, tokenizer_path
 from edgeqkv.progress import silent
 from edgeqkv.run.generate import generate
@@ -18,6 +19,14 @@ from edgeqkv.run.session import open_artifact
 from edgeqkv.run.tokenizer import Tokenizer
 
 CONTEXT, CHUNK, NEW_TOKENS = 160, 16, 48
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Artifact]:
+    folder = tmp_path_factory.mktemp("pte")
+    model = edgeqkv.load(checkpoint_path()).with_context(CONTEXT).with_weights("fp32")
+    spec = TargetSpec("stock", "fp32", "fp32", CONTEXT, CHUNK)
+    return folder, TARGET.export(model, folder, spec, silent)
 
 
 @pytest.fixture(scope="session")
@@ -37,20 +46,17 @@ def stock_runner() -> ModuleType:
 
 
 def test_the_stock_runner_writes_what_our_session_does(
-    tmp_path: Path, stock_runner: ModuleType, capfdbinary: pytest.CaptureFixture[bytes]
+    exported: tuple[Path, Artifact], stock_runner: ModuleType, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     tokenizer = Tokenizer(tokenizer_path())
-    model = edgeqkv.load(checkpoint_path()).with_context(CONTEXT).with_weights("fp32")
-    spec = TargetSpec("stock", "fp32", "fp32", CONTEXT, CHUNK)
-    artifact = TARGET.export(model, tmp_path, spec, silent)
-
+    folder, artifact = exported
     prompt = heldout_path().read_text(encoding="utf-8")[:200]
     assert len(tokenizer.encode(prompt)) > 2 * CHUNK
-    session = open_artifact(tmp_path, artifact, "executorch")
+    session = open_artifact(folder, artifact, "executorch")
     ours = list(generate(session, tokenizer, prompt, max_tokens=NEW_TOKENS))
     assert len(ours) == NEW_TOKENS
 
-    runner = stock_runner.TextLLMRunner(str(tmp_path / "model.pte"), str(tokenizer_path()))
+    runner = stock_runner.TextLLMRunner(str(folder / "model.pte"), str(tokenizer_path()))
     config = stock_runner.GenerationConfig(echo=False, max_new_tokens=NEW_TOKENS, temperature=0.0)
     capfdbinary.readouterr()
     # It writes to the standard output what it generates, then a line of statistics. Its callback would be of no
@@ -66,25 +72,23 @@ def test_the_stock_runner_writes_what_our_session_does(
 
 
 def test_what_its_limit_counts_where_a_chunk_is_shorter_than_the_context(
-    tmp_path: Path, stock_runner: ModuleType, capfdbinary: pytest.CaptureFixture[bytes]
+    exported: tuple[Path, Artifact], stock_runner: ModuleType, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     """The new tokens alone, and nothing stops it at the end of the context: docs/executorch.md tells apps to."""
-    context, prompt = 64, heldout_path().read_text(encoding="utf-8")[:100]
+    folder, _ = exported
+    prompt = heldout_path().read_text(encoding="utf-8")[:100]
     tokenizer = Tokenizer(tokenizer_path())
-    model = edgeqkv.load(checkpoint_path()).with_context(context).with_weights("fp32")
-    spec = TargetSpec("stock", "fp32", "fp32", context, CHUNK)
-    TARGET.export(model, tmp_path, spec, silent)
     # The last token that is generated is not fed any more, and so needs no position.
-    room = context - len(tokenizer.encode(prompt)) + 1
+    room = CONTEXT - len(tokenizer.encode(prompt)) + 1
 
     def generate_up_to(length: int) -> bytes:
-        runner = stock_runner.TextLLMRunner(str(tmp_path / "model.pte"), str(tokenizer_path()))
+        runner = stock_runner.TextLLMRunner(str(folder / "model.pte"), str(tokenizer_path()))
         runner.generate(prompt, stock_runner.GenerationConfig(echo=False, seq_len=length, temperature=0.0))
         return bytes(capfdbinary.readouterr().out)
 
     assert f'"generated_tokens":{room - 1}'.encode() in generate_up_to(room)
     with pytest.raises(RuntimeError, match="Generation failed"):
-        generate_up_to(context)
+        generate_up_to(CONTEXT)
 
 
 def _ascii(text: str) -> str:
