@@ -20,6 +20,8 @@ EXTRAS: Final = {
     "torchao": "executorch",
     "coremltools": "coreml",
     "onnxruntime_qnn": "hexagon",
+    "ethosu": "ethos-u",
+    "tosa_reference_model": "ethos-u",
     "PIL": "images",
     "transformers": "huggingface",
     "huggingface_hub": "huggingface",

@@ -116,6 +116,7 @@ class Target(Protocol):
         heads: by the precision of the weights, that of the token table and the head, where it is another unless asked
             for.
         needs_examples: whether it has to see the model's activations (`TargetSpec.examples`).
+        experimental: by the name of a form, why its results are not to be relied on; it says so wherever it is shown.
     """
 
     name: str
@@ -135,6 +136,7 @@ class Target(Protocol):
     socs: tuple[str, ...]
     heads: Mapping[str, str]
     needs_examples: bool
+    experimental: Mapping[str, str]
 
     def proven_engines(self, weights: str) -> tuple[str, ...]:
         """The engines by which an export with such weights is proven: `proof_engine`, and what an app runs if that
@@ -181,7 +183,7 @@ class Target(Protocol):
         """
 
 
-_SAME: Final[Mapping[str, str]] = {}
+_NONE: Final[Mapping[str, str]] = {}
 
 
 class SelfContained:
@@ -193,8 +195,9 @@ class SelfContained:
     suffixes: tuple[str, ...] = ()
     self_describing: tuple[str, ...] = ()
     socs: tuple[str, ...] = ()
-    heads: Mapping[str, str] = _SAME
+    heads: Mapping[str, str] = _NONE
     needs_examples: bool = False
+    experimental: Mapping[str, str] = _NONE
 
     def proven_engines(self, weights: str) -> tuple[str, ...]:
         return (self.proof_engine,)

@@ -46,6 +46,7 @@ __all__ = [
     "Manifest",
     "ModelCard",
     "Normalization",
+    "NpuFigures",
     "Quality",
     "QuantizationCard",
     "Ranges",
@@ -216,6 +217,18 @@ class _Details(TypedDict, total=False):
     compile_with: str
 
 
+class NpuFigures(_Record):
+    """What a compiler says of one call of a graph: the most bytes that it takes of each memory, and cycles of the NPU.
+
+    ``flash_bytes`` is what is only read, weights above all; where the chip is said to have SRAM alone, it is there.
+    """
+
+    sram_bytes: Annotated[int, Field(ge=0)]
+    dram_bytes: Annotated[int, Field(ge=0)]
+    flash_bytes: Annotated[int, Field(ge=0)]
+    cycles: Annotated[int, Field(ge=0)]
+
+
 class Compiled(_Record):
     """What a chip's compiler made of an artifact's graphs, and what it says of them.
 
@@ -232,6 +245,8 @@ class Compiled(_Record):
         max_abs_error: the largest |difference| of their logits.
         tolerance: what was allowed.
         max_code_error: by how many codes rows of the state differ at most.
+        figures: by the name of a graph, what the compiler expects of a call.
+        system: what the chip's memories were taken to be, in the compiler's words.
     """
 
     soc: str
@@ -246,11 +261,13 @@ class Compiled(_Record):
     max_abs_error: float = 0.0
     tolerance: float = 0.0
     max_code_error: int = 0
+    figures: dict[str, NpuFigures] = Field(default_factory=dict)
+    system: str = ""
 
     @property
     def files(self) -> tuple[str, ...]:
         """The files of the graphs, and what they load."""
-        return (*self.graphs.values(), self.binary)
+        return tuple(dict.fromkeys((*self.graphs.values(), self.binary)))
 
 
 class Artifact(_Record):
