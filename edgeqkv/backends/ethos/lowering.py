@@ -15,6 +15,7 @@ from typing import Final
 import torch
 from torch.fx import GraphModule
 
+from edgeqkv.backends.ethos._compat import edge_config
 from edgeqkv.backends.executorch.quiet import third_party_notices_silenced
 from edgeqkv.bundle.manifest import NpuFigures
 from edgeqkv.errors import UnsupportedError
@@ -22,7 +23,7 @@ from edgeqkv.errors import UnsupportedError
 with third_party_notices_silenced():
     from executorch.backends.arm.ethosu import EthosUCompileSpec, EthosUPartitioner
     from executorch.backends.arm.quantizer import EthosUQuantizer, get_symmetric_quantization_config
-    from executorch.exir import EdgeCompileConfig, EdgeProgramManager, to_edge_transform_and_lower
+    from executorch.exir import EdgeProgramManager, to_edge_transform_and_lower
     from executorch.exir.delegate import executorch_call_delegate
     from executorch.exir.passes.quantize_io_pass import quantize_input, quantize_output
     from torchao.quantization.pt2e import MinMaxObserver
@@ -130,8 +131,7 @@ class Compiler:
         for name in programs:
             (self._folder / name).mkdir()
             partitioners[name] = [EthosUPartitioner(self._chip.spec(self._folder / name))]
-        config = EdgeCompileConfig(_check_ir_validity=False)
-        edge = to_edge_transform_and_lower(dict(programs), partitioner=partitioners, compile_config=config)
+        edge = to_edge_transform_and_lower(dict(programs), partitioner=partitioners, compile_config=edge_config())
         for name in programs:
             _check_whole(name, edge.exported_program(name).graph_module)
         return edge, {name: _in_codes(edge.exported_program(name)) for name in programs}
