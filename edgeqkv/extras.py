@@ -22,6 +22,8 @@ EXTRAS: Final = {
     "onnxruntime_qnn": "hexagon",
     "ethosu": "ethos-u",
     "tosa_reference_model": "ethos-u",
+    "tosa_serializer": "ethos-u",
+    "tosa": "ethos-u",
     "PIL": "images",
     "transformers": "huggingface",
     "huggingface_hub": "huggingface",

@@ -2,22 +2,19 @@
 
 Tried with executorch 1.5.1:
 
-``EdgeCompileConfig(_check_ir_validity)``
-    For: the checks do not know what Arm's backend keeps whole. When it is gone: the checks say what they do not know.
+``EthosUCompileSpec._to_list``
+    For: a program that says what it was compiled for, as Arm's own exporter's does. The driver on the chip reads only
+    what Vela wrote. When it is gone: the program does not say it.
 """
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
-__all__ = ["edge_config"]
+__all__ = ["told"]
 
 
-def edge_config() -> Any:
-    """How programs are made ready for Arm's backend: without the checks that know too little."""
-    from executorch import exir
-
-    known = inspect.signature(exir.EdgeCompileConfig).parameters
-    options = {"_check_ir_validity": False}
-    return exir.EdgeCompileConfig(**{name: value for name, value in options.items() if name in known})
+def told(spec: Any) -> list[Any]:
+    """What a program says of how it was compiled."""
+    listed = getattr(spec, "_to_list", None)
+    return [] if listed is None else list(listed())

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import Final
 
 from edgeqkv.backends.footprint import ALL, Phase, Term, count
 from edgeqkv.backends.memory import PlannedMemory, Storage, copied
 from edgeqkv.backends.target import TargetSpec
-from edgeqkv.bundle.manifest import Artifact, Graph
+from edgeqkv.bundle.manifest import Artifact, Compiled, Graph
 from edgeqkv.model.model import Network
-from edgeqkv.reference.cost import CostOps, Costs, ScoresOps
+from edgeqkv.reference.cost import CostOps, Costs, ScoresOps, costs
 
 __all__ = ["EthosMemory"]
 
 _KIB: Final = 1024
+_CODE: Final = 2  # bytes of an activation, and of what is looked up and added
+_SCORE: Final = 4  # of a score, which is summed up in 32 bits
 
 _RUNTIME: Final = Term(
     "runtime",
@@ -28,53 +31,54 @@ _RUNTIME: Final = Term(
 
 
 class EthosMemory(PlannedMemory):
-    """Weights and activations in int8; a graph of prefill and one of decode, each with weights of its own."""
+    """Weights and activations as codes; a graph of prefill and one of decode, each with weights of its own."""
 
-    computes = "int8"
+    computes = "int16"
 
     def runtime(self, form: str) -> Term:
         return _RUNTIME
 
     def weights(self, found: Costs, storage: Storage, spec: TargetSpec) -> tuple[Term, ...]:
-        graphs = 1 + ((spec.chunk or 1) > 1)
-        size = graphs * self._stored(found, storage, spec)
-        formula = f"{graphs} × {count(found.parameters)} parameters in {storage.name}: {count(size)} bytes"
-        return (copied(size, formula, "each graph has weights of its own"),)
+        size = _graphs(spec) * self._stored(found, storage, spec)
+        formula = (
+            f"{_graphs(spec)} × {count(found.parameters)} parameters in {storage.name}, looked up ones in int16: "
+            f"{count(size)} bytes"
+        )
+        return (copied(size, formula, "prefill and decode have weights of their own"),)
 
     def stored_bytes(self, network: Network, spec: TargetSpec) -> int:
-        from edgeqkv.reference.cost import costs
-
-        return (1 + ((spec.chunk or 1) > 1)) * self._stored(costs(network), self.storage(spec.weights), spec)
+        return _graphs(spec) * self._stored(costs(network), self.storage(spec.weights), spec)
 
     def _stored(self, found: Costs, storage: Storage, spec: TargetSpec) -> int:
-        """A tied table is there twice: to multiply by, and to look rows up in. The mask is a table too."""
+        """A tied table is there twice: to multiply by, and to look rows up in."""
         matrices = sum(storage.bytes(*shape) for shape in (*found.tied, *found.layers))
-        tables = sum(rows * columns for rows, columns in found.looked_up)
-        context = spec.context or 0
-        positions = sum(min(rows, context or rows) * columns for rows, columns in found.positions)
-        return matrices + tables + positions + found.others + context * context
+        tables = sum(prod(shape) for shape in found.looked_up) * _CODE
+        positions = sum(min(rows, spec.context or rows) * columns for rows, columns in found.positions) * _CODE
+        return matrices + tables + positions + found.others * _SCORE
 
     def ops(self, spec: TargetSpec, context: int) -> CostOps:
-        return ScoresOps(context, element=1)
+        return ScoresOps(context, element=_SCORE)
 
     def exported(self, directory: Path, artifact: Artifact, network: Network | None = None) -> tuple[Term, ...]:
         others = super().exported(directory, artifact, network)
-        made = artifact.compiled
-        assert made is not None, "it is always compiled"
-        program = copied(
-            made.binary_bytes, f"{made.binary}, {count(made.binary_bytes)} bytes", f"the program of {made.compiler}"
-        )
-        return (program, *(_working(artifact, graph) for graph in artifact.graphs), *others)
+        if (made := artifact.compiled) is None:
+            return others
+        size = (directory / made.binary).stat().st_size
+        program = copied(size, f"{made.binary}, {count(size)} bytes", f"the program of {made.compiler}")
+        return (program, *(_working(made, graph) for graph in artifact.graphs if graph.name in made.figures), *others)
 
 
-def _working(artifact: Artifact, graph: Graph) -> Term:
+def _graphs(spec: TargetSpec) -> int:
+    return 2 if (spec.chunk or 1) > 1 else 1
+
+
+def _working(made: Compiled, graph: Graph) -> Term:
     """What a call needs, the inputs and outputs of the NPU among it."""
-    made = artifact.compiled
-    assert made is not None
     found = made.figures[graph.name]
     phase: Phase = "decode" if graph.tokens == 1 else "prefill"
     formula = (
         f"{count(found.sram_bytes)} bytes of SRAM, {count(found.dram_bytes)} of DRAM, "
         f"{count(found.flash_bytes)} of flash; {count(found.cycles)} cycles a call"
     )
-    return Term("activations", found.sram_bytes, "anonymous", (phase,), formula, f"{graph.name}, says {made.compiler}")
+    size = found.sram_bytes + found.dram_bytes
+    return Term("activations", size, "anonymous", (phase,), formula, f"{graph.name}, says {made.compiler}")
