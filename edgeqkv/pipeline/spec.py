@@ -79,8 +79,8 @@ OPTIONS: Final[Mapping[str, Option]] = {
     "allow_fp16_overflow": Option("--allow-fp16-overflow"),
     "verify": Option("--verify"),
     "soc": Option("--soc"),
-    "memory_mode": Option("--memory-mode", ("decoder",)),
-    "system_config": Option("--system-config", ("decoder",)),
+    "memory_mode": Option("--memory-mode"),
+    "system_config": Option("--system-config"),
     "out": Option("--out"),
     "overwrite": Option("--force"),
 }
@@ -248,6 +248,8 @@ class ExportSpec:
                 image=bool(self.image_input),
                 block=self._block(target, weights),
                 soc=soc_of(target, self.soc),
+                memory_mode=around_chip(target, "memory_mode", self.memory_mode),
+                system_config=around_chip(target, "system_config", self.system_config),
             )
         return ResolvedExport(
             targets=targets,

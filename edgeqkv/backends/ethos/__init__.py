@@ -42,13 +42,15 @@ class EthosTarget(SelfContained):
     forms = (
         Form(
             "a16w8",
-            "fixed shapes, 16-bit activations; a prefill and a decode graph, whose new rows of the state the caller "
-            "writes back",
+            "fixed shapes, 16-bit activations; of a language model a prefill and a decode graph, whose new rows of the "
+            "state the caller writes back",
+            encoder=True,
             static=True,
         ),
         Form(
             "int8",
             "experimental: as a16w8, but what enters a product has 8 bits: fewer cycles, less exact",
+            encoder=True,
             static=True,
         ),
     )

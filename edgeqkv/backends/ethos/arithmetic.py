@@ -75,11 +75,11 @@ def _powers(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def normalized(graph: TosaGraph, x: Value, reach: float, eps: float, encoding: Encoding) -> Value:
-    """``(x - mean) / √(variance + eps)`` over the last dimension.
+    """``(x - mean) / √(variance + eps)`` of every row of ``[n, channels]``.
 
     ``reach`` is how far numbers are from their mean.
     """
-    channels = x.shape[-1]
+    rows, channels = x.shape
     bits = ceil(log2(channels))
     fine = graph.wide(x, x.scale * 2.0 ** (bits - 15))
     total = graph.reduced("REDUCE_SUM", fine)
@@ -87,21 +87,22 @@ def normalized(graph: TosaGraph, x: Value, reach: float, eps: float, encoding: E
     # No finer than that eps, in the codes of squares, has 30 bits.
     reach = max(reach, sqrt(eps))
     centred = graph.rescaled(graph.whole_op("SUB", fine, mean), symmetric(-reach, reach))
-    squares = graph.whole_op("MUL", centred, centred)
-    summed = graph.reduced("REDUCE_SUM", graph.wide(squares, squares.scale * 2**bits))
+    # As a product of each row with itself, which is summed up in 48 bits: squares of small numbers count too.
+    exact = graph.matmul(graph.reshape(centred, rows, 1, channels), graph.reshape(centred, rows, channels, 1))
+    summed = graph.reshape(graph.wide(exact, exact.scale * 2**bits), rows, 1)
     least = max(1, round(eps * channels / summed.scale))
-    variance = graph.whole_op("ADD", summed, graph.number(least, len(x.shape)))
-    one = graph.number(1, len(x.shape))
+    variance = graph.whole_op("ADD", summed, graph.number(least, 2))
+    one = graph.number(1, 2)
     zeros = graph.whole_op("SUB", graph.leading_zeros(variance), one)
-    even = graph.whole_op("BITWISE_AND", zeros, graph.number(-2, len(x.shape)))
+    even = graph.whole_op("BITWISE_AND", zeros, graph.number(-2, 2))
     shifted = graph.whole_op("LOGICAL_LEFT_SHIFT", variance, even)
     # From 2²⁹ to 2³¹ now, of which the table has the reciprocals of the roots, 2¹⁵ to 2¹⁴.
     middle, step = 5 << 28, 1.5 * 2**14
-    place = replace(graph.whole_op("SUB", shifted, graph.number(middle, len(x.shape))), scale=1 / step)
+    place = replace(graph.whole_op("SUB", shifted, graph.number(middle, 2)), scale=1 / step)
     found = graph.table(graph.rescaled(place, _FULL), lambda codes: 2**29.5 / np.sqrt(codes * step + middle))
     result = graph.whole_op("MUL", centred, graph.rescaled(found, _FULL))
     half = graph.whole_op("ARITHMETIC_RIGHT_SHIFT", even, one, None, False)
-    back = graph.whole_op("SUB", graph.number(15, len(x.shape)), half)
+    back = graph.whole_op("SUB", graph.number(15, 2), half)
     parts = graph.whole_op("ARITHMETIC_RIGHT_SHIFT", result, back, None, True)
     # centred/√variance · 2^14.5 in codes, the variance's being those of a sum.
     scale = sqrt(channels) * centred.scale / sqrt(summed.scale) * 2**-14.5

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from edgeqkv.backends.ends import input_spec, output_spec
 from edgeqkv.backends.ethos import EXPERIMENTAL
 from edgeqkv.backends.ethos.compiling import compiled
 from edgeqkv.backends.ethos.decoder import DecoderOps
-from edgeqkv.backends.ethos.graph import TosaGraph
+from edgeqkv.backends.ethos.encoder import EncoderOps
+from edgeqkv.backends.ethos.graph import TosaGraph, symmetric
 from edgeqkv.backends.ethos.ops import FEATURES
 from edgeqkv.backends.features import check_features
 from edgeqkv.backends.target import TargetSpec
@@ -29,20 +31,21 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
         UnsupportedError: the graphs cannot hold the model, or Vela refuses one or leaves an operation to the CPU.
     """
     check_features(model.network, "Ethos-U85", FEATURES)
-    assert spec.examples is not None, "the target says that it needs them"
-    ranges = observe(model, sequences_of(spec.examples, int(spec.context or 1)), on_progress)
+    ranges = _observed(model, spec, on_progress)
     graphs: list[Graph] = []
     scales: dict[str, float] = {}
     state: tuple[StateTensor, ...] = ()
-    for name, tokens in _plan(spec):
+    for name, tokens in _plan(model, spec):
         on_progress(f"writing {name}", None)
         graph = TosaGraph()
-        scales[name], state = _build(graph, model, ranges, spec, tokens)
+        if model.causal:
+            scales[name], state = _build_decoder(graph, model, ranges, spec, tokens)
+        else:
+            scales[name] = _build_encoder(graph, model, ranges, spec)
         file = f"ethos_{name}.tosa"
         (directory / file).write_bytes(graph.serialized())
         ends = {"inputs": tuple(graph.inputs), "outputs": tuple(graph.outputs)}
         graphs.append(Graph(name=name, file=file, tokens=tokens, **ends))
-    assert model.state_scales is not None, "the state is in int8"
     artifact = Artifact(
         target="ethos-u85",
         form=spec.form,
@@ -51,7 +54,8 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
         context=spec.context,
         chunk=spec.chunk,
         vocab_size=model.config.vocab_size,
-        axes=("batch", "kv_heads", "context", "head_dim"),
+        batch=spec.batch,
+        axes=("batch", "kv_heads", "context", "head_dim") if state else (),
         graphs=tuple(graphs),
         state_tensors=state,
         versions={
@@ -62,16 +66,26 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
             "memory_mode": spec.memory_mode,
             "system_config": spec.system_config,
             "activations": "int8" if _narrow(spec) else "int16",
-            "state_scales": dict(model.state_scales.of),
             "logit_scales": scales,
+            **({} if model.state_scales is None else {"state_scales": dict(model.state_scales.of)}),
+            **({} if model.causal else {"input_scale": symmetric(*ranges.of["input"]).scale}),
             **({"experimental": EXPERIMENTAL[spec.form]} if spec.form in EXPERIMENTAL else {}),
         },
     )
     return compiled(directory, artifact, on_progress)
 
 
-def _plan(spec: TargetSpec) -> Iterator[tuple[str, int]]:
+def _observed(model: Model, spec: TargetSpec, on_progress: Progress) -> ActivationRanges:
+    assert spec.examples is not None, "the target says that it needs them"
+    inputs = sequences_of(spec.examples, int(spec.context or 1)) if model.causal else list(spec.examples)
+    return observe(model, inputs, on_progress)
+
+
+def _plan(model: Model, spec: TargetSpec) -> Iterator[tuple[str, int]]:
     """Name and tokens of every graph."""
+    if not model.causal:
+        yield "model", 1
+        return
     if (chunk := spec.chunk or 1) > 1:
         yield "prefill", chunk
     yield "decode", 1
@@ -81,7 +95,7 @@ def _narrow(spec: TargetSpec) -> bool:
     return spec.form == "int8"
 
 
-def _build(
+def _build_decoder(
     graph: TosaGraph, model: Model, ranges: ActivationRanges, spec: TargetSpec, tokens: int
 ) -> tuple[float, tuple[StateTensor, ...]]:
     """Write a graph; the scale of its logits, and the state that the caller keeps."""
@@ -90,3 +104,11 @@ def _build(
     ops = DecoderOps(graph, ranges, model.state_scales, context=context, tokens=tokens, narrow=_narrow(spec))
     logits = model.network.outputs(ops, ops.ids)
     return logits.scale, ops.finish(logits)
+
+
+def _build_encoder(graph: TosaGraph, model: Model, ranges: ActivationRanges, spec: TargetSpec) -> float:
+    """Write the graph; the scale of what it gives."""
+    ops = EncoderOps(graph, ranges, batch=spec.batch, narrow=_narrow(spec))
+    result = model.network.outputs(ops, ops.given(input_spec(model.config, spec.batch, "int32")))
+    ops.finish(result, output_spec(model.config, spec.batch))
+    return result.scale

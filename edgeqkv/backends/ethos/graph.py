@@ -29,6 +29,9 @@ _TYPES: Final = {
     "int32": tosa.DType.INT32,
     "int48": tosa.DType.INT48,
 }
+_CODES: Final[dict[str, Code]] = {"int8": "int8", "int32": "int32", "fp32": "int16"}
+"""In which codes a graph takes what a caller gives."""
+
 _LEAST: Final = 1e-6  # of a range that is a point
 
 _ENTRIES: Final = 513  # of a table for codes of 16 bits, between which is interpolated
@@ -99,13 +102,21 @@ class TosaGraph:
         """The graph as a file's content."""
         return bytes(self._file.serialize())
 
-    def input(self, name: str, dtype: str, shape: Sequence[int], role: Role, scale: float = 1.0) -> Value:
-        """Declare an input; the order of declaration is that of the inputs."""
-        code: Code = "int8" if dtype == "int8" else "int32"
+    def input(
+        self,
+        name: str,
+        dtype: str,
+        shape: Sequence[int],
+        role: Role,
+        scale: float = 1.0,
+        ends: tuple[float, float] = (0.0, 0.0),
+    ) -> Value:
+        """Declare an input; the order of declaration is that of the inputs. Of real numbers the graph takes codes."""
+        code = _CODES[dtype]
         self._block.addTensor(name, list(shape), _TYPES[code])
         self._block.addInput(name)
         self.inputs.append(TensorSpec(name=name, dtype=dtype, shape=tuple(shape), role=role))
-        return Value(name, tuple(shape), code, scale)
+        return Value(name, tuple(shape), code, scale, 0, ends)
 
     def output(self, x: Value, name: str, dtype: str, role: Role) -> None:
         """Declare a value an output of this name; ``dtype`` is what the program makes of its codes."""
@@ -128,6 +139,10 @@ class TosaGraph:
         codes = np.rint(numbers.astype(np.float64) / encoding.scale) + encoding.zero
         name = self.constant(codes.clip(info.min, info.max).astype(encoding.code).reshape(shape), encoding.code)
         return Value(name, tuple(shape), encoding.code, encoding.scale, encoding.zero, encoding.ends)
+
+    def like(self, x: Value, numbers: npt.NDArray[Any]) -> Value:
+        """Constant numbers in the encoding of a value."""
+        return self.stored(numbers, numbers.shape, Encoding(x.code, x.scale, x.zero, x.ends))
 
     def whole(self, numbers: npt.NDArray[Any], scale: float) -> Value:
         """Constant numbers in 32 bits."""

@@ -65,17 +65,18 @@ class EthosMemory(PlannedMemory):
             return others
         size = (directory / made.binary).stat().st_size
         program = copied(size, f"{made.binary}, {count(size)} bytes", f"the program of {made.compiler}")
-        return (program, *(_working(made, graph) for graph in artifact.graphs if graph.name in made.figures), *others)
+        graphs = [graph for graph in artifact.graphs if graph.name in made.figures]
+        return (program, *(_working(made, graph, causal=artifact.causal) for graph in graphs), *others)
 
 
 def _graphs(spec: TargetSpec) -> int:
     return 2 if (spec.chunk or 1) > 1 else 1
 
 
-def _working(made: Compiled, graph: Graph) -> Term:
+def _working(made: Compiled, graph: Graph, *, causal: bool) -> Term:
     """What a call needs, the inputs and outputs of the NPU among it."""
     found = made.figures[graph.name]
-    phase: Phase = "decode" if graph.tokens == 1 else "prefill"
+    phase: Phase = "decode" if causal and graph.tokens == 1 else "prefill"
     formula = (
         f"{count(found.sram_bytes)} bytes of SRAM, {count(found.dram_bytes)} of DRAM, "
         f"{count(found.flash_bytes)} of flash; {count(found.cycles)} cycles a call"

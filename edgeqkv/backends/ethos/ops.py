@@ -152,15 +152,20 @@ class TosaOps(Ops[Value]):
     def logits(self, x: Value, table: Weight) -> Value:
         return self._product(x, table, None, self.at(self.sites.next("logits")))
 
-    def mixed(self, site: str, q: Value, keys: Value, values: Value, hidden: Value | None) -> Value:
+    def mixed(self, site: str, q: Value, keys: Value, values: Value, beside: Value | Weight | None) -> Value:
         """``q [KV, n, D]`` among ``keys, values [KV, m, D]`` → ``[KV, n, D]``.
 
-        ``hidden [1, n, m]`` is added to the scores."""
+        ``beside`` is what is added to the scores: codes ``[1, n, m]`` that hide some, or the numbers of the position term,
+        whose factor queries have by now.
+        """
         graph = self.graph
         exact = graph.matmul(self.operand(q), graph.transpose(keys, 0, 2, 1))
-        scores = graph.wide(exact, score_scale(*self.ranges.of[f"{site}.products"]))
-        if hidden is not None:
-            scores = graph.whole_op("ADD", scores, hidden)
+        scale = score_scale(*self.ranges.of[f"{site}.scores"])
+        if isinstance(beside, Weight):
+            beside = graph.whole(beside.values().numpy()[None], scale)
+        scores = graph.wide(exact, scale)
+        if beside is not None:
+            scores = graph.whole_op("ADD", scores, beside)
         return graph.rescaled(graph.matmul(self.operand(softmax(graph, scores)), values), self.at(site))
 
     # Of rotated positions, and of rows that are key and value at once, which `check_features` refuses; and of encoders.

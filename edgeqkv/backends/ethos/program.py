@@ -36,15 +36,20 @@ class _Ends(torch.nn.Module):
 
 
 class _Call(torch.nn.Module):
-    """One call of the NPU, and what makes real numbers of its codes."""
+    """One call of the NPU, and what makes codes of real numbers before it, and real numbers of its codes."""
 
-    def __init__(self, compiled: LoweredBackendModule, scale: float) -> None:
+    def __init__(self, compiled: LoweredBackendModule, given: float, scale: float) -> None:
         super().__init__()
-        self._compiled, self._scale = compiled, scale
+        self._compiled, self._given, self._scale = compiled, given, scale
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        codes, *rows = self._compiled(*inputs)
+        codes, *rows = self._compiled(*(self._codes(each) for each in inputs))
         return codes.to(torch.float32) * self._scale, *rows
+
+    def _codes(self, x: torch.Tensor) -> torch.Tensor:
+        if not x.is_floating_point():
+            return x
+        return (x * (1 / self._given)).round().clamp(-32768, 32767).to(torch.int16)
 
 
 def program(artifact: Artifact, compiled: Mapping[str, bytes]) -> bytes:
@@ -62,11 +67,13 @@ def program(artifact: Artifact, compiled: Mapping[str, bytes]) -> bytes:
     methods = {}
     with torch.no_grad():
         for graph in artifact.graphs:
-            given = tuple(torch.zeros(_sizes(each.shape), dtype=_TYPES[each.dtype]) for each in graph.inputs)
-            ends = to_edge(torch.export.export(_Ends(graph), given)).exported_program()
+            codes = tuple(torch.zeros(_sizes(each.shape), dtype=_TYPES[each.dtype]) for each in graph.inputs)
+            given = tuple(each.float() if each.dtype == torch.int16 else each for each in codes)
+            ends = to_edge(torch.export.export(_Ends(graph), codes)).exported_program()
             lowered = LoweredBackendModule(ends, BACKEND, compiled[graph.name], told(spec))
             scale = artifact.details["logit_scales"][graph.name]
-            methods[graph.name] = torch.export.export(_Call(lowered, scale), given)
+            call = _Call(lowered, artifact.details.get("input_scale", 1.0), scale)
+            methods[graph.name] = torch.export.export(call, given)
         return bytes(to_edge(methods).to_executorch().buffer)
 
 

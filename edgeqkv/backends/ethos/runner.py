@@ -35,6 +35,7 @@ class EthosRunner:
     def __init__(self, directory: Path, artifact: Artifact) -> None:
         self.precision = "int8-activations" if artifact.form == "int8" else "int16-activations"
         self._scales = artifact.details.get("logit_scales", {})
+        self._given = artifact.details.get("input_scale", 1.0)
         self._files: dict[str, bytes] = {}
         for graph in artifact.graphs:
             if graph.name not in self._scales:
@@ -47,7 +48,7 @@ class EthosRunner:
             _check_program(directory / artifact.compiled.binary, artifact)
 
     def call(self, graph: Graph, inputs: Mapping[str, npt.NDArray[Any]]) -> Mapping[str, npt.NDArray[Any]]:
-        given = [np.ascontiguousarray(inputs[spec.name]) for spec in graph.inputs]
+        given = [np.ascontiguousarray(self._codes(inputs[spec.name])) for spec in graph.inputs]
         try:
             with native_stderr_captured():  # it says at every call that the graph is of an older version than it knows
                 outputs, status = tosa_reference_model.run(self._files[graph.name], given)
@@ -59,6 +60,11 @@ class EthosRunner:
         name = graph.logits.name
         found[name] = found[name].astype(np.float32) * np.float32(self._scales[graph.name])
         return found
+
+    def _codes(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if not np.issubdtype(x.dtype, np.floating):
+            return x
+        return np.rint(x * np.float32(1 / self._given)).clip(-32768, 32767).astype(np.int16)
 
     def close(self, graph: Graph) -> None:
         """Nothing: a graph is loaded with every call."""
