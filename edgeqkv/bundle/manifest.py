@@ -202,9 +202,9 @@ class _Details(TypedDict, total=False):
 
     ``weight_file`` holds the weights that graphs share, ``code_layouts`` are the orders of their codes,
     ``state_scales`` are those of an int8 state by the names of its tensors, ``logit_scales`` those of the codes that a
-    graph gives for logits, by its name, ``input_scale`` that of the codes that it takes for numbers, ``planned_memory_bytes`` is what a
-    program's memory plan takes, ``variant`` is the model's, ``soc`` the chip that it is for, ``compile_with`` the
-    command that compiles it where that was not done.
+    graph gives for logits, by its name, ``input_scale`` that of the codes that it takes for numbers,
+    ``planned_memory_bytes`` is what a program's memory plan takes, ``variant`` is the model's, ``soc`` the chip that it
+    is for, ``compile_with`` the command that compiles it where that was not done.
     """
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]

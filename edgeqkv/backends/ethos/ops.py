@@ -155,8 +155,8 @@ class TosaOps(Ops[Value]):
     def mixed(self, site: str, q: Value, keys: Value, values: Value, beside: Value | Weight | None) -> Value:
         """``q [KV, n, D]`` among ``keys, values [KV, m, D]`` → ``[KV, n, D]``.
 
-        ``beside`` is what is added to the scores: codes ``[1, n, m]`` that hide some, or the numbers of the position term,
-        whose factor queries have by now.
+        ``beside`` is what is added to the scores: codes ``[1, n, m]`` that hide some, or the numbers of the position
+        term, whose factor queries have by now.
         """
         graph = self.graph
         exact = graph.matmul(self.operand(q), graph.transpose(keys, 0, 2, 1))

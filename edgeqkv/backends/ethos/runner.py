@@ -11,9 +11,9 @@ import numpy.typing as npt
 import tosa_reference_model
 
 from edgeqkv.backends.ethos.inspection import held_by
+from edgeqkv.backends.ethos.quiet import native_stdout_dropped
 from edgeqkv.backends.executorch.methods import held
 from edgeqkv.backends.executorch.program import ProgramFile
-from edgeqkv.backends.executorch.quiet import native_stderr_captured
 from edgeqkv.backends.held import check_held
 from edgeqkv.bundle.manifest import Artifact, Graph
 from edgeqkv.errors import BundleError
@@ -50,7 +50,7 @@ class EthosRunner:
     def call(self, graph: Graph, inputs: Mapping[str, npt.NDArray[Any]]) -> Mapping[str, npt.NDArray[Any]]:
         given = [np.ascontiguousarray(self._codes(inputs[spec.name])) for spec in graph.inputs]
         try:
-            with native_stderr_captured():  # it says at every call that the graph is of an older version than it knows
+            with native_stdout_dropped():
                 outputs, status = tosa_reference_model.run(self._files[graph.name], given)
         except Exception as error:  # its exceptions share no base class but this one
             raise BundleError(f"Arm's reference model cannot run {graph.file}: {error}") from error
