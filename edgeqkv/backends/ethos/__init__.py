@@ -22,14 +22,7 @@ if TYPE_CHECKING:
     from edgeqkv.model.model import Model
     from edgeqkv.progress import Progress
 
-__all__ = ["EXPERIMENTAL", "TARGET", "EthosTarget"]
-
-
-EXPERIMENTAL: Final[Mapping[str, str]] = {
-    "int8": "experimental: what enters a product has 8 bits, and with the demo model that costs more than 3 % of "
-    "perplexity; measure it with --text"
-}
-"""Forms that are not to be relied on, and why."""
+__all__ = ["TARGET", "EthosTarget"]
 
 
 class EthosTarget(SelfContained):
@@ -49,7 +42,7 @@ class EthosTarget(SelfContained):
         ),
         Form(
             "int8",
-            "experimental: as a16w8, but what enters a product has 8 bits: fewer cycles, less exact",
+            "as a16w8, but what enters a product has 8 bits: fewer cycles, less exact",
             encoder=True,
             static=True,
         ),
@@ -76,7 +69,6 @@ class EthosTarget(SelfContained):
         "Ethos_U85_SYS_Flash_High",
     )
     needs_examples = True
-    experimental = EXPERIMENTAL
 
     @cached_property
     def memory(self) -> EthosMemory:

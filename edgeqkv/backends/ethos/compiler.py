@@ -29,7 +29,7 @@ from edgeqkv.disk.workplace import scratch
 from edgeqkv.errors import EdgeQKVError, InputError, UnsupportedError
 from edgeqkv.extras import installed_version
 
-__all__ = ["main"]
+__all__ = ["check_whole", "main"]
 
 _KIB: Final = 1024
 _ON_CPU: Final = re.compile(r"^CPU operators = (\d+)", re.MULTILINE)
@@ -128,12 +128,12 @@ def _by_vela(path: Path, graph: Graph, artifact: Artifact, work: Path) -> _Made:
         told = " ".join(str(error).split())
         raise UnsupportedError(f"Vela refuses {path.name} for Ethos-U85: {told or said.getvalue()[-400:]}") from error
     seconds = round(time.perf_counter() - start, 2)
-    _check_whole(path.name, said.getvalue())
+    check_whole(path.name, said.getvalue())
     figures, system = _summary(folder)
     return _Made(result.processed_bytes, figures, system, seconds)
 
 
-def _check_whole(name: str, said: str) -> None:
+def check_whole(name: str, said: str) -> None:
     """See that Vela left nothing to the CPU. (Of TOSA it refuses what it cannot do. Its ``--show-cpu-operations`` lists
     lookups too, which the NPU does by copying.)
 

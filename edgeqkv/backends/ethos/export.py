@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgeqkv.backends.ends import input_spec, output_spec
-from edgeqkv.backends.ethos import EXPERIMENTAL
 from edgeqkv.backends.ethos.compiling import compiled
 from edgeqkv.backends.ethos.decoder import DecoderOps
 from edgeqkv.backends.ethos.encoder import EncoderOps
@@ -69,7 +68,6 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
             "logit_scales": scales,
             **({} if model.state_scales is None else {"state_scales": dict(model.state_scales.of)}),
             **({} if model.causal else {"input_scale": symmetric(*ranges.of["input"]).scale}),
-            **({"experimental": EXPERIMENTAL[spec.form]} if spec.form in EXPERIMENTAL else {}),
         },
     )
     return compiled(directory, artifact, on_progress)

@@ -43,7 +43,6 @@ def test_an_export_is_proven_and_says_how_to_compile_it(merged: Bundle) -> None:
     assert card.verification.max_abs_error < 0.02 * card.verification.scale
     assert card.artifact.compiled is None
     assert "edgeqkv.backends.ethos.compiler" in card.artifact.details["compile_with"]
-    assert "experimental" not in card.artifact.details
 
 
 @pytest.mark.parametrize(
@@ -74,11 +73,6 @@ def test_hidden_rows_count_nothing(merged: Bundle) -> None:
     other.reset()
     for start, stop in ((0, 5), (5, 6)):
         assert np.array_equal(session.feed(tokens[start:stop]), other.feed(tokens[start:stop]))
-
-
-def test_eight_bits_are_called_experimental(tmp_path: Path) -> None:
-    bundle = written(DATA / "gqa.pt", tmp_path / "out", context=8, chunk=1, form="int8", verify=False)
-    assert bundle.target().artifact.details["experimental"].startswith("experimental")
 
 
 def test_a_manifest_that_says_otherwise_than_the_graph(merged: Bundle, tmp_path: Path) -> None:
