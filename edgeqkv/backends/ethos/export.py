@@ -67,7 +67,7 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
             "activations": "int8" if _narrow(spec) else "int16",
             "logit_scales": scales,
             **({} if model.state_scales is None else {"state_scales": dict(model.state_scales.of)}),
-            **({} if model.causal else {"input_scale": symmetric(*ranges.of["input"]).scale}),
+            **({"input_scale": symmetric(*ranges.of["input"]).scale} if graphs[0].inputs[0].dtype == "fp32" else {}),
         },
     )
     return compiled(directory, artifact, on_progress)

@@ -129,7 +129,7 @@ class TosaGraph:
         key = code, array.shape, array.tobytes()
         if key not in self._constants:
             name = f"constant_{len(self._constants)}"
-            self._file.addConst(list(array.shape), _TYPES[code], array.reshape(-1).tolist(), name=name)
+            self._file.addConst(list(array.shape), _TYPES[code], array.reshape(-1), name=name)
             self._constants[key] = name
         return self._constants[key]
 
