@@ -61,7 +61,7 @@ def softmax(graph: TosaGraph, scores: Value) -> Value:
     found = graph.table(graph.rescaled(place, _FULL), lambda codes: 2.0**45 / (codes * 2**14 + middle))
     share = graph.whole_op("MUL", graph.rescaled(powers, _FULL), graph.rescaled(found, _FULL))
     # The largest power alone is 2²² (its table's 32767 are a little less), and has the most leading zeros.
-    most = 32 - min(room, _EXP_BITS) + (1 if room >= _EXP_BITS else 0)
+    most = 32 - min(room, _EXP_BITS)
     back = graph.whole_op("SUB", graph.number(most, rank), zeros)
     parts = graph.whole_op("ARITHMETIC_RIGHT_SHIFT", share, back, None, True)
     # share = power/total · 2^(45 + log2(total's scale) + 1 - zeros), and `most` of it instead of `zeros` are left.

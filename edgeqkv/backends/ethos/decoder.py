@@ -45,9 +45,8 @@ class DecoderOps(TosaOps):
         self._scales = scales
         self._context = context
         self._tokens = tokens
-        self._mask: Value | None = None
+        self._masks: dict[int, Value] = {}
         self._rows: list[tuple[StateTensor, Value]] = []
-        self._past: dict[str, Value] = {}
         self.ids = graph.input("input_ids", "int32", [1, tokens], "tokens")
         self._positions = graph.input("position_ids", "int32", [1, tokens], "positions")
         self._index = graph.input("logit_index", "int32", [1], "logit_index") if tokens > 1 else None
@@ -109,7 +108,7 @@ class DecoderOps(TosaOps):
         """``[1, group · T, context + T]``: what is added to the scores. Rows of the state are seen that stand before
         the call, and of the call's own those that do not stand after the token.
         """
-        if self._mask is None:
+        if group not in self._masks:
             graph, tokens, context = self.graph, self._tokens, self._context
             columns = np.arange(1, context + 1, dtype=np.int32).reshape(1, 1, -1)
             first = graph.reshape(graph.start(self._positions, 1), 1, 1, 1)
@@ -121,5 +120,6 @@ class DecoderOps(TosaOps):
             if tokens > 1:
                 past = graph.whole_op("ADD", past, graph.whole(np.zeros((1, tokens, context)), 1.0))
             among = graph.whole(np.triu(np.full((1, tokens, tokens), float(HIDDEN)), 1), 1.0)
-            self._mask = graph.concatenated([past, among], 2)
-        return self.graph.concatenated([self._mask] * group, 1) if group > 1 else self._mask
+            mask = graph.concatenated([past, among], 2)
+            self._masks[group] = graph.concatenated([mask] * group, 1) if group > 1 else mask
+        return self._masks[group]

@@ -6,6 +6,7 @@ is what the NPU computes.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -126,7 +127,7 @@ class TosaGraph:
     def constant(self, array: npt.NDArray[Any], code: Code) -> str:
         """Codes that the graph holds; equal ones are one."""
         array = np.ascontiguousarray(array)
-        key = code, array.shape, array.tobytes()
+        key = code, array.shape, hashlib.sha256(array.data).digest()
         if key not in self._constants:
             name = f"constant_{len(self._constants)}"
             self._file.addConst(list(array.shape), _TYPES[code], array.reshape(-1), name=name)
