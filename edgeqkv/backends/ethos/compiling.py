@@ -35,8 +35,8 @@ def compiled(directory: Path, artifact: Artifact, on_progress: Progress) -> Arti
     on_progress(f"compiling for Ethos-U85 with {artifact.details['soc']} MACs", None)
     with scratch() as folder, (folder / "log").open("w+", encoding="utf-8", errors="replace") as log:
         (folder / "artifact.json").write_text(artifact.model_dump_json(), encoding="utf-8")
-        command = python(_MODULE, str(directory.resolve()), "--job", str(folder))
-        with running(command, environment(TMPDIR=str(folder)), log, folder) as process:
+        command_line = python(_MODULE, str(directory.resolve()), "--job", str(folder))
+        with running(command_line, environment(TMPDIR=str(folder)), log, folder) as process:
             assert process.stdout
             for _ in process.stdout:
                 """What the compiler says besides, which would else fill the pipe."""
