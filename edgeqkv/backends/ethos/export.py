@@ -9,7 +9,7 @@ from edgeqkv.backends.ends import input_spec, output_spec
 from edgeqkv.backends.ethos.compiling import compiled
 from edgeqkv.backends.ethos.decoder import DecoderOps
 from edgeqkv.backends.ethos.encoder import EncoderOps
-from edgeqkv.backends.ethos.graph import TosaGraph, symmetric
+from edgeqkv.backends.ethos.graph import TosaGraph, Value, symmetric
 from edgeqkv.backends.ethos.ops import FEATURES
 from edgeqkv.backends.features import check_features
 from edgeqkv.backends.target import TargetSpec
@@ -43,8 +43,8 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
             scales[name] = _build_encoder(graph, model, ranges, spec)
         file = f"ethos_{name}.tosa"
         (directory / file).write_bytes(graph.serialized())
-        ends = {"inputs": tuple(graph.inputs), "outputs": tuple(graph.outputs)}
-        graphs.append(Graph(name=name, file=file, tokens=tokens, **ends))
+        inputs, outputs = tuple(graph.inputs), tuple(graph.outputs)
+        graphs.append(Graph(name=name, file=file, tokens=tokens, inputs=inputs, outputs=outputs))
     artifact = Artifact(
         target="ethos-u85",
         form=spec.form,
@@ -100,13 +100,13 @@ def _build_decoder(
     assert model.state_scales is not None, "the state is in int8"
     context = int(spec.context or 1)
     ops = DecoderOps(graph, ranges, model.state_scales, context=context, tokens=tokens, narrow=_narrow(spec))
-    logits = model.network.outputs(ops, ops.ids)
+    logits: Value = model.network.outputs(ops, ops.ids)
     return logits.scale, ops.finish(logits)
 
 
 def _build_encoder(graph: TosaGraph, model: Model, ranges: ActivationRanges, spec: TargetSpec) -> float:
     """Write the graph; the scale of what it gives."""
     ops = EncoderOps(graph, ranges, batch=spec.batch, narrow=_narrow(spec))
-    result = model.network.outputs(ops, ops.given(input_spec(model.config, spec.batch, "int32")))
+    result: Value = model.network.outputs(ops, ops.given(input_spec(model.config, spec.batch, "int32")))
     ops.finish(result, output_spec(model.config, spec.batch))
     return result.scale

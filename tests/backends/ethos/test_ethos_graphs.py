@@ -125,7 +125,7 @@ def test_memory_around_a_chip_is_for_targets_that_ask(tmp_path: Path) -> None:
 
 
 def test_what_a_model_has_beyond_the_graphs(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match="an attention window.*, which Ethos-U85 exports cannot express yet"):
+    with pytest.raises(UnsupportedError, match=r"an attention window.*, which Ethos-U85 exports cannot express yet"):
         edgeqkv.export(next(iter(windowed_models().values())), "ethos-u85", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
