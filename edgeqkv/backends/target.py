@@ -120,6 +120,7 @@ class Target(Protocol):
         heads: by the precision of the weights, that of the token table and the head, where it is another unless asked
             for.
         needs_examples: whether it has to see the model's activations (`TargetSpec.examples`).
+        experimental: by the name of a form, why its results are not to be relied on; it says so wherever it is shown.
     """
 
     name: str
@@ -141,6 +142,7 @@ class Target(Protocol):
     system_configs: tuple[str, ...]
     heads: Mapping[str, str]
     needs_examples: bool
+    experimental: Mapping[str, str]
 
     def proven_engines(self, weights: str) -> tuple[str, ...]:
         """The engines by which an export with such weights is proven: `proof_engine`, and what an app runs if that
@@ -187,7 +189,7 @@ class Target(Protocol):
         """
 
 
-_SAME: Final[Mapping[str, str]] = {}
+_NONE: Final[Mapping[str, str]] = {}
 
 
 class SelfContained:
@@ -201,8 +203,9 @@ class SelfContained:
     socs: tuple[str, ...] = ()
     memory_modes: tuple[str, ...] = ()
     system_configs: tuple[str, ...] = ()
-    heads: Mapping[str, str] = _SAME
+    heads: Mapping[str, str] = _NONE
     needs_examples: bool = False
+    experimental: Mapping[str, str] = _NONE
 
     def proven_engines(self, weights: str) -> tuple[str, ...]:
         return (self.proof_engine,)

@@ -53,6 +53,8 @@ def constraints(
     found = list(_constraints(name, npu, plan, compiled, needed or npu_footprint(plan)))
     if plan.spec.soc is not None:
         found.insert(1, _compiled_for(name, npu, plan, compiled, exported=exported))
+    if told := backend(plan.target).experimental.get(plan.form):
+        found.append(Constraint("accuracy", None, told, "unknown", ()))
     return tuple(found)
 
 

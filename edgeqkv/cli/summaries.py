@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from edgeqkv.backends import backend
 from edgeqkv.cli import console
 from edgeqkv.units import amount, duration
 
@@ -190,7 +191,7 @@ def _compiled_rows(artifact: Artifact) -> list[tuple[str, object]]:
     """What a chip's compiler made of it, or how to have that."""
     if (found := artifact.compiled) is not None:
         if found.figures:
-            return _figure_rows(found)
+            return [*_experimental_rows(artifact), *_figure_rows(found)]
         spilled = max(found.spill_bytes.values(), default=0)
         return [
             (
@@ -204,8 +205,17 @@ def _compiled_rows(artifact: Artifact) -> list[tuple[str, object]]:
             ),
         ]
     if (command := artifact.details.get("compile_with")) is not None:
-        return [("- not compiled", f"the compiler is not installed here. With this folder as DIR: {command}")]
+        return [
+            *_experimental_rows(artifact),
+            ("- not compiled", f"the compiler is not installed here. With this folder as DIR: {command}"),
+        ]
     return []
+
+
+def _experimental_rows(artifact: Artifact) -> list[tuple[str, object]]:
+    """Why it is not to be relied on, if that is so."""
+    told = backend(artifact.target).experimental.get(artifact.form)
+    return [("- experimental", told.removeprefix("experimental: "))] if told else []
 
 
 def _figure_rows(found: Compiled) -> list[tuple[str, object]]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgeqkv.backends.ends import input_spec, output_spec
+from edgeqkv.backends.ethos import EXPERIMENTAL
 from edgeqkv.backends.ethos.compiling import compiled
 from edgeqkv.backends.ethos.decoder import DecoderOps
 from edgeqkv.backends.ethos.encoder import EncoderOps
@@ -66,6 +67,7 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
             "system_config": spec.system_config,
             "activations": "int8" if _narrow(spec) else "int16",
             "logit_scales": scales,
+            **({"experimental": EXPERIMENTAL[spec.form]} if spec.form in EXPERIMENTAL else {}),
             **({} if model.state_scales is None else {"state_scales": dict(model.state_scales.of)}),
             **({"input_scale": symmetric(*ranges.of["input"]).scale} if graphs[0].inputs[0].dtype == "fp32" else {}),
         },

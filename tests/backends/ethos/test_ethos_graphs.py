@@ -13,7 +13,10 @@ from ethos_bundles import needs_model, written
 from random_networks import windowed_models
 
 import edgeqkv
+from edgeqkv.backends import backend
+from edgeqkv.budget import budget
 from edgeqkv.bundle.bundle import Bundle
+from edgeqkv.cli.summaries import bundle_rows
 from edgeqkv.errors import BundleError, UnsupportedError
 from edgeqkv.run.session import Session
 
@@ -43,6 +46,7 @@ def test_an_export_is_proven_and_says_how_to_compile_it(merged: Bundle) -> None:
     # Logits of 16-bit activations; measured here: 0.005 of their spread.
     assert card.verification.max_abs_error < 0.02 * card.verification.scale
     assert card.artifact.compiled is None
+    assert "experimental" not in card.artifact.details
     assert "edgeqkv.backends.ethos.compiler" in card.artifact.details["compile_with"]
 
 
@@ -74,6 +78,18 @@ def test_hidden_rows_count_nothing(merged: Bundle) -> None:
     other.reset()
     for start, stop in ((0, 5), (5, 6)):
         assert np.array_equal(session.feed(tokens[start:stop]), other.feed(tokens[start:stop]))
+
+
+def test_eight_bits_are_called_experimental(tmp_path: Path) -> None:
+    """In the manifest, the summary, the budget and what a target says of its forms."""
+    bundle = written(DATA / "gqa.pt", tmp_path / "out", context=8, chunk=1, form="int8", verify=False)
+    assert bundle.target().artifact.details["experimental"].startswith("experimental")
+    assert "- experimental" in dict(bundle_rows(bundle))
+    (answer,) = budget(bundle.path, device=["ethos-u85"]).answers
+    assert [each.detail.partition(":")[0] for each in answer.constraints if each.name == "accuracy"] == ["experimental"]
+    forms = {form.name: form.purpose for form in backend("ethos-u85").forms}
+    assert forms["int8"].startswith("experimental")
+    assert not forms["a16w8"].startswith("experimental")
 
 
 def test_a_manifest_that_says_otherwise_than_the_graph(merged: Bundle, tmp_path: Path) -> None:
