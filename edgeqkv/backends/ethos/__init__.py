@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from edgeqkv.backends.ethos.forms import EXPERIMENTAL
 from edgeqkv.backends.target import Form, SelfContained, TargetSpec
 from edgeqkv.extras import needed_for
 from edgeqkv.model.schemes import INT8_ROWS, Palette, Scheme
@@ -22,13 +23,7 @@ if TYPE_CHECKING:
     from edgeqkv.model.model import Model
     from edgeqkv.progress import Progress
 
-__all__ = ["EXPERIMENTAL", "TARGET", "EthosTarget"]
-
-EXPERIMENTAL: Final[Mapping[str, str]] = {
-    "int8": "experimental: what enters a product has 8 bits, which cost the demo model more than 3 % of its perplexity "
-    "at a context of 512; measure it with --text"
-}
-"""Forms that are not to be relied on, and why."""
+__all__ = ["TARGET", "EthosTarget"]
 
 
 class EthosTarget(SelfContained):

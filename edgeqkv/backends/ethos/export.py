@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgeqkv.backends.ends import input_spec, output_spec
-from edgeqkv.backends.ethos import EXPERIMENTAL
 from edgeqkv.backends.ethos.compiling import compiled
 from edgeqkv.backends.ethos.decoder import DecoderOps
 from edgeqkv.backends.ethos.encoder import EncoderOps
+from edgeqkv.backends.ethos.forms import EXPERIMENTAL
 from edgeqkv.backends.ethos.graph import TosaGraph, Value, symmetric
 from edgeqkv.backends.ethos.ops import FEATURES
 from edgeqkv.backends.features import check_features
