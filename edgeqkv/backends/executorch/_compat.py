@@ -57,7 +57,6 @@ from weakref import WeakKeyDictionary
 import torch
 
 from edgeqkv.errors import UnsupportedError
-from edgeqkv.memory import garbage_kept
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -65,13 +64,15 @@ if TYPE_CHECKING:
 __all__ = [
     "BOOKKEEPING",
     "MUTATION",
+    "decomposed_once",
     "disabled_level",
     "each_delegate",
     "edge_config",
+    "histories_shared",
     "idle_passes_skipped",
     "import_runtime",
     "load_llm_operators",
-    "lowering_quickly",
+    "operators_listed_once",
     "promise",
     "require_gathering_operators",
     "use_threads",
@@ -212,13 +213,6 @@ def decomposed_once() -> Iterator[None]:
         yield
     finally:
         setattr(ExportedProgram, _DECOMPOSE, original)
-
-
-@contextmanager
-def lowering_quickly() -> Iterator[None]:
-    """Inside, without what takes most of an export's time and changes no byte of it."""
-    with garbage_kept(), histories_shared(), decomposed_once(), operators_listed_once():
-        yield
 
 
 def _called(program: ExportedProgram, table: Any) -> set[Any]:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import torch
 
 from edgeqkv.backends.ends import input_spec, output_spec
-from edgeqkv.backends.executorch._compat import lowering_quickly, require_gathering_operators
+from edgeqkv.backends.executorch._compat import (
+    decomposed_once,
+    histories_shared,
+    operators_listed_once,
+    require_gathering_operators,
+)
 from edgeqkv.backends.executorch.encoder_module import EncoderModule
 from edgeqkv.backends.executorch.module import DecoderModule, WeightsModule, state_name, state_of
 from edgeqkv.backends.executorch.program import MemoryPlan, ProgramFile
@@ -19,6 +25,7 @@ from edgeqkv.backends.features import check_features
 from edgeqkv.backends.target import TargetSpec
 from edgeqkv.bundle.manifest import Artifact, Graph, StateTensor, TensorSpec
 from edgeqkv.extras import installed_version
+from edgeqkv.memory import garbage_kept
 from edgeqkv.model.model import Model
 from edgeqkv.model.weights import QuantizedWeight
 from edgeqkv.progress import Progress
@@ -70,7 +77,7 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
     module: WeightsModule = (DecoderModule(model, spec) if model.causal else EncoderModule(model)).eval()
     graphs = _graphs(model, spec)
     artifact = _artifact(model, spec, graphs)
-    with third_party_notices_silenced(), torch.no_grad(), lowering_quickly():
+    with third_party_notices_silenced(), torch.no_grad(), _quickly():
         programs = {}
         for graph in graphs:
             on_progress(f"trace {graph.name}", None)
@@ -123,6 +130,13 @@ def _artifact(model: Model, spec: TargetSpec, graphs: tuple[Graph, ...]) -> Arti
         state_tensors=state,
         versions={name: version for name, version in versions.items() if version is not None},
     )
+
+
+@contextmanager
+def _quickly() -> Iterator[None]:
+    """Without what takes most of an export's time and changes no byte of it."""
+    with garbage_kept(), histories_shared(), decomposed_once(), operators_listed_once():
+        yield
 
 
 def _graphs(model: Model, spec: TargetSpec) -> tuple[Graph, ...]:
