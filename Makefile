@@ -72,5 +72,6 @@ clean:
 
 .venv/dev.stamp: pyproject.toml | .venv/bin/python
 	$(BIN)/pip install --quiet --editable '.[all,dev]'
+	$(BIN)/pip install --quiet --editable '.[ethos-u]' || echo 'no compiler for Ethos-U here: its tests are skipped'
 	$(BIN)/pip install --quiet --editable '.[hexagon]' || echo 'no compiler for Hexagon here: its tests are skipped'
 	touch $@ .venv/demo.stamp

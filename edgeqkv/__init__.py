@@ -114,6 +114,8 @@ def export(
     std: Sequence[float] | None = None,
     preset: str | Path | None = None,
     soc: str | None = None,
+    memory_mode: str | None = None,
+    system_config: str | None = None,
     devices: Sequence[str] = (),
     own_devices: str | Path | None = None,
     allow_fp16_overflow: bool = False,
@@ -128,8 +130,8 @@ def export(
 
     Args:
         model: what `load` returned.
-        target: ``onnx``, ``executorch``, ``coreml``, ``hexagon``, or several of them; the preset's if not given, or
-            ``onnx``.
+        target: ``onnx``, ``executorch``, ``coreml``, ``hexagon``, ``ethos-u85``, or several of them; the preset's if
+            not given, or ``onnx``.
         out: the folder to write; it appears only if all went well.
         variant: a claim to be checked, in any accepted spelling.
         form: which form of the graph.
@@ -158,7 +160,10 @@ def export(
             own if the file says which task it was.
         std: encoders: what the difference was divided by.
         preset: language models: the name or the file of a recipe.
-        soc: the chip to compile for, where a target compiles for chips (``hexagon``: v73, v75, v79, v81).
+        soc: the chip to compile for, where a target compiles for chips (``hexagon``: v73, v75, v79, v81;
+            ``ethos-u85``: the MACs a cycle, 128 to 2048).
+        memory_mode: ``ethos-u85``: where weights and working data lie, as Arm's compiler calls it.
+        system_config: ``ethos-u85``: what the memories are, likewise.
         devices: language models: names of devices, to choose a preset for the first of them, and to put a memory budget
             for all of them into the bundle (`budget`).
         own_devices: a file of devices of the user's own.
@@ -205,6 +210,8 @@ def export(
         std=None if std is None else tuple(std),
         preset=preset,
         soc=soc,
+        memory_mode=memory_mode,
+        system_config=system_config,
         devices=tuple(devices) or None,
         own_devices=_path(own_devices),
         allow_fp16_overflow=allow_fp16_overflow,

@@ -44,7 +44,7 @@ LAYERS: Final = (
 )
 """The parts of edgeqkv from the bottom upwards. Each imports from its own layer and from those below."""
 
-TARGETS: Final = {"onnx", "executorch", "coreml", "hexagon"}
+TARGETS: Final = {"onnx", "executorch", "coreml", "hexagon", "ethos"}
 
 NEUTRAL: Final = ("budget", "pipeline", "run", "bundle", "cli")
 """The parts that work with any target, and so name none."""

@@ -11,13 +11,14 @@ from typing import Final, cast
 from edgeqkv.backends.target import Target, forms_of
 from edgeqkv.errors import UnsupportedError
 
-__all__ = ["REGISTRY", "TARGETS", "backend", "choice", "offering", "soc_of"]
+__all__ = ["REGISTRY", "TARGETS", "around_chip", "backend", "choice", "offering", "soc_of"]
 
 REGISTRY: Final = {
     "onnx": "edgeqkv.backends.onnx",
     "executorch": "edgeqkv.backends.executorch",
     "coreml": "edgeqkv.backends.coreml",
     "hexagon": "edgeqkv.backends.hexagon",
+    "ethos-u85": "edgeqkv.backends.ethos",
 }
 """Name → module, whose ``TARGET`` it is."""
 
@@ -64,6 +65,24 @@ def soc_of(target: Target, asked: str | None) -> str | None:
         able = [name for name in REGISTRY if backend(name).socs]
         raise UnsupportedError(f"{target.title} compiles for no chip; --soc is for --target {' or '.join(able)}")
     raise UnsupportedError(f"{target.title} cannot compile for '{asked}'; it can for {', '.join(sorted(target.socs))}")
+
+
+def around_chip(target: Target, what: str, asked: str | None) -> str | None:
+    """What was asked for of the memories around a chip (``memory_mode``, ``system_config``), or the target's first.
+
+    None for a target whose compiler does not ask.
+
+    Raises:
+        UnsupportedError: its compiler does not know it; the message says what it does.
+    """
+    offered: tuple[str, ...] = target.memory_modes if what == "memory_mode" else target.system_configs
+    if asked is None or asked in offered:
+        return asked or next(iter(offered), None)
+    option = f"--{what.replace('_', '-')}"
+    if not offered:
+        able = [name for name in REGISTRY if backend(name).memory_modes]
+        raise UnsupportedError(f"{target.title} asks for no {option}; it is for --target {' or '.join(able)}")
+    raise UnsupportedError(f"{target.title} has no {option} '{asked}'; it has {', '.join(offered)}")
 
 
 def offering(what: str, asked: str, *, causal: bool = True) -> list[str]:

@@ -56,6 +56,7 @@ class TargetSpec:
             a pixel before training.
         bos_id, eos_token_ids, tokenizer: what formats carry that hold them; a file that was given.
         soc: the chip that it is compiled for, where the target compiles for chips.
+        memory_mode, system_config: what the memories around it are, where the target's compiler asks.
         examples: what the model is to be looked at on by a target that rounds activations (`Target.needs_examples`):
             token ids ``[n, length]``, or batches of an encoder's inputs ``[n, batch, …]``.
     """
@@ -73,6 +74,8 @@ class TargetSpec:
     tokenizer: Path | None = None
     block: int | None = None
     soc: str | None = None
+    memory_mode: str | None = None
+    system_config: str | None = None
     examples: npt.NDArray[Any] | None = field(default=None, compare=False, repr=False)
 
 
@@ -113,9 +116,11 @@ class Target(Protocol):
         range_engine: the one that knows how large every result in fp16 was (its runner has ``peaks``); None without.
         self_describing: how the names of files end that say themselves what they are (`describe`, `examine`).
         socs: the chips that it compiles for.
+        memory_modes, system_configs: what its compiler can be told of the memories around a chip, by its own names.
         heads: by the precision of the weights, that of the token table and the head, where it is another unless asked
             for.
         needs_examples: whether it has to see the model's activations (`TargetSpec.examples`).
+        experimental: by the name of a form, why its results are not to be relied on; it says so wherever it is shown.
     """
 
     name: str
@@ -133,8 +138,11 @@ class Target(Protocol):
     range_engine: str | None
     self_describing: tuple[str, ...]
     socs: tuple[str, ...]
+    memory_modes: tuple[str, ...]
+    system_configs: tuple[str, ...]
     heads: Mapping[str, str]
     needs_examples: bool
+    experimental: Mapping[str, str]
 
     def proven_engines(self, weights: str) -> tuple[str, ...]:
         """The engines by which an export with such weights is proven: `proof_engine`, and what an app runs if that
@@ -181,7 +189,7 @@ class Target(Protocol):
         """
 
 
-_SAME: Final[Mapping[str, str]] = {}
+_NONE: Final[Mapping[str, str]] = {}
 
 
 class SelfContained:
@@ -193,8 +201,11 @@ class SelfContained:
     suffixes: tuple[str, ...] = ()
     self_describing: tuple[str, ...] = ()
     socs: tuple[str, ...] = ()
-    heads: Mapping[str, str] = _SAME
+    memory_modes: tuple[str, ...] = ()
+    system_configs: tuple[str, ...] = ()
+    heads: Mapping[str, str] = _NONE
     needs_examples: bool = False
+    experimental: Mapping[str, str] = _NONE
 
     def proven_engines(self, weights: str) -> tuple[str, ...]:
         return (self.proof_engine,)

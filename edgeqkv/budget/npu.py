@@ -52,7 +52,9 @@ def constraints(
     """
     found = list(_constraints(name, npu, plan, compiled, needed or npu_footprint(plan)))
     if plan.spec.soc is not None:
-        found.insert(1, _compiled_for(name, npu, plan.spec.soc, compiled, exported=exported))
+        found.insert(1, _compiled_for(name, npu, plan, compiled, exported=exported))
+    if told := backend(plan.target).experimental.get(plan.form):
+        found.append(Constraint("accuracy", None, told, "unknown", ()))
     return tuple(found)
 
 
@@ -102,19 +104,21 @@ def _dtype(npu: Npu, plan: Plan) -> Constraint:
     return Constraint("compute type", holds, told, known.status, known.sources)
 
 
-def _compiled_for(name: str, npu: Npu, soc: str, compiled: Compiled | None, *, exported: bool) -> Constraint:
+def _compiled_for(name: str, npu: Npu, plan: Plan, compiled: Compiled | None, *, exported: bool) -> Constraint:
     """Whether an export for one chip is for this one: another may not load it, or give other numbers."""
     locked = npu.context_binary_arch_locked
     status: Status = "unknown" if locked is None else locked.status
     sources = () if locked is None else locked.sources
-    if name.rpartition("-")[2] != soc:
+    soc = plan.spec.soc
+    if name != plan.target and name.rpartition("-")[2] != soc:  # an NPU of several sizes has the target's name
         return Constraint("compiled for it", False, f"it is for {soc}, and this is {npu.title}", status, sources)
     if compiled is None:
         told = (
             "not compiled: the compiler was not installed where it was exported" if exported else f"planned for {soc}"
         )
         return Constraint("compiled for it", None if exported else True, told, status, sources)
-    told = f"{compiled.binary}, by {compiled.compiler}, and run in the vendor's simulation; nothing has run on a chip"
+    run = ", and run in the vendor's simulation" if compiled.calls else ""
+    told = f"{compiled.binary}, by {compiled.compiler}{run}; nothing has run on a chip"
     return Constraint("compiled for it", True, told, status, sources)
 
 

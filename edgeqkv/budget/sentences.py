@@ -89,7 +89,9 @@ def npu_sentence(answer: Answer) -> str:
         case NpuVerdict.FAILS:
             return f"{'; '.join(each.detail for each in found.failing)}."
         case NpuVerdict.RUNS | NpuVerdict.MEETS:
-            made = "compiled, and run in its maker's simulation; " if found.verdict == NpuVerdict.RUNS else ""
+            compiled = answer.candidate.compiled
+            simulated = ", and run in its maker's simulation" if compiled is not None and compiled.calls else ""
+            made = f"compiled{simulated}; " if found.verdict == NpuVerdict.RUNS else ""
             still = [each.name for each in found.constraints if each.holds is None]
             beside = f", {', '.join(still)} not checked" if still else ""
             return f"{made}{len(found.constraints) - len(still)} demands are known{beside}."

@@ -46,6 +46,7 @@ __all__ = [
     "Manifest",
     "ModelCard",
     "Normalization",
+    "NpuFigures",
     "Quality",
     "QuantizationCard",
     "Ranges",
@@ -200,9 +201,10 @@ class _Details(TypedDict, total=False):
     """What only some targets have to say. What is read of it is of a type; the rest is for people.
 
     ``weight_file`` holds the weights that graphs share, ``code_layouts`` are the orders of their codes,
-    ``state_scales`` are those of an int8 state by the names of its tensors, ``planned_memory_bytes`` is what a
-    program's memory plan takes, ``variant`` is the model's, ``soc`` the chip that it is for, ``compile_with`` the
-    command that compiles it where that was not done.
+    ``state_scales`` are those of an int8 state by the names of its tensors, ``logit_scales`` those of the codes that a
+    graph gives for logits, by its name, ``input_scale`` that of the codes that it takes for numbers,
+    ``planned_memory_bytes`` is what a program's memory plan takes, ``variant`` is the model's, ``soc`` the chip that it
+    is for, ``compile_with`` the command that compiles it where that was not done.
     """
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
@@ -210,10 +212,24 @@ class _Details(TypedDict, total=False):
     weight_file: str
     code_layouts: list[list[int]]
     state_scales: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]
+    input_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    logit_scales: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]
     planned_memory_bytes: Annotated[int, Field(ge=0, strict=True)]
     variant: str
     soc: str
     compile_with: str
+
+
+class NpuFigures(_Record):
+    """What a compiler says of one call of a graph: the most bytes that it takes of each memory, and cycles of the NPU.
+
+    ``flash_bytes`` is what is only read, weights above all; where the chip is said to have SRAM alone, it is there.
+    """
+
+    sram_bytes: Annotated[int, Field(ge=0)]
+    dram_bytes: Annotated[int, Field(ge=0)]
+    flash_bytes: Annotated[int, Field(ge=0)]
+    cycles: Annotated[int, Field(ge=0)]
 
 
 class Compiled(_Record):
@@ -232,6 +248,8 @@ class Compiled(_Record):
         max_abs_error: the largest |difference| of their logits.
         tolerance: what was allowed.
         max_code_error: by how many codes rows of the state differ at most.
+        figures: by the name of a graph, what the compiler expects of a call.
+        system: what the chip's memories were taken to be, in the compiler's words.
     """
 
     soc: str
@@ -246,11 +264,13 @@ class Compiled(_Record):
     max_abs_error: float = 0.0
     tolerance: float = 0.0
     max_code_error: int = 0
+    figures: dict[str, NpuFigures] = Field(default_factory=dict)
+    system: str = ""
 
     @property
     def files(self) -> tuple[str, ...]:
         """The files of the graphs, and what they load."""
-        return (*self.graphs.values(), self.binary)
+        return tuple(dict.fromkeys((*self.graphs.values(), self.binary)))
 
 
 class Artifact(_Record):

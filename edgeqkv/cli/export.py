@@ -163,7 +163,26 @@ def export(
         typer.Option(
             "--soc",
             metavar="NAME",
-            help="Hexagon: what to compile for: v73, v75, v79, v81. Default: the recipe's, or v75.",
+            help="What to compile for. Hexagon: v73, v75, v79, v81. Ethos-U85: 128, 256, 512, 1024, 2048 (MACs). "
+            "Default: the recipe's, or v75 and 256.",
+            rich_help_panel=RARE,
+        ),
+    ] = None,
+    memory_mode: Annotated[
+        str | None,
+        typer.Option(
+            "--memory-mode",
+            metavar="NAME",
+            help="Ethos-U85: where weights and working data lie, as Vela calls it. Default: Sram_Only.",
+            rich_help_panel=RARE,
+        ),
+    ] = None,
+    system_config: Annotated[
+        str | None,
+        typer.Option(
+            "--system-config",
+            metavar="NAME",
+            help="Ethos-U85: what the memories are, as Vela calls it. Default: Ethos_U85_SYS_DRAM_Mid.",
             rich_help_panel=RARE,
         ),
     ] = None,
@@ -269,6 +288,8 @@ def export(
         std=numbers(std, "--std"),
         preset=recipe,
         soc=soc,
+        memory_mode=memory_mode,
+        system_config=system_config,
         devices=None if device is None else tuple(device),
         own_devices=own_devices,
         allow_fp16_overflow=allow_fp16_overflow,

@@ -6,13 +6,14 @@ import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from edgeqkv.backends import backend
 from edgeqkv.cli import console
 from edgeqkv.units import amount, duration
 
 if TYPE_CHECKING:
     from edgeqkv.backends.inspection import FileFacts
     from edgeqkv.bundle.bundle import Bundle
-    from edgeqkv.bundle.manifest import Artifact, Quality, Ranges, TargetCard, Verification
+    from edgeqkv.bundle.manifest import Artifact, Compiled, Quality, Ranges, TargetCard, Verification
 
 __all__ = [
     "answer",
@@ -189,6 +190,8 @@ def _artifact_rows(name: str, artifact: Artifact) -> list[tuple[str, object]]:
 def _compiled_rows(artifact: Artifact) -> list[tuple[str, object]]:
     """What a chip's compiler made of it, or how to have that."""
     if (found := artifact.compiled) is not None:
+        if found.figures:
+            return [*_experimental_rows(artifact), *_figure_rows(found)]
         spilled = max(found.spill_bytes.values(), default=0)
         return [
             (
@@ -202,8 +205,35 @@ def _compiled_rows(artifact: Artifact) -> list[tuple[str, object]]:
             ),
         ]
     if (command := artifact.details.get("compile_with")) is not None:
-        return [("- not compiled", f"the compiler is not installed here. With this folder as DIR: {command}")]
+        return [
+            *_experimental_rows(artifact),
+            ("- not compiled", f"the compiler is not installed here. With this folder as DIR: {command}"),
+        ]
     return []
+
+
+def _experimental_rows(artifact: Artifact) -> list[tuple[str, object]]:
+    """Why it is not to be relied on, if that is so."""
+    told = backend(artifact.target).experimental.get(artifact.form)
+    return [("- experimental", told.removeprefix("experimental: "))] if told else []
+
+
+def _figure_rows(found: Compiled) -> list[tuple[str, object]]:
+    """What the compiler expects of a call of each graph."""
+    return [
+        (
+            f"- for {found.soc} MACs",
+            f"{found.binary} ({amount(found.binary_bytes)}) by {found.compiler}, {found.system}",
+        ),
+        *(
+            (
+                f"- {name}",
+                f"SRAM {amount(each.sram_bytes)}, DRAM {amount(each.dram_bytes)}, flash {amount(each.flash_bytes)}, "
+                f"{each.cycles:,} cycles (the compiler's estimate)",
+            )
+            for name, each in found.figures.items()
+        ),
+    ]
 
 
 def _form_rows(name: str, artifact: Artifact) -> list[tuple[str, object]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edgeqkv.backends import TARGETS, backend, choice, offering, soc_of
+from edgeqkv.backends import TARGETS, around_chip, backend, choice, offering, soc_of
 from edgeqkv.backends.target import Target, TargetSpec
 from edgeqkv.budget.evaluate import choose, device_names
 from edgeqkv.budget.presets import Choices
@@ -79,6 +79,8 @@ OPTIONS: Final[Mapping[str, Option]] = {
     "allow_fp16_overflow": Option("--allow-fp16-overflow"),
     "verify": Option("--verify"),
     "soc": Option("--soc"),
+    "memory_mode": Option("--memory-mode"),
+    "system_config": Option("--system-config"),
     "out": Option("--out"),
     "overwrite": Option("--force"),
 }
@@ -158,6 +160,7 @@ class ExportSpec:
             difference was divided by; the task's own if the file says which task it was.
         preset: a recipe's name or file.
         soc: the chip to compile for, where the target compiles for chips; the target's first if not given.
+        memory_mode, system_config: what the memories around it are, where the target's compiler asks; likewise.
         devices: names of devices: to choose by (the first) and to put memory budgets into the bundle for (all).
         own_devices: a file of devices of the user's own.
         allow_fp16_overflow: write a target that computes in fp16 even if the model's activations are beyond its range.
@@ -189,6 +192,8 @@ class ExportSpec:
     std: tuple[float, ...] | None = None
     preset: str | Path | None = None
     soc: str | None = None
+    memory_mode: str | None = None
+    system_config: str | None = None
     devices: tuple[str, ...] | None = None
     own_devices: Path | None = None
     allow_fp16_overflow: bool = False
@@ -243,6 +248,8 @@ class ExportSpec:
                 image=bool(self.image_input),
                 block=self._block(target, weights),
                 soc=soc_of(target, self.soc),
+                memory_mode=around_chip(target, "memory_mode", self.memory_mode),
+                system_config=around_chip(target, "system_config", self.system_config),
             )
         return ResolvedExport(
             targets=targets,
@@ -282,6 +289,8 @@ class ExportSpec:
                 tokenizer=self.tokenizer,
                 block=self._block(target, weights),
                 soc=soc_of(target, choices.soc),
+                memory_mode=around_chip(target, "memory_mode", self.memory_mode),
+                system_config=around_chip(target, "system_config", self.system_config),
             )
             reasons += [why] if why else []
         return ResolvedExport(

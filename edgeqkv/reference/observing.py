@@ -88,6 +88,7 @@ class _ObservingOps(SequenceOps):
 
     def norm(self, x: Tensor, norm: Norm) -> Tensor:
         site = self._sites.next("norm")
+        self.saw(f"{site}.centred", x - x.mean(-1, keepdim=True))
         self.saw(f"{site}.plain", super().norm(x, replace(norm, scale=None, bias=None)))
         return self.saw(site, super().norm(x, norm))
 

@@ -118,9 +118,12 @@ def test_a_device_gets_the_first_of_its_recipes_that_fits(model: edgeqkv.model.m
     chosen, why = choose(model, Choices(), device="pixel-9-pro")
     assert (chosen.target, chosen.form, chosen.context) == ("onnx", "portable", 64)
     assert why.startswith("recipe pixel-9-pro: ")
-    plain, why = choose(model, Choices(), device="ethos-u85")
+    plain, why = choose(model, Choices(), device="google-tensor-tpu")
     assert plain.target == "onnx"
-    assert why == "no recipe is for ethos-u85: the target's defaults"
+    assert why == "no recipe is for google-tensor-tpu: the target's defaults"
+    small, why = choose(model, Choices(), device="ethos-u85")
+    assert (small.target, small.form, small.soc) == ("ethos-u85", "a16w8", "256")
+    assert why.startswith("recipe ethos-u85-256: ")
     npu, why = choose(model, Choices(), device="hexagon-v81")
     assert (npu.target, npu.weights, npu.soc) == ("hexagon", "int8", "v81")
     phone, _ = choose(model, Choices(target="hexagon"), device="galaxy-s25")

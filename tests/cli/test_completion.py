@@ -26,7 +26,9 @@ def offered(command: str, option: str, begun: str, *line: str) -> list[str]:
         return [each.value for each in param.shell_complete(context, begun)]
 
 
-@pytest.mark.parametrize(("begun", "names"), [("", list(TARGETS)), ("co", ["coreml"]), ("onnx,e", ["onnx,executorch"])])
+@pytest.mark.parametrize(
+    ("begun", "names"), [("", list(TARGETS)), ("co", ["coreml"]), ("onnx,ex", ["onnx,executorch"])]
+)
 def test_targets(begun: str, names: list[str]) -> None:
     assert offered("export", "target", begun, "model.pt") == names
 

@@ -42,6 +42,8 @@ GIVEN: dict[str, Any] = {
     "std": (),
     "preset": "",
     "soc": "",
+    "memory_mode": "",
+    "system_config": "",
     "devices": (),
     "own_devices": Path(),
     "allow_fp16_overflow": True,
@@ -128,8 +130,10 @@ def test_an_encoders_defaults(encoder: Model) -> None:
     resolved = ExportSpec(targets=TARGETS).resolve(encoder)
     assert tuple(resolved.targets) == TARGETS
     for name, spec in resolved.targets.items():
-        soc = next(iter(backend(name).socs), None)
-        assert spec == TargetSpec(forms_of(backend(name), causal=False)[0], "int8", soc=soc)
+        target = backend(name)
+        around = {"memory_mode": target.memory_modes, "system_config": target.system_configs, "soc": target.socs}
+        first = {what: next(iter(offered), None) for what, offered in around.items()}
+        assert spec == TargetSpec(forms_of(target, causal=False)[0], "int8", **first)
     assert resolved.normalization is None
 
 
@@ -183,9 +187,9 @@ def test_a_devices_preset_before_the_defaults(decoder: Model) -> None:
 
 
 def test_a_device_that_no_preset_is_for(decoder: Model) -> None:
-    resolved = ExportSpec(devices=("ethos-u85",)).resolve(decoder)
+    resolved = ExportSpec(devices=("google-tensor-tpu",)).resolve(decoder)
     assert resolved.targets == ExportSpec().resolve(decoder).targets
-    assert "no recipe is for ethos-u85" in resolved.reasons[0]
+    assert "no recipe is for google-tensor-tpu" in resolved.reasons[0]
 
 
 def test_each_of_several_targets_takes_the_devices_preset_for_it(decoder: Model) -> None:

@@ -32,6 +32,6 @@ def check_install(command: str) -> None:
     if package := re.fullmatch(r"pip install '([\w-]+[<>=].*)'", command):
         assert package[1] in EXTRAS["dev"], f"{command}: not the versions in pyproject.toml"
         return
-    extra = re.fullmatch(r"(?:pip install|pipx install|uvx --from) '\.(?:\[(\w+)\])?'(?: edgeqkv doctor)?", command)
+    extra = re.fullmatch(r"(?:pip install|pipx install|uvx --from) '\.(?:\[([\w-]+)\])?'(?: edgeqkv doctor)?", command)
     assert extra, command
     assert extra[1] is None or extra[1] in EXTRAS
