@@ -30,12 +30,14 @@ class Usage:
 
     Attributes:
         seconds: wall time.
+        cpu_seconds: of it and its descendants, in user mode and in the system.
         process_bytes: peak resident memory of the largest of its processes, mapped files included.
         tree_bytes: peak of the sum over its processes, sampled every 10 ms; shared pages count in each.
         output: what it printed.
     """
 
     seconds: float
+    cpu_seconds: float
     process_bytes: int
     tree_bytes: int
     output: str
@@ -56,8 +58,9 @@ def run(command: Sequence[str]) -> Usage:
         printed = output.read()
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
+    cpu = done[2].ru_utime + done[2].ru_stime
     # Linux counts in KiB, and this is the largest of the process and its descendants.
-    return Usage(seconds, done[2].ru_maxrss * 1024, tree, printed)
+    return Usage(seconds, cpu, done[2].ru_maxrss * 1024, tree, printed)
 
 
 def _resident(pid: int) -> int:

@@ -17,7 +17,7 @@ import torch
 from edgeqkv.convert.gauge import gauge
 from edgeqkv.convert.grouping import Groups, grouped
 from edgeqkv.convert.statistics import LayerStatistics
-from edgeqkv.convert.subspace import Projection, best_subspace, mean_inputs, powers, restored, rows_of
+from edgeqkv.convert.subspace import Projection, best_subspace, factor, mean_inputs, powers, restored, rows_of
 from edgeqkv.model.layers import Attention, Heads, Linear
 from edgeqkv.model.variants import Variant
 from edgeqkv.model.weights import Weight
@@ -65,13 +65,11 @@ def plain_basis(covariance: Tensor, cost: Tensor) -> Tensor:
 def sides_of(attention: Attention, seen: LayerStatistics) -> Sides:
     """How errors in keys and values count."""
     heads = _by_head(attention)
+    ridge = _RIDGE / seen.covariance.trace() * seen.covariance
     return (
+        [Projection(*each, ridge) for each in zip(heads.k, seen.keys, seen.queries, strict=True)],
         [
-            Projection(w, _ridged(inputs, seen.covariance), outputs)
-            for w, inputs, outputs in zip(heads.k, seen.keys, seen.queries, strict=True)
-        ],
-        [
-            Projection(w, _ridged(inputs, seen.covariance), out.T @ out)
+            Projection(w, inputs, out.T @ out, ridge)
             for w, inputs, out in zip(heads.v, seen.values, heads.out, strict=True)
         ],
     )
@@ -133,7 +131,7 @@ def _groups(sides: Sides, tensors: Sequence[tuple[int, ...]], count: int) -> Gro
         return grouped(heads, count, lambda _: 0.0)
     products = []
     for served in tensors:
-        (root,) = powers(mean_inputs([part for side in served for part in sides[side]]), 0.5)
+        root = factor(mean_inputs([part for side in served for part in sides[side]]))
         rows = torch.stack([torch.cat([rows_of(sides[side][head], root) for side in served]) for head in range(heads)])
         products.append(torch.einsum("aic,bjc->aibj", rows, rows))
 
@@ -194,11 +192,6 @@ def _size(parts: Sequence[Projection], seen: LayerStatistics) -> float:
     """How much a number of the keys or values that a state tensor stands for varies: what is stored is to be alike."""
     variances = [(part.weight @ seen.covariance @ part.weight.T).diagonal().mean() for part in parts]
     return float(torch.stack(variances).mean().sqrt())
-
-
-def _ridged(inputs: Tensor, covariance: Tensor) -> Tensor:
-    inputs = inputs.double()
-    return inputs + _RIDGE * inputs.trace() / covariance.trace() * covariance
 
 
 def _by_head(attention: Attention) -> _ByHead:
