@@ -1,4 +1,4 @@
-"""Memory and time of a conversion, of random models of the paper's sizes: what they take does not depend on the numbers.
+"""Memory and time of a conversion, of random models: what it takes does not depend on the numbers.
 
     python -m benchmarks.convert_size [--size 60m|300m|1.2b] [--to VARIANT] [--windows N] [--suffix .pt|.safetensors]
 
@@ -46,7 +46,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="edgeqkv-convert-") as made:
         text = Path(made) / "text.txt"
         text.write_text("\n\n".join(topics.values()), encoding="utf-8")
-        command = [sys.executable, "-m", "edgeqkv", "convert", str(source), "--to", options.to, "--calibrate", str(text)]
+        command = [
+            sys.executable,
+            "-m",
+            "edgeqkv",
+            "convert",
+            str(source),
+            "--to",
+            options.to,
+            "--calibrate",
+            str(text),
+        ]
         command += ["--tokenizer", str(demo.tokenizer_path()), "--windows", str(options.windows), "--json"]
         command += ["--out", str(Path(made) / "out" / f"out{options.suffix}")]
         command += ["--memory", options.memory] if options.memory else []

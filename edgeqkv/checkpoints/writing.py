@@ -96,7 +96,12 @@ def _faults(model: Model) -> Iterator[str]:
         yield "is quantized"
     if any(_is_other(norm, model.config.norm_eps) for norm in walk.norms(network)):
         yield "has normalizations other than layer norms of one epsilon with scale and bias"
-    if len({(block.attention.heads.query, block.attention.heads.dim, block.mlp.activation) for block in network.blocks}) > 1:
+    if (
+        len(
+            {(block.attention.heads.query, block.attention.heads.dim, block.mlp.activation) for block in network.blocks}
+        )
+        > 1
+    ):
         yield "has layers that differ in query heads or activation"
     for block in network.blocks:
         yield from _faults_of_block(block, model.config.hidden_size)

@@ -45,7 +45,7 @@ class Room:
         made = torch.zeros(shape)
         if self._left is not None:
             self._left -= count
-            weakref.finalize(made.untyped_storage(), self._freed, count)
+            weakref.finalize(made.untyped_storage(), self._freed, count).atexit = False
         return made
 
     def kept(self, tensor: Tensor) -> Tensor:

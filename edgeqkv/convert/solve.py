@@ -34,6 +34,8 @@ Sides = tuple[Sequence[Projection], Sequence[Projection]]
 
 _KEYS, _VALUES = 0, 1
 
+_EXACT: Final = 256  # rows of a group; of more, the eigenvalues of thousands of groups would take minutes a layer
+
 _RIDGE: Final = 0.02  # of the plain covariance, mixed into what counts: for inputs that the text hardly showed
 
 
@@ -133,6 +135,10 @@ def _groups(sides: Sides, tensors: Sequence[tuple[int, ...]], count: int) -> Gro
     for served in tensors:
         root = factor(mean_inputs([part for side in served for part in sides[side]]))
         rows = torch.stack([torch.cat([rows_of(sides[side][head], root) for side in served]) for head in range(heads)])
+        if rows.shape[1] > size and heads // count * rows.shape[1] > _EXACT:
+            # Of a head's keys and values only as much as it could keep alone: the rest is lost in any group.
+            _, values, directions = torch.linalg.svd(rows, full_matrices=False)
+            rows = values[:, :size, None] * directions[:, :size]
         products.append(torch.einsum("aic,bjc->aibj", rows, rows))
 
     def tail(group: tuple[int, ...]) -> float:

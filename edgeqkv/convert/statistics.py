@@ -85,9 +85,7 @@ class ObservingOps(TorchOps):
         self._key_noise, self._value_noise = zeros(heads.query), zeros(heads.query)
         # As large as the rest of the layer, and sums of some thousand squares: float32 is enough.
         room = room or Room()
-        self._keys, self._values = (
-            [room.zeros(width, width) for _ in range(heads.query)] for _ in ("keys", "values")
-        )
+        self._keys, self._values = ([room.zeros(width, width) for _ in range(heads.query)] for _ in ("keys", "values"))
         # |W_o u| = |R u|, in as many dimensions as a head has.
         out = attention.out.weight.values().view(-1, heads.query, heads.dim).permute(1, 0, 2)
         self._output_root = torch.linalg.qr(out).R

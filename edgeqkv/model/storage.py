@@ -37,9 +37,9 @@ _EXPECTED: Final[WeakKeyDictionary[torch.UntypedStorage, frozenset[int]]] = Weak
 def register_mapped(*tensors: torch.Tensor) -> None:
     """Say of tensors' storages that they are mappings of a file, so that their pages can be given back.
 
-    Only for memory that is the file's, byte for byte: which nothing writes to, or which is shared with the file, so that
-    what is written there comes to stand in it. Where the system tells, what is no
-    mapping after all (a copy that the file's reader made) is left out.
+    Only for memory that is the file's, byte for byte: which nothing writes to, or which is shared with the file, so
+    that what is written comes to stand in it. Where the system tells, what is no mapping after all (a copy that the
+    file's reader made) is left out.
     """
     files = _file_mappings()
     for tensor in tensors:
