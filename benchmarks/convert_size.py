@@ -60,7 +60,7 @@ def main() -> None:
         command += ["--tokenizer", str(demo.tokenizer_path()), "--windows", str(options.windows), "--json"]
         command += ["--out", str(Path(made) / "out" / f"out{options.suffix}")]
         command += ["--memory", options.memory] if options.memory else []
-        used = run(command)
+        used = run(command, every=5.0)
     row = {
         "size": options.size,
         "parameters": model.parameters,

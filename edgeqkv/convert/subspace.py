@@ -95,13 +95,15 @@ def factor(matrix: Tensor) -> Tensor:
         found, failed = torch.linalg.cholesky_ex(matrix + larger * least * torch.eye(len(matrix), dtype=matrix.dtype))
         if not failed:
             break
-    return found
+    result: Tensor = found
+    return result
 
 
 def rows_of(projection: Projection, root: Tensor) -> Tensor:
     """``[D, C]``: a projection whose squares are what it would lose, for inputs of which this is `factor`."""
     (outputs,) = powers(projection.outputs, 0.5)
-    return projection.size**0.5 * outputs @ projection.weight @ root
+    rows: Tensor = projection.size**0.5 * outputs @ projection.weight @ root
+    return rows
 
 
 def restored(projection: Projection, shared: Tensor) -> Tensor:
