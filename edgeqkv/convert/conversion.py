@@ -39,14 +39,14 @@ class Conversion:
 
     Attributes:
         model: as it became.
-        layers: those that were converted.
         lost: for each layer that was looked at, converted or not, the part of what counts in its keys and values that
             conversion loses; None for others.
+        layers: those that were converted.
     """
 
     model: Model
-    layers: tuple[int, ...]
     lost: tuple[float | None, ...]
+    layers: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +77,7 @@ class Candidates:
         blocks = self.model.network.blocks
         new = [self.attentions[i] if i in layers else block.attention for i, block in enumerate(blocks)]
         lost = tuple(self.lost.get(layer) for layer in range(len(blocks)))
-        return Conversion(rebuilt(self.model, self.variant, new), tuple(sorted(layers)), lost)
+        return Conversion(rebuilt(self.model, self.variant, new), lost, tuple(sorted(layers)))
 
 
 def converted(

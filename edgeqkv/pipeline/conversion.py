@@ -16,12 +16,13 @@ import numpy.typing as npt
 from edgeqkv.bundle.manifest import Quality
 from edgeqkv.checkpoints.writing import check_place, check_writable, write
 from edgeqkv.convert import WINDOWS
-from edgeqkv.convert.choice import check_budget, most_that_hold, within_budget
-from edgeqkv.convert.conversion import Conversion, candidates
+from edgeqkv.convert.choice import check_budget
+from edgeqkv.convert.conversion import Conversion
 from edgeqkv.convert.distill import Schedule, distilled
 from edgeqkv.convert.reach import target_of
-from edgeqkv.errors import InputError, VerificationFailed
+from edgeqkv.errors import InputError
 from edgeqkv.model.model import Model
+from edgeqkv.pipeline.selection import Measure, check_choice, check_quality, chosen
 from edgeqkv.pipeline.spec import check_degradation
 from edgeqkv.progress import Progress, silent
 from edgeqkv.reading import read_text
@@ -101,7 +102,7 @@ def run_convert(model: Model, spec: ConvertSpec, on_progress: Progress = silent)
         EdgeQKVError: the input is wrong; the subclass says in which way.
     """
     target = target_of(model, spec.variant, spec.layers)
-    _check_choice(spec)
+    check_choice(spec)
     if spec.state_budget is not None:
         check_budget(model, target, spec.state_budget)
     check("windows", spec.windows)
@@ -116,55 +117,21 @@ def run_convert(model: Model, spec: ConvertSpec, on_progress: Progress = silent)
     text = None if spec.text is None else _tokens(tokenizer, spec.text)
     model.check_finite()
     tokens = _tokens(tokenizer, spec.calibrate)
-    measure = None if text is None or spec.text is None else _Measure(model, text, spec.text.name, on_progress)
-    conversion = _converted(model, tokens, spec, measure, on_progress)
+    measure = None if text is None or spec.text is None else Measure(model, text, spec.text.name, on_progress)
+    conversion = chosen(model, tokens, spec, measure, on_progress)
     distillation = None
     if spec.distill is not None:
         conversion, distillation = _distilled(model, conversion, tokens, spec, on_progress)
     quality = None
     if measure is not None:
         quality = measure(conversion.model)
-        _check(quality, spec.max_degradation)
+        check_quality(quality, spec.max_degradation)
     on_progress("writing", None)
     made: dict[str, Any] = {"converted_from": model.described, "calibrated_on": spec.calibrate.name}
     if distillation is not None and distillation.taken:
         made["distilled_steps"] = spec.distill
     write(conversion.model, spec.out, made=made, overwrite=spec.overwrite)
     return Converted(spec.out, conversion, quality, distillation)
-
-
-def _check_choice(spec: ConvertSpec) -> None:
-    """Raise `InputError` where it is not said how layers are to be chosen, or said twice."""
-    if spec.state_budget is not None and not spec.auto:
-        raise InputError("--state-budget chooses the layers itself: give it with --layers auto, or without --layers")
-    if spec.auto and spec.state_budget is None and spec.max_degradation is None:
-        raise InputError(
-            "--layers auto needs to know how many: give --state-budget, or --text and --max-degradation, or name the "
-            "layers"
-        )
-
-
-def _converted(
-    model: Model, tokens: npt.NDArray[np.int64], spec: ConvertSpec, measure: _Measure | None, on_progress: Progress
-) -> Conversion:
-    """The model with the layers converted that were asked for, or that are found to be the right ones."""
-    found = candidates(
-        model,
-        spec.variant,
-        tokens,
-        windows=spec.windows,
-        layers=spec.layers,
-        memory=spec.memory,
-        on_progress=on_progress,
-    )
-    if not spec.auto:
-        return found.taken(found.ranked)
-    if spec.state_budget is not None:
-        return within_budget(found, spec.state_budget)
-    most = spec.max_degradation
-    assert most is not None, "_check_choice looked"
-    assert measure is not None, "check_degradation looked"
-    return most_that_hold(found, lambda conversion: _holds(measure(conversion.model), most))
 
 
 def _distilled(
@@ -190,40 +157,3 @@ def _distilled(
 
 def _tokens(tokenizer: Tokenizer, path: Path) -> npt.NDArray[np.int64]:
     return np.array(tokenizer.encode(read_text(path)), dtype=np.int64)
-
-
-class _Measure:
-    """The quality of models beside the original's, which is measured once, as is the last model."""
-
-    def __init__(self, original: Model, tokens: npt.NDArray[np.int64], text: str, on_progress: Progress) -> None:
-        self._original, self._tokens, self._text, self._on_progress = original, tokens, text, on_progress
-        self._before: float | None = None
-        self._last: tuple[Model, Quality] | None = None
-
-    def __call__(self, model: Model) -> Quality:
-        if self._last is not None and self._last[0] is model:
-            return self._last[1]
-        context = self._original.config.positions
-        if self._before is None:
-            self._on_progress("measuring the original's perplexity", None)
-            self._before, _ = original_perplexity(self._original, self._tokens, context)
-        self._on_progress("measuring the perplexity", None)
-        after, count = original_perplexity(model, self._tokens, context)
-        quality = Quality(text=self._text, tokens=count, perplexity=after, original=self._before)
-        self._last = model, quality
-        return quality
-
-
-def _holds(quality: Quality, most: float) -> bool:
-    return quality.degradation is None or quality.degradation <= most
-
-
-def _check(quality: Quality, most: float | None) -> None:
-    if most is None or quality.degradation is None or _holds(quality, most):
-        return
-    raise VerificationFailed(
-        f"the converted model's perplexity on {quality.text} is {quality.perplexity:.2f}, the original's "
-        f"{quality.original:.2f}: {quality.degradation:.1%} more, where {most:.1%} is allowed. Nothing was written. "
-        f"Choose a variant with more KV heads, fewer layers (--layers auto), or calibrate on more text, or text more "
-        f"like this one"
-    )

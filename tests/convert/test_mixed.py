@@ -106,7 +106,11 @@ def test_a_mixed_model_is_exported_and_proven(mixed: Model, target: str, tmp_pat
     card = bundle.target()
     assert card.verification is not None
     assert card.verification.passed
-    assert [(layer.merged, layer.kv_heads) for layer in bundle.manifest.model.layers] == [(True, 2), (False, 4), (True, 2)]
+    assert [(layer.merged, layer.kv_heads) for layer in bundle.manifest.model.layers] == [
+        (True, 2),
+        (False, 4),
+        (True, 2),
+    ]
     assert bundle.manifest.model.variant == "q-k=v+gqa2"
 
 
@@ -129,9 +133,9 @@ def test_the_layers_that_lose_most_stay(found: Candidates, teacher: Model) -> No
     for budget, layers in [(2 * layer + small, (1,)), (layer + 2 * small, (1, 2)), (3 * small, (0, 1, 2))]:
         assert within_budget(harms, budget).layers == layers
         assert within_budget(harms, budget).model.state_bytes(48, 2) <= budget
-        assert edgeqkv.convert(
-            teacher, "q-k=v+gqa2", tokens=TOKENS, windows=8, state_budget=budget
-        ).state_bytes(48, 2) == (budget)
+        assert edgeqkv.convert(teacher, "q-k=v+gqa2", tokens=TOKENS, windows=8, state_budget=budget).state_bytes(
+            48, 2
+        ) == (budget)
 
 
 @pytest.mark.parametrize("allowed", [0, 1, 2, 3])
