@@ -35,12 +35,10 @@ def main() -> None:
     parser.add_argument("--to", default="q-k=v+gqa4")
     parser.add_argument("--windows", type=int, default=WINDOWS)
     parser.add_argument("--suffix", choices=[".pt", ".safetensors"], default=".pt")
-    parser.add_argument("--layers", type=int, help="of the model, if not the size's own")
+    parser.add_argument("--layers", help="as of the command")
     parser.add_argument("--memory", help="as of the command")
     options = parser.parse_args()
     scale, sizes = SIZES[options.size]
-    if options.layers:
-        sizes = {**sizes, "n_layer": options.layers}
     source = checkpoint(scale, "qkv", **sizes)
     model = edgeqkv.load(source)
     with tempfile.TemporaryDirectory(prefix="edgeqkv-convert-") as made:
@@ -59,12 +57,13 @@ def main() -> None:
         ]
         command += ["--tokenizer", str(demo.tokenizer_path()), "--windows", str(options.windows), "--json"]
         command += ["--out", str(Path(made) / "out" / f"out{options.suffix}")]
-        command += ["--memory", options.memory] if options.memory else []
+        for name in ("memory", "layers"):
+            command += [f"--{name}", value] if (value := getattr(options, name)) else []
         used = run(command, every=5.0)
     row = {
         "size": options.size,
         "parameters": model.parameters,
-        "layers": model.config.layers,
+        "layers": options.layers or f"all {model.config.layers}",
         "variant": options.to,
         "windows": options.windows,
         "suffix": options.suffix,
@@ -73,7 +72,7 @@ def main() -> None:
         "cpu_seconds": round(used.cpu_seconds, 1),
         "peak_bytes": used.process_bytes,
         "peak_per_weights": round(used.process_bytes / (4 * model.parameters), 3),
-        "lost": [round(lost, 4) for lost in json.loads(used.output)["lost"]],
+        "lost": [lost and round(lost, 4) for lost in json.loads(used.output)["lost"]],
     }
     print(json.dumps(row))
     if row["peak_per_weights"] >= LIMIT and options.size != "60m":

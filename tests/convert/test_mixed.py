@@ -165,13 +165,3 @@ def test_what_memory_has_no_room_for_lies_in_a_file(found: Candidates, memory: i
             one, two = (getattr(each, name).weight.tensor for each in (attention, other.attentions[layer]))
             assert torch.equal(one, two)
         assert other.attentions[layer].k is other.attentions[layer].v
-
-
-def test_a_disk_without_room_is_said(teacher: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.posix_fallocate", full)
-    with pytest.raises(InputError, match=r"for what --memory has no room for: No space left on device"):
-        edgeqkv.convert(teacher, "q-k=v", tokens=TOKENS, windows=4, memory=1)
-    edgeqkv.convert(teacher, "q-k=v", tokens=TOKENS, windows=4)

@@ -75,7 +75,7 @@ def test_as_many_layers_are_converted_as_the_degradation_allows(
         def perplexity(of: Model, *_: object) -> tuple[float, int]:
             return 10.0 + sum(block.attention.merged for block in of.network.blocks), 100
 
-        monkeypatch.setattr("edgeqkv.pipeline.conversion.original_perplexity", perplexity)
+        monkeypatch.setattr("edgeqkv.pipeline.selection.original_perplexity", perplexity)
         done = run_convert(model, replace(spec, max_degradation=allowed, overwrite=True))
         assert done.conversion.layers == layers
         assert done.quality is not None
