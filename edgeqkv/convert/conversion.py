@@ -167,13 +167,13 @@ def layers_seen(
             x.copy_(block(ops, layer, x, weights))  # where it lies, so that memory does not fragment
             stream += float(x.var(-1, correction=0).sum(dtype=torch.float64)) * x.shape[-1]
             storage.give_back(x)
-        for weight in walk.weights(weights):
-            weight.release_pages()
-        give_back()
         if looked_at:
             yield replace(observer.statistics(), stream=stream / windows.size)
             del observer
         del ops
+        for weight in walk.weights(weights):  # whoever was given the statistics has looked at them too
+            weight.release_pages()
+        give_back()
 
 
 def rebuilt(model: Model, variant: Variant, attentions: Sequence[Attention]) -> Model:
