@@ -27,6 +27,7 @@ SIZES = {"n_layer": 8, "n_embd": 512, "n_head": 8, "n_positions": 512, "vocab_si
 HEADS = {"int4": (None, "int8", "fp16", "fp32"), "int8": (None, "fp32"), "fp16": (None, "fp32"), "fp32": (None,)}
 """Precision of the weights → those of the head, of which a target takes what it has."""
 STATES = ("fp32", "int8")
+END = (0,)  # of a text: onnxruntime-genai wants one, and a random model has no tokenizer that says it
 LIMIT = 0.03
 
 
@@ -53,7 +54,7 @@ def main() -> None:
         model = edgeqkv.load(write_random_checkpoint(Path(scratch) / "40m.pt", VARIANT, **SIZES))
         for target in arguments.target or TARGETS:
             for case in cases(target, arguments.form):
-                row = run(model, target, context=SIZES["n_positions"], **case)
+                row = run(model, target, context=SIZES["n_positions"], eos=END, **case)
                 results.append(row)
                 print(
                     f"{target:10} {case['form']:8} {case['weights']:5} {case['head'] or 'same':5} {case['state']:5} "

@@ -1,12 +1,14 @@
 """What conversion costs: perplexity above the teacher's, by method, variant and seed.
 
-    python -m benchmarks.convert [--size tiny|1m|10m] [--seeds N] [--scratch] [--rounds] [--shipped]
+    python -m benchmarks.convert [--size tiny|1m|10m] [--seeds 1 2 3] [--distill] [--scratch] [--rounds] [--shipped]
 
-Teachers are ordinary models of the demo's architecture, trained here on the text that this Python installation carries;
-``--shipped`` takes the one that the package ships instead. Conversion is calibrated on the training text. Choices
-(ridge, grouping, whether distillation is kept) were made on ``validation``: the prose of numpy's docstrings, which no
-model was trained on. What counts is ``test``: the reference topics that are held out of training and calibration; the
-basis alone was chosen with a part of them in sight.
+Teachers are ordinary models of the demo's architecture, trained here on the text that this Python installation carries
+and kept in ``build/convert`` for the next time; ``--shipped`` takes the one that the package ships instead. Seeds that
+were measured before stay in the results, so that they can be measured one by one.
+
+Conversion is calibrated on the training text. Choices (ridge, grouping, whether distillation is kept) were made on
+``validation``: the prose of numpy's docstrings, which no model was trained on. What counts is ``test``: the reference
+topics that are held out of training and calibration; the basis alone was chosen with a part of them in sight.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,11 +31,12 @@ import edgeqkv
 from benchmarks.measure import RESULTS, save
 from edgeqkv import demo
 from edgeqkv.convert.conversion import layers_seen, rebuilt, windows_of
+from edgeqkv.convert.distill import Schedule, distilled
 from edgeqkv.convert.solve import Sides, plain_basis, sides_of, solve
 from edgeqkv.convert.statistics import LayerStatistics
 from edgeqkv.convert.subspace import Projection
 from edgeqkv.demo.corpus import Corpus, prose_of, read_corpus
-from edgeqkv.demo.train import ModelConfig, TrainConfig, perplexity, train
+from edgeqkv.demo.train import ORDINARY, ModelConfig, TrainConfig, perplexity, train
 from edgeqkv.model.layers import Attention, Heads, Linear
 from edgeqkv.model.model import Model
 from edgeqkv.model.variants import Variant
@@ -46,8 +48,11 @@ from edgeqkv.reference.outputs import sequence_logits
 Tokens = npt.NDArray[np.int64]
 
 VARIANTS = ("q-k=v", "q-k=v+gqa4", "q-k=v+gqa2", "q-k=v+mqa", "qkv+gqa4", "qkv+gqa2")
+HEALED = ("q-k=v", "q-k=v+gqa2")  # what is distilled, or trained from scratch, too
 WINDOWS = 48
-ORDINARY = {"n_kv_groups": None, "n_head": 8, "n_positions": 256}
+BATCH = TrainConfig.batch_size
+SHARE = 0.05  # of the teacher's tokens, for distillation
+BUILT = Path("build/convert")
 
 
 @dataclass(frozen=True)
@@ -59,9 +64,9 @@ class Size:
 
 
 SIZES = {
-    "tiny": Size(ModelConfig(n_layer=3, n_embd=64, n_inner=256, **{**ORDINARY, "n_positions": 128}), 1500),
-    "1m": Size(ModelConfig(**ORDINARY), 5000),
-    "10m": Size(ModelConfig(n_layer=6, n_embd=384, n_inner=1536, initializer_range=0.05, **ORDINARY), 10000),
+    "tiny": Size(replace(ORDINARY, n_layer=3, n_embd=64, n_inner=256, n_positions=128), 1500),
+    "1m": Size(ORDINARY, 5000),
+    "10m": Size(replace(ORDINARY, n_layer=6, n_embd=384, n_inner=1536, initializer_range=0.05), 10000),
 }
 
 
@@ -130,8 +135,10 @@ def measure(model: Model, tokens: Tokens) -> float:
     return perplexity(lambda ids: sequence_logits(model, ids), tokens, model.config.positions)
 
 
-def of_teacher(teacher: Model, texts: Texts, variants: Sequence[str], *, rounds: bool) -> list[dict[str, Any]]:
-    """Rows of every method and variant."""
+def of_teacher(
+    teacher: Model, texts: Texts, variants: Sequence[str], *, rounds: bool, distil: int | None
+) -> list[dict[str, Any]]:
+    """Rows of every method and variant, and of what ``distil`` steps of distillation make of the first and the last."""
     before = {split: measure(teacher, getattr(texts, split)) for split in ("validation", "test")}
     rows: list[dict[str, Any]] = [{"method": "teacher", "perplexity": before}]
     seen = list(layers_seen(teacher, windows_of(texts.training, teacher, WINDOWS)))
@@ -148,6 +155,10 @@ def of_teacher(teacher: Model, texts: Texts, variants: Sequence[str], *, rounds:
                 row["rounded"] = rounded(model, texts)
             rows.append(row)
             print(row, flush=True)
+            if distil and name in HEALED and method in ("naive", "ours"):
+                learned = distilled(teacher, model, texts.training, Schedule(steps=distil, batch=BATCH))
+                rows.append({"variant": name, "method": f"{method}, distilled"} | above(learned, texts, before))
+                print(rows[-1], flush=True)
     return rows
 
 
@@ -169,19 +180,37 @@ def rounded(model: Model, texts: Texts) -> dict[str, float]:
     return {case: round(measure(each, texts.test) / plain - 1, 5) for case, each in cases.items()}
 
 
-def scratch(size: Size, variant: str, seed: int, corpus: Corpus, folder: Path) -> Model:
-    """A model of the variant that was trained on as many tokens as the teacher."""
-    groups = Variant.parse(variant).kv_heads_of(size.shape.n_head)
-    train(folder, replace(size.shape, n_kv_groups=groups), TrainConfig(steps=size.steps, seed=seed), corpus)
-    return edgeqkv.load(folder / "model.pt")
+def trained(size: Size, shape: ModelConfig, seed: int, corpus: Corpus, folder: Path) -> Model:
+    """A model of that shape, trained for the size's steps; the one in the folder, if it is there."""
+    path = folder / "model.pt"
+    if not path.exists():
+        train(folder, shape, TrainConfig(steps=size.steps, seed=seed), corpus)
+    return edgeqkv.load(path)
+
+
+def of_seed(size: Size, seed: int, corpus: Corpus, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows of one teacher."""
+    folder = BUILT / f"{options.size}-{size.steps}-{seed}"
+    teacher = edgeqkv.load(demo.teacher_path()) if options.shipped else trained(size, size.shape, seed, corpus, folder)
+    beside = demo.teacher_path().parent if options.shipped else folder
+    texts = Texts(corpus, Tokenizer.from_file(str(beside / "tokenizer.json")))
+    distil = round(SHARE * size.steps) if options.distill else None
+    rows = of_teacher(teacher, texts, options.variants, rounds=options.rounds, distil=distil)
+    for variant in HEALED if options.scratch and not options.shipped else ():
+        groups = Variant.parse(variant).kv_heads_of(size.shape.n_head)
+        model = trained(size, replace(size.shape, n_kv_groups=groups), seed, corpus, folder / variant)
+        rows.append({"variant": variant, "method": "scratch"} | above(model, texts, rows[0]["perplexity"]))
+        print(rows[-1], flush=True)
+    return [{"seed": seed, **row} for row in rows]
 
 
 def main() -> None:
     """Measure, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", choices=SIZES, default="tiny")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--steps", type=int, help="of the teacher's training, if not the size's own")
+    parser.add_argument("--distill", action="store_true", help="distil for 5 %% of the teacher's tokens too")
     parser.add_argument("--scratch", action="store_true", help="train the variants from scratch too")
     parser.add_argument("--shipped", action="store_true", help="the teacher that the package ships")
     parser.add_argument("--rounds", action="store_true", help="measure what an int8 state and int4 weights cost too")
@@ -192,25 +221,13 @@ def main() -> None:
         size = replace(size, steps=options.steps)
     corpus = read_corpus()
     name = "shipped" if options.shipped else options.size
-    rows = []
-    with tempfile.TemporaryDirectory(prefix="edgeqkv-convert-") as made:
-        for seed in [1] if options.shipped else range(1, options.seeds + 1):
-            folder = demo.teacher_path().parent if options.shipped else Path(made) / str(seed)
-            if not options.shipped:
-                train(folder, size.shape, TrainConfig(steps=size.steps, seed=seed), corpus)
-            teacher = edgeqkv.load(demo.teacher_path() if options.shipped else folder / "model.pt")
-            texts = Texts(corpus, Tokenizer.from_file(str(folder / "tokenizer.json")))
-            found = of_teacher(teacher, texts, options.variants, rounds=options.rounds)
-            if options.scratch and not options.shipped:
-                for variant in ("q-k=v", "q-k=v+gqa2"):
-                    model = scratch(size, variant, seed, corpus, folder / variant)
-                    found.append(
-                        {"variant": variant, "method": "scratch"} | above(model, texts, found[0]["perplexity"])
-                    )
-            rows += [{"seed": seed, **row} for row in found]
     path = RESULTS / "convert.json"
-    kept = json.loads(path.read_text())["results"] if path.exists() else {}
-    save("convert", {**kept, name: {"steps": size.steps, "rows": rows}})
+    for seed in [1] if options.shipped else options.seeds:
+        rows = of_seed(size, seed, corpus, options)
+        kept = json.loads(path.read_text())["results"] if path.exists() else {}
+        before = kept.get(name, {"steps": size.steps, "rows": []})
+        others = [row for row in before["rows"] if row["seed"] != seed and before["steps"] == size.steps]
+        save("convert", {**kept, name: {"steps": size.steps, "rows": [*others, *rows]}})
 
 
 if __name__ == "__main__":

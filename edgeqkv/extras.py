@@ -24,6 +24,7 @@ EXTRAS: Final = {
     "transformers": "huggingface",
     "huggingface_hub": "huggingface",
     "optimum": "huggingface",
+    "accelerate": "distill",
 }
 """Importable name → the extra of edgeqkv that installs it."""
 

@@ -61,6 +61,8 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "tune": Setting("{} steps of tuning are impossible", 0, 1_000_000),
     "windows": Setting("{} windows of a text are impossible", 1, 1_000_000),
     "distill": Setting("{} steps of distillation are impossible", 1, 10_000_000),
+    "distill_tokens": Setting("{} tokens of distillation are impossible", 1, 10**13),
+    "distill_batch": Setting("{} windows a step of distillation are impossible", 1, 65536),
     "max_degradation": Setting(
         "--max-degradation {} is impossible, as the percent by which a perplexity may rise", 0, whole=False
     ),

@@ -143,6 +143,10 @@ def test_what_a_page_says_works(
                 case "optimum-cli":
                     code, _, said = run_apart(shlex.split(command)[1:], tmp_path, "optimum.commands.optimum_cli")
                     assert code == 0, f"{command}\n{said}"
+                case "accelerate":
+                    pytest.importorskip("accelerate")
+                    code, _, said = run_apart(shlex.split(command)[1:], tmp_path, "accelerate.commands.accelerate_cli")
+                    assert code == 0, f"{command}\n{said}"
                 case other:
                     pytest.fail(f"{page.name} uses '{other}', which no test runs")
     for manifest in tmp_path.rglob("manifest.json"):  # of all targets and most forms, page by page

@@ -12,12 +12,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from edgeqkv.backends import backend
+from edgeqkv.backends import backend, choice, soc_of
 from edgeqkv.backends.footprint import ALL, RUNNING, Footprint, Term, count
 from edgeqkv.backends.memory import MemoryModel, memory_of
 from edgeqkv.backends.target import TargetSpec
 from edgeqkv.bundle.manifest import Artifact, LayerCard, ModelCard
-from edgeqkv.errors import UnsupportedError
+from edgeqkv.errors import BundleError, UnsupportedError
 from edgeqkv.model import shapes
 from edgeqkv.model.architectures import shaped
 from edgeqkv.model.config import DecoderConfig, EncoderConfig, config_of
@@ -176,7 +176,19 @@ class Plan:
 
 
 def plan_of(shape: ModelShape, artifact: Artifact, tokenizer: int, head: str | None = None) -> Plan:
-    """The plan that an artifact was made from; ``head`` is the precision of its token table and head."""
+    """The plan that an artifact was made from; ``head`` is the precision of its token table and head.
+
+    Raises:
+        BundleError: its target offers no such thing.
+    """
+    target = backend(artifact.target)
+    said = (("form", artifact.form), ("weights", artifact.weights), ("weights", head), ("state", artifact.state))
+    try:
+        for what, value in said:
+            choice(target, what, value, causal=artifact.causal)
+        soc_of(target, artifact.details.get("soc"))
+    except UnsupportedError as error:
+        raise BundleError(f"the manifest says wrongly what was exported: {error}. Export the model again") from error
     spec = TargetSpec(
         form=artifact.form,
         weights=artifact.weights,

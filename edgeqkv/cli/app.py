@@ -7,7 +7,8 @@ budget), 2 wrong input.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Final
 
 import typer
@@ -78,7 +79,7 @@ def main(before: Callable[[], None] = lambda: None) -> None:
     console.prepare()
     failed: OSError | None = None
     try:
-        with orderly_end():
+        with orderly_end(), _said_once(debug):
             code = _run(debug, before)
     except OSError as error:
         failed, code = error, EdgeQKVError.exit_code
@@ -93,6 +94,18 @@ def main(before: Callable[[], None] = lambda: None) -> None:
         _tell("OSError", InputError(f"cannot use {failed.filename or 'a file'}: {failed.strerror}"))
         console.finish()
     sys.exit(code)
+
+
+@contextmanager
+def _said_once(debug: bool) -> Iterator[None]:
+    """No word of what fails while it is given up, as a library's file does on a full disk: the error itself is told."""
+    before = sys.unraisablehook
+    if not debug:
+        sys.unraisablehook = lambda _: None
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _run(debug: bool, before: Callable[[], None]) -> int:

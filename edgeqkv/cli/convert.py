@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,8 @@ import edgeqkv
 from edgeqkv.cli import completion, console
 from edgeqkv.cli.options import CheckpointPath, Json
 from edgeqkv.cli.summaries import perplexity
-from edgeqkv.convert import WINDOWS
+from edgeqkv.convert import BATCH, WINDOWS
+from edgeqkv.errors import InputError
 from edgeqkv.extras import needed_for
 from edgeqkv.units import byte_count, duration
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from edgeqkv.bundle.manifest import Quality
     from edgeqkv.model.model import Model
     from edgeqkv.pipeline.conversion import Converted
+    from edgeqkv.pipeline.distillation import Amount
 
 __all__ = ["convert"]
 
@@ -36,7 +39,12 @@ def convert(
         ),
     ],
     calibrate: Annotated[
-        Path, typer.Option("--calibrate", metavar="TEXT", help="Text like those that the model is for.")
+        Path,
+        typer.Option(
+            "--calibrate",
+            metavar="TEXT",
+            help="Text like those that the model is for: a file, or dataset:NAME of Hugging Face's datasets.",
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The checkpoint to write: .pt, or .safetensors.")],
     tokenizer: Annotated[
@@ -81,11 +89,23 @@ def convert(
         ),
     ] = None,
     distill: Annotated[
-        int | None,
+        str | None,
         typer.Option(
             "--distill",
-            metavar="STEPS",
-            help="Then train it for so many steps to predict as the original does; kept if that helps.",
+            metavar="STEPS|TOKENS",
+            help="Then train it to predict as the original does, for so many steps (200), or tokens with K, M or B "
+            "(1M); taken if that helps. In several processes: accelerate launch -m edgeqkv convert …",
+        ),
+    ] = None,
+    distill_batch: Annotated[
+        int, typer.Option("--distill-batch", help="Windows of 512 tokens that a step compares, in all processes.")
+    ] = BATCH,
+    distill_for: Annotated[
+        str | None,
+        typer.Option(
+            "--distill-for",
+            metavar="PRECISIONS",
+            help="Have it learn with what an export rounds: int4 or int8 (weights), int8-state, or both with a comma.",
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace a file at --out.")] = False,
@@ -93,34 +113,73 @@ def convert(
 ) -> None:
     """Make an ordinary model share keys and values, or heads, without training it."""
     started = time.perf_counter()
-    loaded = edgeqkv.load(model)
     with needed_for("conversion"):
         from edgeqkv.convert.choice import parse_layers
+        from edgeqkv.convert.processes import follows
         from edgeqkv.pipeline.conversion import ConvertSpec, run_convert
+        from edgeqkv.pipeline.distillation import gathered
         from edgeqkv.pipeline.spec import tokenizer_beside
 
-    spec = ConvertSpec(
-        variant=to,
-        calibrate=calibrate,
-        out=out,
-        tokenizer=tokenizer_beside(loaded) if tokenizer is None else tokenizer,
-        text=text,
-        max_degradation=None if max_degradation is None else max_degradation / 100,
-        windows=windows,
-        layers=None if layers in (None, "auto") else parse_layers(str(layers)),
-        auto=layers == "auto" or (layers is None and state_budget is not None),
-        state_budget=None if state_budget is None else byte_count(state_budget, "--state-budget"),
-        memory=None if memory is None else byte_count(memory, "--memory"),
-        distill=distill,
-        overwrite=force,
-    )
-    with console.says_if_stopped(lambda: f"nothing was written to {out}"), console.progress() as on_progress:
-        converted = run_convert(loaded, spec, on_progress)
+    if follows():
+        if distill is not None:
+            _follow(model, calibrate, tokenizer)
+        return
+    goes_on = "" if distill is None else "; the same command goes on with the distillation from where it was"
+    with (
+        gathered() if distill is not None else nullcontext() as others,  # before anything can fail
+        console.says_if_stopped(lambda: f"nothing was written to {out}{goes_on}"),
+        console.progress() as on_progress,
+    ):
+        loaded = edgeqkv.load(model)
+        spec = ConvertSpec(
+            variant=to,
+            calibrate=calibrate,
+            out=out,
+            tokenizer=tokenizer_beside(loaded) if tokenizer is None else tokenizer,
+            text=text,
+            max_degradation=None if max_degradation is None else max_degradation / 100,
+            windows=windows,
+            layers=None if layers in (None, "auto") else parse_layers(str(layers)),
+            auto=layers == "auto" or (layers is None and state_budget is not None),
+            state_budget=None if state_budget is None else byte_count(state_budget, "--state-budget"),
+            memory=None if memory is None else byte_count(memory, "--memory"),
+            distill=_amount(distill, distill_batch, distill_for),
+            overwrite=force,
+        )
+        converted = run_convert(loaded, spec, on_progress, others)
     facts = _facts(loaded, converted)
     if as_json:
         console.print_json(facts)
     else:
         _show(facts, converted.quality, time.perf_counter() - started)
+
+
+def _amount(distill: str | None, batch: int, rounded: str | None) -> Amount | None:
+    from edgeqkv.convert.rounding import Rounding
+    from edgeqkv.pipeline.distillation import Amount
+
+    if distill is None:
+        if rounded is not None:
+            raise InputError("--distill-for says how to distil; say how much, with --distill")
+        return None
+    return Amount.parse(distill, batch, None if rounded is None else Rounding.parse(rounded))
+
+
+def _follow(checkpoint: Path, calibrate: Path, tokenizer: Path | None) -> None:
+    """Be one of the processes that distil with the first one, which says all that is to be said.
+
+    Its checks are not made here again: until it has made them, nothing is read. What fails afterwards is of this
+    process alone, and told.
+    """
+    from edgeqkv.convert.processes import LostProcess
+    from edgeqkv.pipeline.distillation import follow
+
+    try:
+        done = follow(lambda: edgeqkv.load(checkpoint), calibrate, tokenizer)
+    except (LostProcess, KeyboardInterrupt, SystemExit):  # told where it happened
+        done = False
+    if not done:
+        raise typer.Exit(2)
 
 
 def _facts(original: Model, converted: Converted) -> dict[str, Any]:

@@ -57,6 +57,7 @@ def examine() -> list[BackendHealth]:
     found = [BackendHealth("checkpoints", "reading checkpoints", _versions(("torch", "safetensors")), _pip("torch"))]
     library = _versions(("transformers", "huggingface_hub"))
     found.append(BackendHealth("huggingface", "reading Hugging Face models", library, _pip("huggingface")))
+    found.append(BackendHealth("distill", "distilling in many processes", _versions(("accelerate",)), _pip("distill")))
     for name in TARGETS:
         target = backend(name)
         found.append(BackendHealth(name, target.title, _versions(target.packages), _pip(target.extra)))

@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     from edgeqkv.model.model import Model
     from edgeqkv.model.variants import Variant
 
-__all__ = ["WINDOWS", "convert"]
+__all__ = ["BATCH", "WINDOWS", "convert"]
 
 WINDOWS: Final = 48
 """Pieces of text, of 512 tokens at most, that are enough to see what counts."""
+
+BATCH: Final = 8
+"""Windows that a step of distillation compares."""
 
 
 def convert(

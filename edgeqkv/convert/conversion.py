@@ -163,7 +163,7 @@ def layers_seen(
             )
         stream = 0.0
         for index, x in enumerate(states):
-            on_progress(f"converting {last} layers", (layer + index / len(states)) / last)
+            on_progress(f"converting {last} layer{'s' if last > 1 else ''}", (layer + index / len(states)) / last)
             x.copy_(block(ops, layer, x, weights))  # where it lies, so that memory does not fragment
             stream += float(x.var(-1, correction=0).sum(dtype=torch.float64)) * x.shape[-1]
             storage.give_back(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Protocol
 
 import numpy as np
@@ -78,6 +79,11 @@ class Measure:
         self._original, self._tokens, self._text, self._on_progress = original, tokens, text, on_progress
         self._before: float | None = None
         self._last: tuple[Model, Quality] | None = None
+
+    @property
+    def identity(self) -> int:
+        """What another text would differ in."""
+        return zlib.crc32(self._tokens.tobytes())
 
     def __call__(self, model: Model) -> Quality:
         if self._last is not None and self._last[0] is model:

@@ -14,9 +14,9 @@ from edgeqkv.backends import REGISTRY, backend
 from edgeqkv.backends.memory import PlannedMemory, Storage
 from edgeqkv.backends.target import TargetSpec
 from edgeqkv.budget.plan import ModelShape, Plan, footprint, footprint_of, npu_footprint, plan_of
-from edgeqkv.bundle.manifest import LayerCard, ModelCard
+from edgeqkv.bundle.manifest import Artifact, Graph, LayerCard, ModelCard, TensorSpec
 from edgeqkv.checkpoints.synthetic import SCALES, write_random_checkpoint
-from edgeqkv.errors import UnsupportedError
+from edgeqkv.errors import BundleError, UnsupportedError
 from edgeqkv.model.config import DecoderConfig
 from edgeqkv.model.layers import Heads
 from edgeqkv.model.schemes import INT4, INT8, LUT4
@@ -265,3 +265,23 @@ def test_a_plan_knows_a_head_that_is_kept_better(
         leaves_out = 18_000 if (target, kind) == ("executorch", "mapped") else 7000
         assert told == pytest.approx(found, rel=0.02, abs=leaves_out), kind
     assert planned.parts()["weights"] > footprint(worse).parts()["weights"]
+
+
+@pytest.mark.parametrize(
+    "lie", [{"weights": "4tni"}, {"form": "round"}, {"state": "uint8"}, {"details": {"soc": "v0"}}]
+)
+def test_a_manifest_that_names_what_its_target_does_not_offer(lie: dict[str, object]) -> None:
+    shape = ModelShape.of(plan("300m", "q-k=v").shape.config, Variant.parse("q-k=v"))
+    graph = Graph(
+        name="decode",
+        file="decode.onnx",
+        inputs=(),
+        outputs=(TensorSpec(name="logits", dtype="fp32", shape=(1, 8), role="logits"),),
+    )
+    said = {"form": "portable", "weights": "int4", "state": "fp32", "context": 64, "chunk": 8, "vocab_size": 8}
+    honest = Artifact.model_validate({"target": "onnx", "graphs": (graph,), **said})
+    assert plan_of(shape, honest, 0).weights == "int4"
+    with pytest.raises(BundleError, match="the manifest says wrongly what was exported: ONNX"):
+        plan_of(shape, honest.model_copy(update=lie), 0)
+    with pytest.raises(BundleError, match="cannot do weights 'int5'"):
+        plan_of(shape, honest, 0, "int5")

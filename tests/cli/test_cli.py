@@ -132,6 +132,24 @@ def test_wrong_input_is_one_line_and_exit_code_2(arguments: list[object], messag
     assert message in json.loads(as_json.stdout)["error"]["message"]
 
 
+@pytest.mark.parametrize("debug", [False, True])
+def test_what_fails_while_it_is_given_up_is_not_told(debug: bool) -> None:
+    script = """
+import sys
+from edgeqkv.cli.app import main
+
+class File:
+    def __del__(self):
+        raise OSError("File too large")
+
+main(lambda: File() and None)
+"""
+    command = [sys.executable, "-c", script, "--version", *(["--debug"] if debug else [])]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ("File too large" in done.stderr) == debug
+    assert debug or not done.stderr
+
+
 def test_debug_shows_the_traceback() -> None:
     command = [sys.executable, "-m", "edgeqkv", "inspect", "missing.pt", "--debug"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

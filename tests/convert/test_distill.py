@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from edgeqkv import InputError
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
 from edgeqkv.convert import distill
 from edgeqkv.convert.distill import Schedule, distilled
+from edgeqkv.convert.student import Student, Teacher
 from edgeqkv.model.model import Model
 from edgeqkv.reference.outputs import sequence_logits
 
@@ -67,7 +69,9 @@ def test_a_run_that_was_killed_goes_on_to_the_same_result(
     resumed = distilled(*pair, TOKENS, SCHEDULE, kept=kept, on_progress=lambda _, part=None: parts.append(part))
     assert parts[0] == 7 / 12
     assert all(torch.equal(one, other) for one, other in zip(weights(resumed), weights(whole), strict=True))
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    again = distilled(*pair, TOKENS, SCHEDULE, kept=kept)
+    assert all(torch.equal(one, other) for one, other in zip(weights(again), weights(whole), strict=True))
 
 
 def test_what_another_run_kept_is_not_taken_up(
@@ -78,6 +82,47 @@ def test_what_another_run_kept_is_not_taken_up(
     with pytest.raises(InputError, match="kept is of another distillation"):
         distilled(*pair, TOKENS, SCHEDULE, kept=kept)
     assert kept.read_bytes() == b"something else"
+
+
+def test_all_of_it_is_computed_where_the_tokens_are(pair: tuple[Model, Model]) -> None:
+    """Here a device that stands in for others: it computes shapes, and takes no tensors of the CPU's."""
+    device = torch.device("meta")
+    windows = torch.zeros(2, 48, dtype=torch.int64, device=device)
+    for model in pair:
+        logits = Student(model).to(device)(windows)
+        assert (logits.device, tuple(logits.shape)) == (device, (2, 48, TINY["vocab_size"]))
+        assert Teacher(model, device)(windows).device == device
+
+
+def test_windows_that_are_compared_in_parts_give_the_same(
+    pair: tuple[Model, Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule = replace(SCHEDULE, batch=3, steps=4)
+    whole = distilled(*pair, TOKENS, schedule)
+    monkeypatch.setattr(distill, "_LOGITS_AT_ONCE", 48 * TINY["vocab_size"] * 2)
+    parts = distilled(*pair, TOKENS, schedule)
+    for one, other, before in zip(weights(whole), weights(parts), weights(pair[1]), strict=True):
+        assert float((one - other).norm()) <= 0.01 * float((one - before).norm())
+
+
+def test_a_full_disk_is_said_and_what_was_kept_stays(
+    pair: tuple[Model, Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distill, "_SAVE_SECONDS", 0.0)
+    kept, save, saved = tmp_path / "kept", torch.save, []
+
+    def full(state: object, path: Path) -> None:
+        if saved:
+            path.write_bytes(b"half of")
+            raise RuntimeError("PytorchStreamWriter failed writing file data/5: file write failed\nmore")
+        saved.append(state)
+        save(state, path)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(InputError, match=r"cannot keep the state .* takes .* kB twice: .* file write failed$"):
+        distilled(*pair, TOKENS, SCHEDULE, kept=kept)
+    assert list(tmp_path.iterdir()) == [kept]
+    assert torch.load(kept, weights_only=True)["done"] == 1
 
 
 def test_the_rate_rises_and_falls_to_nothing() -> None:

@@ -13,6 +13,7 @@ from edgeqkv import InputError, UnsupportedError, VerificationFailed, demo
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
 from edgeqkv.model.model import Model
 from edgeqkv.pipeline.conversion import ConvertSpec, run_convert
+from edgeqkv.pipeline.distillation import Amount
 
 SIZES = {"n_layer": 2, "n_embd": 64, "n_head": 4, "n_positions": 64, "vocab_size": 1024}
 
@@ -114,12 +115,13 @@ def test_what_makes_no_sense_is_said_and_nothing_is_written(
 def test_distillation_is_taken_only_if_it_helps(
     model: Model, spec: ConvertSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = replace(spec, distill=3, overwrite=True)
+    spec = replace(spec, distill=Amount(steps=3), overwrite=True)
     done = run_convert(model, spec)
     assert done.distillation is not None
     made = torch.load(spec.out, weights_only=True)["train_config"]
     assert ("distilled_steps" in made) == done.distillation.taken
-    assert [path.name for path in spec.out.parent.glob("out.pt*")] == ["out.pt", "out.pt.distilling.jsonl"]
+    left = {path.name for path in spec.out.parent.glob("out.pt*")} - {"out.pt.distilling.tensorboard"}
+    assert left == {"out.pt", "out.pt.distilling.jsonl"}
 
     closed = run_convert(model, replace(spec, distill=None)).conversion.model
     for better in (True, False):
@@ -128,7 +130,7 @@ def test_distillation_is_taken_only_if_it_helps(
             is_closed = torch.equal(of.network.token_table.values(), closed.network.token_table.values())
             return (10.0 if is_closed == better else 9.0), 1
 
-        monkeypatch.setattr("edgeqkv.pipeline.conversion.original_perplexity", perplexity)
+        monkeypatch.setattr("edgeqkv.pipeline.distillation.original_perplexity", perplexity)
         done = run_convert(model, spec)
         assert done.distillation is not None
         assert done.distillation.taken == better

@@ -24,7 +24,7 @@ TOKENS = np.random.default_rng(5).integers(3, VOCABULARY, 40)
 
 
 @pytest.mark.parametrize(
-    "name", ["llama 3 frequencies", "qwen3 biased", "gemma", "granite", "olmo2", "gpt2", "gemma4 all merged"]
+    "name", ["llama 3 frequencies", "qwen3 biased", "gemma", "granite", "olmo2", "gpt2", "opt", "gemma4 all merged"]
 )
 def test_an_export_computes_what_the_original_does(name: str, tmp_path: Path) -> None:
     wanted_of, directory = named(name, tmp_path / "model")

@@ -37,6 +37,28 @@ GPT2: dict[str, Any] = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+OPT: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "word_embed_proj_dim": 32,
+    "ffn_dim": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": POSITIONS,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+NEO: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "num_layers": 2,
+    "num_heads": 4,
+    "max_position_embeddings": POSITIONS,
+    "attention_types": [[["global", "local"], 1]],
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
 LLAMA3 = {
     "rope_type": "llama3",
     "rope_theta": 10000.0,
@@ -185,6 +207,21 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "olmo2": ("olmo2", SMALL),
+    "gpt neo": (
+        "gpt_neo",
+        NEO | {"num_layers": 3, "attention_types": [[["global", "local"], 1], [["local"], 1]], "window_size": 6},
+    ),
+    "gpt neo, untied": ("gpt_neo", NEO | {"tie_word_embeddings": False, "intermediate_size": 40}),
+    "opt": ("opt", OPT),
+    "opt untied, no biases": (
+        "opt",
+        OPT | {"tie_word_embeddings": False, "enable_bias": False, "activation_function": "gelu"},
+    ),
+    "starcoder2": ("starcoder2", SMALL | {"tie_word_embeddings": True}),
+    "starcoder2 window, one kv head": (
+        "starcoder2",
+        SMALL | {"sliding_window": 6, "num_key_value_heads": 1, "use_bias": False, "tie_word_embeddings": False},
+    ),
     "olmo2 one kv head": ("olmo2", SMALL | {"num_key_value_heads": 1, "attention_bias": True}),
 }
 """Every family in a few odd shapes: its ``model_type``, and its config."""

@@ -22,12 +22,12 @@ from edgeqkv.backends.coreml.runner_files import write_files
 from edgeqkv.backends.coreml.saving import save
 from edgeqkv.backends.coreml.states import Slot
 from edgeqkv.backends.coreml.weights import WeightPool
+from edgeqkv.backends.described import described
 from edgeqkv.backends.ends import input_spec, output_spec
 from edgeqkv.backends.features import check_features
 from edgeqkv.backends.target import TargetSpec
 from edgeqkv.bundle.manifest import Artifact, Graph, Normalization, StateTensor, TensorSpec
 from edgeqkv.errors import InputError, UnsupportedError
-from edgeqkv.extras import installed_version
 from edgeqkv.mil import Package
 from edgeqkv.model.model import Image, Model
 from edgeqkv.model.state import StateSpec
@@ -39,6 +39,8 @@ __all__ = ["export"]
 _TYPES: Final = {"int32": types.int32, "fp16": types.fp16, "uint8": types.fp32}
 
 _COLORS: Final = {1: ct.colorlayout.GRAYSCALE, 3: ct.colorlayout.RGB}
+
+_PACKAGES: Final = ("coremltools", "torch")
 
 _Placeholders = dict[str, tuple[int, ...]]
 
@@ -89,23 +91,22 @@ def _decoder(model: Model, spec: TargetSpec, form: Form) -> tuple[Artifact, _Pla
     )
     held = {tensor.name for tensor in states}
     placeholders = {name: shape for name, shape in form.interface.placeholders.items() if name not in held}
-    artifact = _artifact(
-        model,
+    vocab_size = model.config.vocab_size
+    artifact = described(
+        "coreml",
         spec,
-        form.interface.graphs(spec, model.config.vocab_size),
-        lints.state_warnings(states),
+        form.interface.graphs(spec, vocab_size),
+        vocab_size=vocab_size,
+        packages=_PACKAGES,
+        state=states,
         axes=("layers", "kv_heads", "context", "head_dim"),
-        state_tensors=states,
+        details={
+            "warnings": lints.state_warnings(states),
+            "placeholder_states": placeholders,
+            "state_layers": {name: layers for name, (_, layers) in groups.items()},
+        },
     )
-    return artifact.model_copy(
-        update={
-            "details": {
-                **artifact.details,
-                "placeholder_states": placeholders,
-                "state_layers": {name: layers for name, (_, layers) in groups.items()},
-            }
-        }
-    ), placeholders
+    return artifact, placeholders
 
 
 def _encoder(model: Model, spec: TargetSpec, form: Form) -> Artifact:
@@ -118,24 +119,14 @@ def _encoder(model: Model, spec: TargetSpec, form: Form) -> Artifact:
         lints.check_encoder_dimensions(model)
         warnings = lints.token_warnings(config.tokens)
     graph = Graph(name="main", file=PACKAGE, inputs=(input_,), outputs=(output_spec(config, spec.batch, "fp16"),))
-    return _artifact(model, spec, (graph,), warnings, normalization=normalization)
-
-
-def _artifact(model: Model, spec: TargetSpec, graphs: tuple[Graph, ...], warnings: list[str], **state: Any) -> Artifact:
-    return Artifact(
-        target="coreml",
-        form=spec.form,
-        weights=spec.weights,
-        block=spec.block,
-        state=spec.state,
-        context=spec.context,
-        chunk=spec.chunk,
-        batch=spec.batch,
-        vocab_size=model.config.vocab_size,
-        graphs=graphs,
-        versions={name: installed_version(name) or "" for name in ("coremltools", "torch")},
+    return described(
+        "coreml",
+        spec,
+        (graph,),
+        vocab_size=config.vocab_size,
+        packages=_PACKAGES,
+        normalization=normalization,
         details={"warnings": warnings},
-        **state,
     )
 
 

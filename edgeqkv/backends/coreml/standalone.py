@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from edgeqkv.backends.coreml.errors import mil_errors
 from edgeqkv.backends.coreml.forms import FORMS
+from edgeqkv.backends.described import described
 from edgeqkv.backends.target import TargetSpec
 from edgeqkv.bundle.manifest import Artifact, Graph, Normalization, Role, StateTensor, TensorSpec
 from edgeqkv.errors import BundleError, UnsupportedError
@@ -64,16 +65,12 @@ def _encoder(path: Path, package: Package, facts: dict[str, str]) -> Artifact:
     input_ = TensorSpec(name=given.name, dtype="uint8" if given.image else given.dtype, shape=given.shape, role=role)
     output = TensorSpec(name=given_back.name, dtype=given_back.dtype, shape=given_back.shape, role="logits")
     mean, std = (tuple(float(n) for n in facts[name].split(",")) if name in facts else () for name in ("mean", "std"))
-    return Artifact(
-        target="coreml",
-        form=facts["form"],
-        weights=facts["weights"],
-        block=_block(facts),
-        batch=int(facts["batch"]),
-        graphs=(Graph(name=function.name, file=path.name, inputs=(input_,), outputs=(output,)),),
+    return described(
+        "coreml",
+        TargetSpec(form=facts["form"], weights=facts["weights"], block=_block(facts), batch=int(facts["batch"])),
+        (Graph(name=function.name, file=path.name, inputs=(input_,), outputs=(output,)),),
         vocab_size=int(facts["values"]) if "values" in facts else None,
         normalization=Normalization(mean=mean, std=std) if given.image else None,
-        versions={},
         details={"variant": facts["variant"]},
     )
 
@@ -90,18 +87,13 @@ def _decoder(path: Path, package: Package, facts: dict[str, str]) -> Artifact:
     )
     function = package.function()
     vocab_size = function.outputs["logits"].shape[-1]
-    return Artifact(
-        target="coreml",
-        form=spec.form,
-        weights=spec.weights,
-        block=spec.block,
-        state=spec.state,
-        context=spec.context,
-        chunk=spec.chunk,
+    return described(
+        "coreml",
+        spec,
+        (graph.model_copy(update={"file": path.name}) for graph in interface.graphs(spec, vocab_size)),
         vocab_size=vocab_size,
         axes=("layers", "kv_heads", "context", "head_dim"),
-        graphs=tuple(graph.model_copy(update={"file": path.name}) for graph in interface.graphs(spec, vocab_size)),
-        state_tensors=tuple(
+        state=tuple(
             StateTensor(
                 name=name,
                 role=role,
@@ -113,7 +105,6 @@ def _decoder(path: Path, package: Package, facts: dict[str, str]) -> Artifact:
             )
             for name, role in _STATE.findall(facts["state"])
         ),
-        versions={},
         details={"variant": facts["variant"]},
     )
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import torch
 
+from edgeqkv.backends.described import described
 from edgeqkv.backends.ends import input_spec, output_spec
 from edgeqkv.backends.executorch._compat import (
     decomposed_once,
@@ -24,7 +26,6 @@ from edgeqkv.backends.facts import facts
 from edgeqkv.backends.features import check_features
 from edgeqkv.backends.target import TargetSpec
 from edgeqkv.bundle.manifest import Artifact, Graph, StateTensor, TensorSpec
-from edgeqkv.extras import installed_version
 from edgeqkv.memory import garbage_kept
 from edgeqkv.model.model import Model
 from edgeqkv.model.weights import QuantizedWeight
@@ -110,25 +111,18 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
 
 def _artifact(model: Model, spec: TargetSpec, graphs: tuple[Graph, ...]) -> Artifact:
     """The description as far as it is known before the program is written; the state as it is asked for."""
-    versions = {name: installed_version(name) for name in PACKAGES}
     state = tuple(
         _tensor(each.layer, each.role, str(spec.state), (1, each.length, each.kv_heads, each.dim), spec.context)
         for each in (model.state(int(spec.context or 0), spec.chunk or 1) if model.causal else ())
     )
-    return Artifact(
-        target="executorch",
-        form=spec.form,
-        weights=spec.weights,
-        block=spec.block,
-        state=spec.state,
-        context=spec.context,
-        chunk=max(graph.tokens for graph in graphs) if model.causal else None,
-        batch=spec.batch,
+    return described(
+        "executorch",
+        replace(spec, chunk=max(graph.tokens for graph in graphs) if model.causal else None),
+        graphs,
         vocab_size=model.config.vocab_size,
-        axes=_AXES if state else (),
-        graphs=graphs,
-        state_tensors=state,
-        versions={name: version for name, version in versions.items() if version is not None},
+        packages=PACKAGES,
+        state=state,
+        axes=_AXES,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from edgeqkv.backends.described import described
 from edgeqkv.backends.ends import input_spec, output_spec
 from edgeqkv.backends.features import check_features
 from edgeqkv.backends.hexagon.compiling import compiled
@@ -58,19 +59,14 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
             file = f"hexagon_{name}.onnx"
             graph.save(directory / file, installed_version("edgeqkv") or "")
             graphs.append(Graph(name=name, file=file, tokens=tokens, inputs=graph.inputs, outputs=graph.outputs))
-    artifact = Artifact(
-        target="hexagon",
-        form=spec.form,
-        weights=spec.weights,
-        state=spec.state,
-        context=spec.context,
-        chunk=spec.chunk,
-        batch=spec.batch,
+    artifact = described(
+        "hexagon",
+        spec,
+        graphs,
         vocab_size=model.config.vocab_size,
-        axes=("batch", "kv_heads", "context", "head_dim") if state else (),
-        graphs=tuple(graphs),
-        state_tensors=state,
-        versions={name: installed_version(name) or "" for name in ("onnx", "onnxruntime", "torch")},
+        packages=("onnx", "onnxruntime", "torch"),
+        state=state,
+        axes=("batch", "kv_heads", "context", "head_dim"),
         details={
             "weight_file": WEIGHT_FILE,
             "activations": "uint16",

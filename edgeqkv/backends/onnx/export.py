@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from edgeqkv.backends.described import described
 from edgeqkv.backends.ends import input_spec, output_spec
 from edgeqkv.backends.facts import facts, summary
 from edgeqkv.backends.features import check_features
@@ -103,20 +104,14 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
                     outputs=builder.outputs,
                 )
             )
-    artifact = Artifact(
-        target="onnx",
-        form=spec.form,
-        weights=spec.weights,
-        block=spec.block,
-        state=spec.state,
-        context=spec.context,
-        chunk=spec.chunk,
-        batch=spec.batch,
+    artifact = described(
+        "onnx",
+        spec,
+        graphs,
         vocab_size=model.config.vocab_size,
-        axes=("batch", "kv_heads", "context", "head_dim") if state else (),
-        graphs=tuple(graphs),
-        state_tensors=state,
-        versions={name: installed_version(name) or "" for name in ("onnx-ir", "onnxruntime", "torch")},
+        packages=("onnx-ir", "onnxruntime", "torch"),
+        state=state,
+        axes=("batch", "kv_heads", "context", "head_dim"),
         details={
             "weight_file": WEIGHT_FILE,
             "opset": 24,

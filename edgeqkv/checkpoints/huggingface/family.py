@@ -70,7 +70,7 @@ class Family:
         ignored: a pattern of tensors' names that are no weights.
         rms: whether its normalizations are of that kind, rather than of layers' means and variances.
         norm_offset: what is added to their scales.
-        epsilon: which key says what is added to a variance.
+        epsilon: which key says what is added to a variance, or that.
         inner: which one says how wide its MLP is.
         activation: and which one what its MLP computes.
         unsupported: keys that ask for what edgeqkv does not do, and what that is.
@@ -80,8 +80,10 @@ class Family:
         layer_config: what the config says of one layer.
         merged: whether a layer has one projection for keys and values.
         value_norm: whether each head of values is normalized, without a scale.
+        first_position: the row of the table of learned positions that is the first token's.
         rope: whether a layer has rotary positions.
         window: whether a layer has the window that the config tells.
+        window_size: which key says how many positions that is.
         attention_scale: what a product of query and key is multiplied by, for a head's dim and a layer.
         embedding_scale, residual_scale, logit_scale: see `Decoder` and `Block`.
         sources: which layers read the keys and values of which others.
@@ -99,7 +101,7 @@ class Family:
     ignored: str = r".*\.rotary_emb\.inv_freq"
     rms: bool = True
     norm_offset: float = 0.0
-    epsilon: str = "rms_norm_eps"
+    epsilon: str | float = "rms_norm_eps"
     inner: str = "intermediate_size"
     activation: str = "hidden_act"
     unsupported: Mapping[str, str] = field(default_factory=dict)
@@ -111,8 +113,10 @@ class Family:
     layer_config: Callable[[Config, int], Config] = lambda config, layer: config
     merged: Callable[[Config, int], bool] = lambda config, layer: False
     value_norm: bool = False
+    first_position: int = 0
     rope: Callable[[Config, int], bool] = lambda config, layer: True
     window: Callable[[Config, int], bool] = is_sliding
+    window_size: str = "sliding_window"
     attention_scale: Callable[[Config, int, int], float] = lambda config, dim, layer: dim**-0.5
     embedding_scale: Callable[[Config], float] = lambda config: 1.0
     residual_scale: Callable[[Config], float] = lambda config: 1.0

@@ -63,7 +63,7 @@ class Reader:
         self.base = f"{self.names.base}." if f"{self.names.base}.{self.names.tokens}.weight" in self.tensors else ""
         self.width = self.size("hidden_size")
         self.inner = self.size(family.inner, default=4 * self.width)
-        self.eps = float(getattr(config, family.epsilon))
+        self.eps = family.epsilon if isinstance(family.epsilon, float) else float(getattr(config, family.epsilon))
         self.layers = self.size("num_hidden_layers")
         self.ropes: dict[str | None, Rope] = {}
 
@@ -76,8 +76,7 @@ class Reader:
         vocabulary = self.size("vocab_size")
         longest, note = positions(self.config)
         tokens = self.tensors.take(f"{self.base}{self.names.tokens}.weight", (vocabulary, self.width))
-        places = self.names.positions
-        table = None if places is None else self.tensors.take(f"{self.base}{places}.weight", (longest, self.width))
+        table = self._positions(longest)
         tied = bool(self.config.tie_word_embeddings)
         head = self._head(tokens, tied=tied)
         given = self._layer_inputs(vocabulary)
@@ -119,6 +118,14 @@ class Reader:
             source=Source(self.directory, FORMAT, self.family.model_class),
             notes=(note,) if note else (),
         )
+
+    def _positions(self, count: int) -> Weight | None:
+        """The learned position of each token, where there are any."""
+        if self.names.positions is None:
+            return None
+        first = self.family.first_position
+        table = self.tensors.take(f"{self.base}{self.names.positions}.weight", (first + count, self.width))
+        return table.rows(first, first + count) if first else table
 
     def _block(self, layer: int, attention: Attention) -> Block:
         names, prefix = self.names, self._prefix(layer)
@@ -261,7 +268,8 @@ class Reader:
 
     @cached_property
     def _window(self) -> int | None:
-        return None if getattr(self.config, "sliding_window", None) is None else self.size("sliding_window")
+        key = self.family.window_size
+        return None if getattr(self.config, key, None) is None else self.size(key)
 
     def rope(self, layer: int, dim: int) -> Rope:
         """Layers of one type have one."""

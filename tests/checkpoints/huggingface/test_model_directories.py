@@ -154,12 +154,27 @@ def test_latent_attention_is_one_row_for_all_heads(tmp_path: Path) -> None:
         edgeqkv.load(changed(tmp_path / "deepseek", first_k_dense_replace=2, num_key_value_heads=2))
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"do_layer_norm_before": False}, "OPT model: it normalizes after the sum"),
+        ({"word_embed_proj_dim": 16}, "OPT model: its embeddings of 16 channels are projected to 32"),
+        ({"layer_norm_elementwise_affine": False}, "OPT model: its layer norms have no scale"),
+        ({"_remove_final_layer_norm": True}, "OPT model: it has no final normalization"),
+    ],
+)
+def test_sizes_of_opt_that_are_built_otherwise(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    directory = named("opt", tmp_path / "opt")[1]
+    with pytest.raises(CheckpointError, match=message):
+        edgeqkv.load(changed(directory, **changes))
+
+
 def test_a_tied_head_that_differs_is_told(directory: Path) -> None:
     with pytest.raises(CheckpointError, match=r"ties the head to the embedding, but 'lm_head.weight' differs"):
         edgeqkv.load(changed(directory, tie_word_embeddings=True))
 
 
-WRONG = {
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown model": ({"model_type": "frobnicator"}, "of the model_type 'frobnicator'; edgeqkv reads gpt2, llama"),
     "no model_type": ({"model_type": 3}, "does not say which model it is"),
     "experts": ({"model_type": "mixtral", "num_local_experts": 8}, "'mixtral', which is a mixture of experts"),

@@ -13,15 +13,18 @@ from edgeqkv.checkpoints.huggingface.families import (
     gemma3,
     gemma4,
     gpt2,
+    gpt_neo,
     granite,
     llama,
     minicpm3,
     mistral,
     olmo2,
+    opt,
     phi3,
     qwen2,
     qwen3,
     smollm3,
+    starcoder2,
     youtu,
 )
 from edgeqkv.checkpoints.huggingface.family import Family
@@ -30,6 +33,7 @@ __all__ = ["FAMILIES"]
 
 FAMILIES: Final[Mapping[str, Family]] = {
     "gpt2": gpt2.FAMILY,
+    "gpt_neo": gpt_neo.FAMILY,
     "llama": llama.FAMILY,
     "mistral": mistral.FAMILY,
     "qwen2": qwen2.FAMILY,
@@ -42,6 +46,8 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "phi3": phi3.FAMILY,
     "granite": granite.FAMILY,
     "olmo2": olmo2.FAMILY,
+    "opt": opt.FAMILY,
+    "starcoder2": starcoder2.FAMILY,
     "deepseek_v2": deepseek_v2.FAMILY,
     "deepseek_v3": deepseek_v3.FAMILY,
     "minicpm3": minicpm3.FAMILY,
