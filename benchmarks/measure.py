@@ -30,34 +30,37 @@ class Usage:
 
     Attributes:
         seconds: wall time.
+        cpu_seconds: of it and its descendants, in user mode and in the system.
         process_bytes: peak resident memory of the largest of its processes, mapped files included.
-        tree_bytes: peak of the sum over its processes, sampled every 10 ms; shared pages count in each.
+        tree_bytes: peak of the sum over its processes, sampled; shared pages count in each.
         output: what it printed.
     """
 
     seconds: float
+    cpu_seconds: float
     process_bytes: int
     tree_bytes: int
     output: str
 
 
-def run(command: Sequence[str]) -> Usage:
-    """Run a command to its end; raises if it fails."""
+def run(command: Sequence[str], every: float = 0.01) -> Usage:
+    """Run a command to its end, looking at its processes ``every`` so many seconds; raises if it fails."""
     started = time.perf_counter()
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(command, stdout=output)
         tree = 0
         while (done := os.wait4(process.pid, os.WNOHANG))[0] == 0:
             tree = max(tree, _resident(process.pid))
-            time.sleep(0.01)
+            time.sleep(every)
         seconds = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(done[1])
         output.seek(0)
         printed = output.read()
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
+    cpu = done[2].ru_utime + done[2].ru_stime
     # Linux counts in KiB, and this is the largest of the process and its descendants.
-    return Usage(seconds, done[2].ru_maxrss * 1024, tree, printed)
+    return Usage(seconds, cpu, done[2].ru_maxrss * 1024, tree, printed)
 
 
 def _resident(pid: int) -> int:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["amount", "duration"]
+import re
+
+from edgeqkv.errors import InputError
+
+__all__ = ["amount", "byte_count", "duration"]
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 def amount(count: float) -> str:
@@ -16,6 +22,22 @@ def amount(count: float) -> str:
             number = count / size
             return f"{number:.2f} GB" if unit == "GB" else f"{number:.{1 if number < 99.95 else 0}f} {unit}"
     return f"{count:.0f} B"
+
+
+def byte_count(text: str, name: str) -> int:
+    """A number of bytes as people write it, for the option ``name``.
+
+    Raises:
+        InputError: it is none, or less than one.
+
+    >>> byte_count("8MiB", "--memory"), byte_count("1.5 GB", "--memory"), byte_count("4096", "--memory")
+    (8388608, 1500000000, 4096)
+    """
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)\s*([KMG]?I?B|)", text.strip().upper())
+    count = int(float(match[1]) * _UNITS[match[2]]) if match and match[2] in _UNITS else 0
+    if count < 1:
+        raise InputError(f"{name} '{text[:40]}' is no size; write it as 8MiB, 500MB or 2GB")
+    return count
 
 
 def duration(seconds: float) -> str:

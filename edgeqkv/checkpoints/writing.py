@@ -1,6 +1,8 @@
 """From a `Model` to a file in the language models' format, which every command and the authors' own classes read.
 
-The file is a torch zip, or safetensors with its config beside it, by its name.
+The file is a torch zip, or safetensors with its config beside it, by its name. A model that no class of the authors'
+computes, because its layers share differently or its MLPs have another activation, says so under a key of our own
+(`edgeqkv.checkpoints.architectures.language_model`).
 """
 
 from __future__ import annotations
@@ -10,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import torch
-
+from edgeqkv.checkpoints.architectures.language_model import ACTIVATIONS, EXTENSION
+from edgeqkv.checkpoints.saving import Parts, save_safetensors, save_torch
 from edgeqkv.disk.files import written_beside
 from edgeqkv.disk.workplace import Busy
 from edgeqkv.errors import CheckpointError, InputError, UnsupportedError
@@ -32,7 +34,7 @@ def write(model: Model, path: Path, *, made: Mapping[str, Any] | None = None, ov
     """Write a decoder as a checkpoint, which appears whole or not at all.
 
     Args:
-        model: a decoder of the authors' architecture, in any variant; its weights are written as they are.
+        model: a decoder of the authors' architecture, in any variants; its weights are written as they are.
         path: the file, ``.pt`` or ``.safetensors``.
         made: how it was made, plain values, for the record (``train_config``).
         overwrite: whether to replace a file.
@@ -43,19 +45,18 @@ def write(model: Model, path: Path, *, made: Mapping[str, Any] | None = None, ov
         CheckpointError: the disk refuses.
     """
     check_place(path, overwrite=overwrite)
-    state, config = _state(model), _config(model)
+    parts, config = _parts(model), _config(model)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == _SAFETENSORS:
-            from safetensors.torch import save_file
-
             with written_beside(path) as file, written_beside(_config_beside(path)) as beside:
-                save_file(state, file)
+                save_safetensors(parts, file)
                 beside.write_text(json.dumps({"model_config": config, "train_config": made or {}}, indent=2) + "\n")
             return
         facts = {name: model.source.training.get(name, 0) for name in _FACTS}
+        others = {**facts, "model_config": config, "train_config": made or {}}
         with written_beside(path) as file:
-            torch.save({**facts, "model_state_dict": state, "model_config": config, "train_config": made or {}}, file)
+            save_torch(parts, file, key="model_state_dict", others=others)
     except Busy as error:
         raise InputError(f"cannot write {path}: {error}") from error
     except OSError as error:
@@ -95,9 +96,13 @@ def _faults(model: Model) -> Iterator[str]:
         yield "is quantized"
     if any(_is_other(norm, model.config.norm_eps) for norm in walk.norms(network)):
         yield "has normalizations other than layer norms of one epsilon with scale and bias"
-    kinds = {(block.attention.heads, block.attention.roles) for block in network.blocks}
-    if len(kinds) > 1:
-        yield "has layers that differ in heads or in what they share"
+    if (
+        len(
+            {(block.attention.heads.query, block.attention.heads.dim, block.mlp.activation) for block in network.blocks}
+        )
+        > 1
+    ):
+        yield "has layers that differ in query heads or activation"
     for block in network.blocks:
         yield from _faults_of_block(block, model.config.hidden_size)
 
@@ -108,10 +113,12 @@ def _is_other(norm: Norm, eps: float) -> bool:
 
 def _faults_of_block(block: Block, width: int) -> Iterator[str]:
     attention, mlp = block.attention, block.mlp
-    if mlp.gate is not None or mlp.activation != "gelu":
-        yield f"has MLPs with {'a gate' if mlp.gate is not None else mlp.activation}"
+    if mlp.gate is not None:
+        yield "has MLPs with a gate"
     if block.attention_post_norm is not None or block.mlp_post_norm is not None:
         yield "has normalizations after its parts"
+    if attention.source is not None or attention.rows is not None or attention.joint_norms is not None:
+        yield "has layers that are no plain attention"
     if attention.rope is not None or attention.q_norm is not None or attention.k_norm is not None:
         yield "rotates or normalizes its queries and keys"
     if attention.window is not None or attention.softcap is not None or attention.term is not None:
@@ -135,35 +142,40 @@ def _config(model: Model) -> dict[str, Any]:
     }
     if len({linear.bias is None for linear in linears}) == 1:  # else every tensor says for itself
         entries["use_bias"] = linears[0].bias is not None
-    if config.kv_heads != config.heads:
+    variants = [block.attention.variant for block in model.network.blocks]
+    if len(set(variants)) == 1 and config.kv_heads != config.heads:
         entries["n_kv_groups"] = config.kv_heads
-    return entries
+    own: dict[str, Any] = {}
+    if len(set(variants)) > 1:
+        own["layers"] = [str(variant) for variant in variants]
+    if (activation := model.network.blocks[0].mlp.activation) != ACTIVATIONS[0]:
+        own["activation"] = activation
+    return {**entries, EXTENSION: own} if own else entries
 
 
-def _state(model: Model) -> dict[str, torch.Tensor]:
-    """The tensors by the names of the authors' class for this variant.
+def _parts(model: Model) -> Parts:
+    """The weights by the names of the authors' class for a layer's variant.
 
     Raises:
         UnsupportedError: the format cannot hold such a model.
     """
     check_writable(model)
     network = model.network
-    state = {"wte.weight": _own(network.token_table.tensor), "wpe.weight": _own(network.position_table.tensor)}
+    parts: dict[str, list[Weight]] = {"wte.weight": [network.token_table], "wpe.weight": [network.position_table]}
 
     def put(name: str, linears: Sequence[Linear]) -> None:
-        state[f"{name}.weight"] = _together([linear.weight for linear in linears])
-        biases = [linear.bias for linear in linears if linear.bias is not None]
-        if biases:
-            state[f"{name}.bias"] = _together(biases)
+        parts[f"{name}.weight"] = [linear.weight for linear in linears]
+        if biases := [linear.bias for linear in linears if linear.bias is not None]:
+            parts[f"{name}.bias"] = biases
 
     def put_norm(name: str, norm: Norm) -> None:
         assert norm.scale is not None, "check_writable looked"
         assert norm.bias is not None
-        state[f"{name}.weight"], state[f"{name}.bias"] = _own(norm.scale.tensor), _own(norm.bias.tensor)
+        parts[f"{name}.weight"], parts[f"{name}.bias"] = [norm.scale], [norm.bias]
 
     for layer, block in enumerate(network.blocks):
         put_norm(f"h.{layer}.ln_1", block.attention_norm)
-        for name, linears in _projections(block.attention, model.variant.sharing):
+        for name, linears in _projections(block.attention):
             put(f"h.{layer}.attn.{name}", linears)
         put(f"h.{layer}.attn.c_proj", [block.attention.out])
         put_norm(f"h.{layer}.ln_2", block.mlp_norm)
@@ -171,14 +183,14 @@ def _state(model: Model) -> dict[str, torch.Tensor]:
         put(f"h.{layer}.mlp.c_proj", [block.mlp.down])
     put_norm("ln_f", network.final_norm)
     if network.head is not network.token_table:
-        state["lm_head.weight"] = _own(network.head.tensor)
-    return state
+        parts["lm_head.weight"] = [network.head]
+    return parts
 
 
-def _projections(attention: Attention, sharing: Sharing) -> list[tuple[str, list[Linear]]]:
-    """What the class of this variant calls its projections, and which of them it fuses."""
+def _projections(attention: Attention) -> list[tuple[str, list[Linear]]]:
+    """What the class of a layer's variant calls its projections, and which of them it fuses."""
     q, k, v, heads = attention.q, attention.k, attention.v, attention.heads
-    match sharing:
+    match attention.variant.sharing:
         case Sharing.QKV if heads.kv == heads.query:
             return [("c_attn", [q, k, v])]
         case Sharing.QKV:
@@ -187,18 +199,8 @@ def _projections(attention: Attention, sharing: Sharing) -> list[tuple[str, list
             return [("c_kv", [k, v])]
         case Sharing.ALL:
             return [("c_k", [k])]
-        case Sharing.K_IS_V | Sharing.QVV3:
+        case _:
             return [("c_q", [q]), ("c_kv" if heads.kv == 1 < heads.query else "c_k", [k])]
-
-
-def _together(weights: Sequence[Weight]) -> torch.Tensor:
-    return _own(weights[0].tensor) if len(weights) == 1 else torch.cat([weight.tensor for weight in weights])
-
-
-def _own(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor in memory of its own: of a view, a file would get all that it is a view of."""
-    whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
-    return tensor if whole else tensor.clone(memory_format=torch.contiguous_format)
 
 
 def _config_beside(path: Path) -> Path:

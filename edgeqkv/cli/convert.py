@@ -16,7 +16,7 @@ from edgeqkv.cli.summaries import perplexity
 from edgeqkv.convert import BATCH, WINDOWS
 from edgeqkv.errors import InputError
 from edgeqkv.extras import needed_for
-from edgeqkv.units import duration
+from edgeqkv.units import byte_count, duration
 
 if TYPE_CHECKING:
     from edgeqkv.bundle.manifest import Quality
@@ -64,6 +64,30 @@ def convert(
     windows: Annotated[
         int, typer.Option("--windows", help="Pieces of 512 tokens of the text that are looked at.")
     ] = WINDOWS,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            "--layers",
+            metavar="0-5,8|auto",
+            help="Layers to convert; auto leaves those that lose most as they are. Default: all.",
+        ),
+    ] = None,
+    state_budget: Annotated[
+        str | None,
+        typer.Option(
+            "--state-budget",
+            metavar="SIZE",
+            help="What the state of all positions may take in fp16, such as 8MiB: no more layers are converted.",
+        ),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory",
+            metavar="SIZE",
+            help="What conversion may keep in memory, such as 500MB; the rest goes to a temporary file.",
+        ),
+    ] = None,
     distill: Annotated[
         str | None,
         typer.Option(
@@ -90,6 +114,7 @@ def convert(
     """Make an ordinary model share keys and values, or heads, without training it."""
     started = time.perf_counter()
     with needed_for("conversion"):
+        from edgeqkv.convert.choice import parse_layers
         from edgeqkv.convert.processes import follows
         from edgeqkv.pipeline.conversion import ConvertSpec, run_convert
         from edgeqkv.pipeline.distillation import gathered
@@ -114,6 +139,10 @@ def convert(
             text=text,
             max_degradation=None if max_degradation is None else max_degradation / 100,
             windows=windows,
+            layers=None if layers in (None, "auto") else parse_layers(str(layers)),
+            auto=layers == "auto" or (layers is None and state_budget is not None),
+            state_budget=None if state_budget is None else byte_count(state_budget, "--state-budget"),
+            memory=None if memory is None else byte_count(memory, "--memory"),
             distill=_amount(distill, distill_batch, distill_for),
             overwrite=force,
         )
@@ -161,7 +190,8 @@ def _facts(original: Model, converted: Converted) -> dict[str, Any]:
     bytes_of = ELEMENT_BYTES["fp16"]
     return {
         "file": str(converted.path),
-        "variant": {"before": str(original.variant), "after": str(model.variant)},
+        "variant": {"before": original.described, "after": model.described},
+        "layers": list(converted.conversion.layers),
         "state_bytes_per_token": {
             "before": original.state_bytes(1, bytes_of),
             "after": model.state_bytes(1, bytes_of),
@@ -183,11 +213,17 @@ def _show(facts: dict[str, Any], quality: Quality | None, seconds: float) -> Non
             f"{state['after']:,} bytes a token in fp16, {1 - state['after'] / state['before']:.1%} less than "
             f"{state['before']:,}",
         ),
-        ("lost", f"{', '.join(f'{part:.1%}' for part in facts['lost'])} of what counts, layer by layer"),
+        ("lost", f"{_lost(facts['lost'], facts['layers'])} of what counts, layer by layer"),
         *_distilled(facts["distillation"]),
         ("perplexity", "not measured (--text TEXT does)" if quality is None else perplexity(quality)),
     ]
     console.print_facts(f"{facts['file']} written in {duration(seconds)}", rows)
+
+
+def _lost(parts: list[float | None], layers: list[int]) -> str:
+    """What each layer loses, and in brackets what those would that were left as they were."""
+    told = ["–" if part is None else f"{part:.1%}" for part in parts]
+    return ", ".join(each if layer in layers or each == "–" else f"({each})" for layer, each in enumerate(told))
 
 
 def _distilled(facts: dict[str, Any] | None) -> list[tuple[str, str]]:

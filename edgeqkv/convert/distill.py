@@ -147,7 +147,7 @@ class _Run:
         some = table.rows(0, min(_ROWS_THAT_TELL, table.shape[0])).values()
         self._identity = {
             **asdict(schedule),
-            "variant": str(student.variant),
+            "layers": [str(block.attention.variant) for block in student.network.blocks],
             "parameters": student.parameters,
             "teacher": zlib.crc32(some.numpy().tobytes()),
             "text": text.identity,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgeqkv.errors import InputError, UnsupportedError
@@ -12,17 +13,19 @@ if TYPE_CHECKING:
     from edgeqkv.model.layers import Attention
     from edgeqkv.model.model import Model
 
-__all__ = ["check_reachable", "target_of"]
+__all__ = ["check_reachable", "smaller_layers", "target_of"]
 
 _REACHABLE = (Sharing.QKV, Sharing.K_IS_V)
 
 
-def target_of(model: Model, variant: str | Variant) -> Variant:
-    """The variant that a model is to become, in its shortest name.
+def target_of(model: Model, variant: str | Variant, layers: Sequence[int] | None = None) -> Variant:
+    """The variant that layers of a model are to become, in its shortest name.
+
+    ``layers`` are those that are to be converted; None: all that would store less.
 
     Raises:
-        InputError: the model is an encoder, or would store no less than it does.
-        UnsupportedError: no conversion leads there, or none leaves this model.
+        InputError: the model is an encoder, or a layer would store no less than it does, or is none.
+        UnsupportedError: no conversion leads there, or none leaves a layer.
         VariantError: the name is unknown, or the heads do not divide so.
     """
     language_model(model, "conversion")
@@ -30,15 +33,35 @@ def target_of(model: Model, variant: str | Variant) -> Variant:
     wanted = wanted.for_heads(model.config.heads)
     if wanted.sharing not in _REACHABLE or wanted.position_2d:
         raise UnsupportedError(f"nothing converts to {wanted}: {_why_not(wanted)}")
-    for layer, block in enumerate(model.network.blocks):
-        check_reachable(block.attention, f"layer {layer} of {model.source.path.name}")
-    before, after = (v.reduction(model.config.heads) for v in (model.variant, wanted))
-    if after <= before:
+    blocks, smaller = model.network.blocks, smaller_layers(model, wanted)
+    for layer in range(len(blocks)) if layers is None else layers:
+        if not 0 <= layer < len(blocks):
+            raise InputError(
+                f"there is no layer {layer} in {model.source.path.name}: its layers are 0 to {len(blocks) - 1}"
+            )
+        check_reachable(blocks[layer].attention, f"layer {layer} of {model.source.path.name}")
+        if layers is not None and layer not in smaller:
+            raise InputError(
+                f"layer {layer} of {model.source.path.name} is {blocks[layer].attention.variant}, and {wanted} would "
+                f"store no less; leave it out"
+            )
+    if not smaller or (layers is not None and not layers):
         raise InputError(
-            f"{model.source.path.name} is {model.variant}, and {wanted} would store no less; choose a variant with a "
+            f"{model.source.path.name} is {model.described}, and {wanted} would store no less; choose a variant with a "
             f"smaller state, such as {Variant(Sharing.K_IS_V, _half(model))}"
         )
     return wanted
+
+
+def smaller_layers(model: Model, variant: Variant) -> tuple[int, ...]:
+    """The layers that would store less as this variant."""
+    attentions = enumerate(block.attention for block in model.network.blocks)
+    return tuple(
+        layer
+        for layer, attention in attentions
+        if variant.kv_heads_of(attention.heads.query) * variant.sharing.tensors
+        < attention.heads.kv * len(attention.roles)
+    )
 
 
 def check_reachable(attention: Attention, where: str) -> None:

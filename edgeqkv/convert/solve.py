@@ -17,7 +17,7 @@ import torch
 from edgeqkv.convert.gauge import gauge
 from edgeqkv.convert.grouping import Groups, grouped
 from edgeqkv.convert.statistics import LayerStatistics
-from edgeqkv.convert.subspace import Projection, best_subspace, mean_inputs, powers, restored, rows_of
+from edgeqkv.convert.subspace import Projection, best_subspace, factor, mean_inputs, powers, restored, rows_of
 from edgeqkv.model.layers import Attention, Heads, Linear
 from edgeqkv.model.variants import Variant
 from edgeqkv.model.weights import Weight
@@ -33,6 +33,8 @@ Sides = tuple[Sequence[Projection], Sequence[Projection]]
 """The keys of every query head, and the values."""
 
 _KEYS, _VALUES = 0, 1
+
+_EXACT: Final = 256  # rows of a group; of more, the eigenvalues of thousands of groups would take minutes a layer
 
 _RIDGE: Final = 0.02  # of the plain covariance, mixed into what counts: for inputs that the text hardly showed
 
@@ -65,13 +67,11 @@ def plain_basis(covariance: Tensor, cost: Tensor) -> Tensor:
 def sides_of(attention: Attention, seen: LayerStatistics) -> Sides:
     """How errors in keys and values count."""
     heads = _by_head(attention)
+    ridge = _RIDGE / seen.covariance.trace() * seen.covariance
     return (
+        [Projection(*each, ridge) for each in zip(heads.k, seen.keys, seen.queries, strict=True)],
         [
-            Projection(w, _ridged(inputs, seen.covariance), outputs)
-            for w, inputs, outputs in zip(heads.k, seen.keys, seen.queries, strict=True)
-        ],
-        [
-            Projection(w, _ridged(inputs, seen.covariance), out.T @ out)
+            Projection(w, inputs, out.T @ out, ridge)
             for w, inputs, out in zip(heads.v, seen.values, heads.out, strict=True)
         ],
     )
@@ -133,8 +133,12 @@ def _groups(sides: Sides, tensors: Sequence[tuple[int, ...]], count: int) -> Gro
         return grouped(heads, count, lambda _: 0.0)
     products = []
     for served in tensors:
-        (root,) = powers(mean_inputs([part for side in served for part in sides[side]]), 0.5)
+        root = factor(mean_inputs([part for side in served for part in sides[side]]))
         rows = torch.stack([torch.cat([rows_of(sides[side][head], root) for side in served]) for head in range(heads)])
+        if rows.shape[1] > size and heads // count * rows.shape[1] > _EXACT:
+            # Of a head's keys and values only as much as it could keep alone: the rest is lost in any group.
+            _, values, directions = torch.linalg.svd(rows, full_matrices=False)
+            rows = values[:, :size, None] * directions[:, :size]
         products.append(torch.einsum("aic,bjc->aibj", rows, rows))
 
     def tail(group: tuple[int, ...]) -> float:
@@ -194,11 +198,6 @@ def _size(parts: Sequence[Projection], seen: LayerStatistics) -> float:
     """How much a number of the keys or values that a state tensor stands for varies: what is stored is to be alike."""
     variances = [(part.weight @ seen.covariance @ part.weight.T).diagonal().mean() for part in parts]
     return float(torch.stack(variances).mean().sqrt())
-
-
-def _ridged(inputs: Tensor, covariance: Tensor) -> Tensor:
-    inputs = inputs.double()
-    return inputs + _RIDGE * inputs.trace() / covariance.trace() * covariance
 
 
 def _by_head(attention: Attention) -> _ByHead:

@@ -16,10 +16,13 @@ for an error that is a part of the keys themselves.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
+from edgeqkv.convert.room import Room
+from edgeqkv.model import storage
 from edgeqkv.model.layers import Attention, Linear
 from edgeqkv.reference.ops import TorchOps
 
@@ -37,21 +40,24 @@ class LayerStatistics:
     Attributes:
         mean, covariance: of ``y``: ``[C]``, ``[C, C]``. About zero where the layer has no bias to take up a mean.
         queries: ``[H, D, D]``, of ``q qᵀ`` times the square of the scores' scale.
-        keys: ``[H, C, C]``, how an error of keys counts.
-        values: ``[H, C, C]``, how an error of values counts: the covariance of ``ȳ``.
+        keys: ``[C, C]`` a head, how an error of keys counts.
+        values: ``[C, C]`` a head, how an error of values counts: the covariance of ``ȳ``.
         value_means: ``[H, C]``, of ``ȳ``.
         key_noise, value_noise: ``[H]``, how an error counts that is another for every position, such as rounding:
             means of ``Σ_j p_j² |W_o (v_j − v̄)|²`` and of ``Σ_j p_j²``.
+        stream: mean square of what the layer passes on, apart from its mean over channels: beside it an error is large
+            or small, whatever the layer.
     """
 
     mean: Tensor
     covariance: Tensor
     queries: Tensor
-    keys: Tensor
-    values: Tensor
+    keys: Sequence[Tensor]
+    values: Sequence[Tensor]
     value_means: Tensor
     key_noise: Tensor
     value_noise: Tensor
+    stream: float = 1.0
 
 
 class ObservingOps(TorchOps):
@@ -61,9 +67,12 @@ class ObservingOps(TorchOps):
         attention: the layer that is looked at; others are only computed.
         positions: how many queries of each sequence are looked at, chosen at random.
         generator: of the choice.
+        room: where what is summed up lies.
     """
 
-    def __init__(self, attention: Attention, positions: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, attention: Attention, positions: int, generator: torch.Generator, room: Room | None = None
+    ) -> None:
         heads, width = attention.heads, attention.k.weight.shape[1]
         self._record, self._positions, self._generator = attention, positions, generator
         self._centred = attention.k.bias is not None and attention.out.bias is not None
@@ -75,8 +84,8 @@ class ObservingOps(TorchOps):
         self._mixed_sum = zeros(heads.query, width)
         self._key_noise, self._value_noise = zeros(heads.query), zeros(heads.query)
         # As large as the rest of the layer, and sums of some thousand squares: float32 is enough.
-        self._keys = torch.zeros(heads.query, width, width)
-        self._values = torch.zeros(heads.query, width, width)
+        room = room or Room()
+        self._keys, self._values = ([room.zeros(width, width) for _ in range(heads.query)] for _ in ("keys", "values"))
         # |W_o u| = |R u|, in as many dimensions as a head has.
         out = attention.out.weight.values().view(-1, heads.query, heads.dim).permute(1, 0, 2)
         self._output_root = torch.linalg.qr(out).R
@@ -95,34 +104,39 @@ class ObservingOps(TorchOps):
         return super().attention(layer, q, k, v, attention)
 
     def statistics(self) -> LayerStatistics:
-        """What was seen."""
+        """What was seen; it is taken along, so that nothing can be seen after it."""
         mean = self._sum / self._rows
         mixed = self._mixed_sum / self._queries
-        covariance, values = self._second / self._rows, self._values / self._queries
+        covariance = self._second / self._rows
         if self._centred:
             covariance -= torch.outer(mean, mean)
-            values -= (mixed[:, :, None] * mixed[:, None, :]).float()
         else:
             mean, mixed = torch.zeros_like(mean), torch.zeros_like(mixed)
-        queries, keys = self._query_second * self._record.scale**2 / self._rows, self._keys / self._queries
-        keys *= self._correlation(queries, keys)[:, None, None]
+        queries = self._query_second * self._record.scale**2 / self._rows
+        for head, (keys, values) in enumerate(zip(self._keys, self._values, strict=True)):
+            values /= self._queries
+            values.addr_(mixed[head].float(), mixed[head].float(), alpha=-1)
+            keys *= self._correlation(head, queries[head], keys) / self._queries
+            storage.give_back(keys)
+            storage.give_back(values)
         return LayerStatistics(
             mean=mean,
             covariance=covariance,
             queries=queries,
-            keys=keys,
-            values=values,
+            keys=self._keys,
+            values=self._values,
             value_means=mixed,
             key_noise=self._key_noise / self._queries,
             value_noise=self._value_noise / self._queries,
         )
 
-    def _correlation(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """``[H]``: how much more an error in proportion to the keys counts than the two means say."""
+    def _correlation(self, head: int, queries: Tensor, keys: Tensor) -> float:
+        """How much more an error in proportion to a head's keys counts than the two means say."""
         query, kv, dim = self._record.heads
-        weights = self._record.k.weight.values().view(kv, dim, -1).repeat_interleave(query // kv, dim=0)
-        apart = ((weights @ keys @ weights.transpose(-1, -2)).double() * queries).sum((1, 2))
-        return (self._together / self._queries / apart.clamp_min(torch.finfo(torch.float64).tiny)).float()
+        start = head // (query // kv) * dim
+        weights = self._record.k.weight.rows(start, start + dim).values()
+        apart = float(((weights @ keys @ weights.T).double() * queries).sum())
+        return float(self._together[head]) / max(apart, torch.finfo(torch.float64).tiny)
 
     def _observe(self, q: Tensor, k: Tensor, v: Tensor) -> None:
         """``[B, H, S, D]`` each."""
@@ -145,6 +159,8 @@ class ObservingOps(TorchOps):
             for sequence in range(len(y)):
                 at = sequence, head
                 self._observe_keys(head, scores[at], p[at], v[at] @ root.T, y[sequence])
+            storage.give_back(self._values[head])
+            storage.give_back(self._keys[head])
 
     def _observe_keys(self, head: int, scores: Tensor, p: Tensor, u: Tensor, y: Tensor) -> None:
         """Of one head in one sequence: ``scores, p [N, S]``, ``u [S, D]`` the values as the output sees them, ``y``."""
@@ -153,8 +169,13 @@ class ObservingOps(TorchOps):
         weighted = p[:, :, None] * apart
         self._key_noise[head] += float(weighted.square().sum())
         self._together[head] += float((weighted.transpose(-1, -2) @ scores[:, :, None]).square().sum())
-        derivative = (weighted.transpose(-1, -2).flatten(0, 1)) @ y  # [N·D, C]
-        self._keys[head].addmm_(derivative.T, derivative)
+        # The sum of C_tᵀ C_t is Aᵀ A with A = R y, or yᵀ (Rᵀ R) y: through whichever of the two is the smaller one.
+        rows = weighted.transpose(-1, -2).flatten(0, 1)  # R [N·D, S]
+        if len(rows) > len(y):
+            self._keys[head].addmm_(y.T, (rows.T @ rows) @ y)
+        else:
+            derivative = rows @ y
+            self._keys[head].addmm_(derivative.T, derivative)
 
     def _chosen(self, length: int) -> Tensor:
         first = min(_FIRST, length // 2)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from edgeqkv.model.variants import Sharing, Variant
+
 if TYPE_CHECKING:
     from edgeqkv.model.weights import Weight
 
@@ -200,6 +202,13 @@ class Attention:
     def merged(self) -> bool:
         """Whether keys and values are one projection, so that one tensor is stored for both."""
         return self.k is self.v
+
+    @property
+    def variant(self) -> Variant:
+        """What is shared among queries, keys and values, and the KV heads where they are fewer than query heads."""
+        sharing = {(False, False): Sharing.QKV, (False, True): Sharing.K_IS_V, (True, False): Sharing.Q_IS_K}
+        found = sharing.get((self.q is self.k, self.merged), Sharing.ALL)
+        return Variant(found, self.heads.kv if self.heads.kv < self.heads.query else None)
 
     @property
     def roles(self) -> tuple[str, ...]:

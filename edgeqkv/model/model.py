@@ -12,10 +12,10 @@ from typing import Any, Protocol, Self, TypeVar
 from edgeqkv.errors import CheckpointError, InputError, UnsupportedError
 from edgeqkv.model import storage, walk
 from edgeqkv.model.config import DecoderConfig, EncoderConfig, Features, Image, Tokens
-from edgeqkv.model.layers import Attention, Block
+from edgeqkv.model.layers import Block
 from edgeqkv.model.ops import Ops
 from edgeqkv.model.state import StateScales, StateSpec
-from edgeqkv.model.variants import Sharing, Variant
+from edgeqkv.model.variants import Variant
 from edgeqkv.model.weights import PRECISIONS, Weight
 from edgeqkv.reading import is_folder
 
@@ -92,7 +92,7 @@ class Model:
         """Its variant, and how many of its layers share otherwise: ``qkv+gqa4, 5 of 30 layers q-k=v``."""
         blocks: tuple[Block, ...] = self.network.blocks
         own = [block.attention for block in blocks if block.attention.source is None]
-        _, *others = Counter(map(_variant_of, own)).most_common()
+        _, *others = Counter(str(attention.variant) for attention in own).most_common()
         parts = [f"{count} of {len(blocks)} layers {variant}" for variant, count in others]
         reading = len(blocks) - len(own)
         parts += [f"{reading} of {len(blocks)} layers read another one's state"] if reading else []
@@ -182,14 +182,6 @@ class Model:
                     f"(of {weight.tensor.numel()}): the training diverged or the file is damaged"
                 )
             weight.release_pages()
-
-
-def _variant_of(attention: Attention) -> str:
-    """What a layer shares among queries, keys and values, and its KV heads where it has fewer than query heads."""
-    sharing = {(False, False): Sharing.QKV, (False, True): Sharing.K_IS_V, (True, False): Sharing.Q_IS_K}
-    found = sharing.get((attention.q is attention.k, attention.merged), Sharing.ALL)
-    heads = attention.heads
-    return str(Variant(found, heads.kv if heads.kv < heads.query else None))
 
 
 def language_model(model: Model, purpose: str) -> Model:

@@ -26,7 +26,7 @@ __all__ = ["expect", "fault", "give_back", "is_intact", "register_mapped"]
 
 _BYTES_AT_ONCE: Final = 1 << 24
 
-# The address ranges of storages that are mappings of files which nothing writes to. Torch keeps the key, a storage's
+# The address ranges of storages that are mappings of files. Torch keeps the key, a storage's
 # Python object, as long as any tensor has its memory; with the last of them the entry is gone.
 _MAPPED: Final[WeakKeyDictionary[torch.UntypedStorage, range]] = WeakKeyDictionary()
 
@@ -37,8 +37,9 @@ _EXPECTED: Final[WeakKeyDictionary[torch.UntypedStorage, frozenset[int]]] = Weak
 def register_mapped(*tensors: torch.Tensor) -> None:
     """Say of tensors' storages that they are mappings of a file, so that their pages can be given back.
 
-    Only for memory that is the file's, byte for byte, and that nothing writes to. Where the system tells, what is no
-    mapping after all (a copy that the file's reader made) is left out.
+    Only for memory that is the file's, byte for byte: which nothing writes to, or which is shared with the file, so
+    that what is written comes to stand in it. Where the system tells, what is no mapping after all (a copy that the
+    file's reader made) is left out.
     """
     files = _file_mappings()
     for tensor in tensors:

@@ -47,7 +47,7 @@ def kept_or_made(folder: Path, identity: Mapping[str, Any], make: Callable[[], C
         if kept.get("identity") != identity:
             raise InputError(f"{folder} is of another conversion; delete it to begin anew, or give another --out")
         try:
-            return Conversion(load(checkpoint), tuple(kept["lost"]))
+            return Conversion(load(checkpoint), tuple(kept["lost"]), tuple(kept["layers"]))
         except CheckpointError:  # it could not be written
             return make()
     made = make()
@@ -57,7 +57,8 @@ def kept_or_made(folder: Path, identity: Mapping[str, Any], make: Callable[[], C
     except UnsupportedError:  # the format has no place for it: it is made again each time
         checkpoint.unlink(missing_ok=True)
     partial = facts.with_name(f"{facts.name}.partial")
-    partial.write_text(json.dumps({"identity": identity, "lost": made.lost}), encoding="utf-8")
+    record = {"identity": identity, "lost": made.lost, "layers": made.layers}
+    partial.write_text(json.dumps(record), encoding="utf-8")
     partial.replace(facts)
     return made
 

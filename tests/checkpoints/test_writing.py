@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -82,8 +83,8 @@ def test_nothing_is_replaced_unasked_and_nothing_is_left_behind(
         write(model, out.parent / "other.safetensors")
     before = out.read_bytes()
 
-    def fails(contents: object, file: Path) -> None:
-        file.write_bytes(b"half")
+    def fails(contents: object, file: BinaryIO) -> None:
+        file.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", fails)

@@ -78,6 +78,11 @@ def test_convert_says_what_it_cost(tmp_path: Path) -> None:
     facts = json.loads(run(*command, "--force", "--json", cwd=tmp_path).stdout)
     assert facts["quality"] is None
     assert 0 < facts["lost"][0] < 1
+    assert facts["layers"] == [0]
+    chosen = run(*command, "--force", "--layers", "x", code=2, cwd=tmp_path).stderr
+    assert "'x' names no layers; write them as 0-5,8" in chosen
+    chosen = run(*command, "--force", "--state-budget", "8XB", code=2, cwd=tmp_path).stderr
+    assert "--state-budget '8XB' is no size; write it as 8MiB" in chosen
 
 
 def test_a_tokenizer_beside_the_model_is_taken_along(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_accelerate_launches_two_that_do_what_one_does(folder: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)  # by one of them
-    assert done.stderr.count("converting layer 1 of 1\n") == 1
+    assert done.stderr.count("converting 1 layer\n") == 1
     assert done.stderr.count("distilling in 2 processes\n") == 1
 
     spec = ConvertSpec("q-k=v+mqa", folder / "text.txt", folder / "one.pt", folder / "tokenizer.json", windows=4)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+import torch.nn.functional as F
 from authors_gpt import authors_logits
 from conftest import ENCODERS, TINY, read_encoder_golden
 from hypothesis import given, settings
@@ -158,6 +159,21 @@ def test_what_is_seen_is_the_derivative_of_what_a_head_puts_out(tmp_path: Path) 
     variance = (mixed - mixed.mean(0)).square().sum(-1).mean()
     form = values[head].outputs @ change.double() @ seen.values[head].double() @ change.T.double()
     assert float(form.trace()) == pytest.approx(float(variance), rel=1e-4)
+
+
+def test_both_ways_to_sum_up_the_keys_come_to_the_same(tmp_path: Path) -> None:
+    """Positions that nothing attends to change nothing, but that the other product is the smaller one."""
+    torch.save(random_checkpoint(Variant.parse("qkv"), **TINY), tmp_path / "model.pt")
+    attention = edgeqkv.load(tmp_path / "model.pt").network.blocks[0].attention
+    generator = torch.Generator().manual_seed(0)
+    scores, u, y = (torch.randn(shape, generator=generator) for shape in ((5, 30), (30, 8), (30, 32)))
+    sums = []
+    for more in (0, 30):  # 5 queries of 8 numbers are more than 30 positions, and fewer than 60
+        ops = ObservingOps(attention, 5, generator)
+        p, rows = F.pad(scores.softmax(-1), (0, more)), (0, 0, 0, more)
+        ops._observe_keys(0, F.pad(scores, (0, more)), p, F.pad(u, rows), F.pad(y, rows))
+        sums.append(ops._keys[0])
+    torch.testing.assert_close(*sums)
 
 
 def test_an_error_in_proportion_to_the_keys_counts_as_it_does(tmp_path: Path) -> None:

@@ -58,12 +58,13 @@ def test_the_same_command_goes_on_to_the_same_result(
     killed(model, spec, stage, part)
     folder = tmp_path / "out.pt.distilling"
     assert {path.name for path in folder.iterdir()} == {"lock", "state", "closed.pt", "closed.json"}
-    monkeypatch.setattr(conversion, "converted", solved_again)
+    monkeypatch.setattr(conversion, "chosen", solved_again)
     parts: list[float] = []
     resumed = run_convert(model, spec, lambda _, done=None: parts.append(done))
     assert 0.0 not in parts
     assert resumed.distillation == whole.distillation
     assert resumed.conversion.lost == whole.conversion.lost
+    assert resumed.conversion.layers == whole.conversion.layers == (0,)
     files = [torch.load(path, weights_only=True)["model_state_dict"] for path in (spec.out, tmp_path / "whole.pt")]
     assert files[0].keys() == files[1].keys()
     assert all(torch.equal(files[0][name], files[1][name]) for name in files[0])
@@ -81,6 +82,18 @@ def test_what_was_kept_of_another_conversion_is_not_taken_up(model: Model, spec:
     assert run_convert(model, spec).distillation is not None
 
 
+def test_layers_that_a_loss_chose_are_of_its_bound_and_its_text(
+    model: Model, spec: ConvertSpec, tmp_path: Path
+) -> None:
+    spec = replace(spec, auto=True, text=spec.calibrate, max_degradation=9.0)
+    killed(model, spec, "distilling", 0.5)
+    (tmp_path / "other.txt").write_text(spec.calibrate.read_text()[100:])
+    for other in (replace(spec, max_degradation=8.0), replace(spec, text=tmp_path / "other.txt")):
+        with pytest.raises(InputError, match=r"out\.pt\.distilling is of another conversion"):
+            run_convert(model, other)
+    assert run_convert(model, replace(spec, memory=10**6)).conversion.layers == (0,)
+
+
 def test_what_was_too_bad_to_be_written_is_not_distilled_again(
     model: Model, spec: ConvertSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,10 +101,10 @@ def test_what_was_too_bad_to_be_written_is_not_distilled_again(
         raise VerificationFailed("too bad")
 
     with monkeypatch.context() as patch:
-        patch.setattr(conversion, "_check", too_bad)
+        patch.setattr(conversion, "check_quality", too_bad)
         with pytest.raises(VerificationFailed):
             run_convert(model, replace(spec, text=spec.calibrate, max_degradation=0.0))
-    monkeypatch.setattr(conversion, "converted", solved_again)
+    monkeypatch.setattr(conversion, "chosen", solved_again)
     stages: list[str] = []
     run_convert(model, spec, lambda stage, _=None: stages.append(stage))
     assert "distilling" not in stages

@@ -15,13 +15,19 @@ apart by the names and shapes of their projections, because the config does not 
     GPT_Q_GQA            q-k=v+gqaN         ``c_q``, ``c_k [N·hd, d]``
     GPT_QMQA             q-k=v+mqa          ``c_q``, ``c_kv [hd, d]``: one tensor
     ===================  =================  ======================================
+
+What no class of theirs can be, a config says under ``edgeqkv``, which no other program reads:
+
+    ``layers``      each layer's variant, where they differ; a layer's tensors are those of its variant's class
+    ``activation``  of the MLPs, where it is not ``gelu`` (the exact one): ``gelu_tanh``, ``relu`` or ``silu``
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, get_args
 
 import torch
 
@@ -31,13 +37,19 @@ from edgeqkv.checkpoints.foreign import refuse_hub_model
 from edgeqkv.checkpoints.tensors import Tensors
 from edgeqkv.errors import CheckpointError
 from edgeqkv.model.architectures.decoder import Decoder
-from edgeqkv.model.layers import MLP, Attention, Block, Heads, Linear, Norm
+from edgeqkv.model.layers import MLP, Activation, Attention, Block, Heads, Linear, Norm
 from edgeqkv.model.model import DecoderConfig, Model, Source
-from edgeqkv.model.variants import Sharing, Variant
+from edgeqkv.model.variants import Variant
 from edgeqkv.model.weights import Weight
-from edgeqkv.reading import shown
+from edgeqkv.reading import shortened, shown
 
-__all__ = ["matches", "read"]
+__all__ = ["ACTIVATIONS", "EXTENSION", "matches", "read"]
+
+EXTENSION: Final = "edgeqkv"
+"""The key of a config under which stands what no class of the authors' can be."""
+
+ACTIVATIONS: Final[tuple[Activation, ...]] = get_args(Activation)
+"""What MLPs may compute; the first is what they do where nothing is said."""
 
 _MASK = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")  # a saved causal mask, not a bias
 
@@ -76,6 +88,7 @@ class _Reader:
         self.head_dim = self.width // self.heads
         self.inner = config.size("n_inner", default=4 * self.width)
         self.eps = config.fraction("layer_norm_epsilon", default=1e-5)
+        self.activation, self.variants = self._extension()
 
     def model(self) -> Model:
         vocabulary, positions = self.config.size("vocab_size"), self.config.size("n_positions")
@@ -89,18 +102,14 @@ class _Reader:
         final_norm = self._norm("ln_f")
         self.tensors.check_all_taken(hint=f"n_layer in its config is {self.layers}")
 
-        sharing, model_class = read[0][1]
-        kv_heads = read[0][0].attention.heads.kv
-        notes = self._notes(kv_heads)
+        found = [block.attention.variant for block, _ in read]
+        self._check_layers(found)
+        variant = Counter(found).most_common(1)[0][0]
+        kv_heads = variant.kv_heads_of(self.heads)
+        notes = () if self.variants else self._notes(kv_heads)
         self.config.check_known(self._computed(positions, kv_heads, biased=read[0][0].mlp.up.bias is not None))
-        for index, (block, (other, _)) in enumerate(read):
-            if (other, block.attention.heads.kv) != (sharing, kv_heads):
-                raise CheckpointError(
-                    f"layer {index} of {self.archive.path} is {other} with {block.attention.heads.kv} KV heads, "
-                    f"layer 0 is {sharing} with {kv_heads}; edgeqkv reads models whose layers agree"
-                )
         return Model(
-            variant=Variant(sharing, kv_heads).for_heads(self.heads) if kv_heads != self.heads else Variant(sharing),
+            variant=variant,
             config=DecoderConfig(
                 layers=self.layers,
                 hidden_size=self.width,
@@ -114,48 +123,87 @@ class _Reader:
                 tied_head=head is token_table,
             ),
             network=Decoder(token_table, position_table, tuple(block for block, _ in read), final_norm, head),
-            source=Source(self.archive.path, "language-model", model_class, self._training()),
+            source=Source(
+                self.archive.path,
+                "language-model",
+                " and ".join(dict.fromkeys(model_class for _, model_class in read)),
+                self._training(),
+            ),
             notes=notes,
         )
 
-    def _block(self, prefix: str) -> tuple[Block, tuple[Sharing, str]]:
+    def _extension(self) -> tuple[Activation, tuple[str, ...]]:
+        """The activation of the MLPs, and the variant of each layer, where they may differ."""
+        told = self.config.get(EXTENSION)
+        if told is None:
+            return ACTIVATIONS[0], ()
+        if not isinstance(told, Mapping):
+            raise CheckpointError(f"'{EXTENSION}' in {self.config.place} is {shown(told)}, not a dict")
+        own = Config(self.archive.path, f"'{EXTENSION}' in the model_config", told)
+        activation, layers = own.get("activation"), own.get("layers")
+        own.check_known({})
+        known = [each for each in ACTIVATIONS if each == activation] if activation is not None else ACTIVATIONS
+        if not known:
+            raise CheckpointError(
+                f"'activation' in {own.place} is {shown(activation)}; edgeqkv knows {', '.join(ACTIVATIONS)}"
+            )
+        if layers is None:
+            return known[0], ()
+        if not isinstance(layers, Sequence) or isinstance(layers, str) or len(layers) != self.layers:
+            raise CheckpointError(f"'layers' in {own.place} is {shown(layers)}, not a list of {self.layers} variants")
+        return known[0], tuple(each if isinstance(each, str) else shown(each) for each in layers)
+
+    def _check_layers(self, found: Sequence[Variant]) -> None:
+        """Hold the layers' tensors against what the config says of them: that they are alike, or what each is."""
+        told = self.variants or (str(found[0]),) * len(found)
+        for layer, (variant, name) in enumerate(zip(found, told, strict=True)):
+            if str(variant) != name:
+                raise CheckpointError(
+                    f"layer {layer} of {self.archive.path} is {variant}, and its config says that it is "
+                    f"{shortened(name)}"
+                    if self.variants
+                    else f"layer {layer} of {self.archive.path} is {variant}, layer 0 is {name}; edgeqkv reads models "
+                    f"whose layers differ if their config lists each one's variant ('layers' under '{EXTENSION}')"
+                )
+
+    def _block(self, prefix: str) -> tuple[Block, str]:
         norm = self._norm(f"{prefix}ln_1")
-        attention, kind = self._attention(f"{prefix}attn.")
+        attention, model_class = self._attention(f"{prefix}attn.")
         mlp = MLP(
             gate=None,
             up=self._linear(f"{prefix}mlp.c_fc", self.inner, self.width),
             down=self._linear(f"{prefix}mlp.c_proj", self.width, self.inner),
-            activation="gelu",
+            activation=self.activation,
         )
-        return Block(norm, attention, self._norm(f"{prefix}ln_2"), mlp), kind
+        return Block(norm, attention, self._norm(f"{prefix}ln_2"), mlp), model_class
 
-    def _attention(self, prefix: str) -> tuple[Attention, tuple[Sharing, str]]:
+    def _attention(self, prefix: str) -> tuple[Attention, str]:
         names = ("c_attn", "c_q", "c_k", "c_kv")
         found = tuple(name for name in names if f"{prefix}{name}.weight" in self.tensors)
         d = self.width
         if found == ("c_attn",):
             q, k, v = self._split(f"{prefix}c_attn", (d, d, d))
-            kind = (Sharing.QKV, "GPT")
+            model_class = "GPT"
         elif found == ("c_kv",):
             k, v = self._split(f"{prefix}c_kv", (d, d))
-            q, kind = k, (Sharing.Q_IS_K, "GPT_KV")
+            q, model_class = k, "GPT_KV"
         elif found == ("c_k",):
             q = k = v = self._linear(f"{prefix}c_k", d, d)
-            kind = (Sharing.ALL, "GPT_K")
+            model_class = "GPT_K"
         elif found == ("c_q", "c_k"):
             q = self._linear(f"{prefix}c_q", d, d)
             rows = self._kv_rows(f"{prefix}c_k", multiple=1)
             k = v = self._linear(f"{prefix}c_k", rows, d)
-            kind = (Sharing.K_IS_V, "GPT_QKV_KEqualsV" if rows == d else "GPT_Q_GQA")
+            model_class = "GPT_QKV_KEqualsV" if rows == d else "GPT_Q_GQA"
         elif found == ("c_q", "c_kv"):
             q = self._linear(f"{prefix}c_q", d, d)
             if self.tensors.rows(f"{prefix}c_kv.weight") == self.head_dim:
                 k = v = self._linear(f"{prefix}c_kv", self.head_dim, d)
-                kind = (Sharing.K_IS_V, "GPT_QMQA")
+                model_class = "GPT_QMQA"
             else:
                 rows = self._kv_rows(f"{prefix}c_kv", multiple=2) // 2
                 k, v = self._split(f"{prefix}c_kv", (rows, rows))
-                kind = (Sharing.QKV, "GPT_MQA" if rows == self.head_dim else "GPT_GQA")
+                model_class = "GPT_MQA" if rows == self.head_dim else "GPT_GQA"
         else:
             raise CheckpointError(
                 f"the attention of {self.archive.path} is of no known class: '{prefix}' has the projections "
@@ -163,7 +211,7 @@ class _Reader:
             )
         heads = Heads(query=self.heads, kv=k.weight.shape[0] // self.head_dim, dim=self.head_dim)
         out = self._linear(f"{prefix}c_proj", d, d)
-        return Attention(q, k, v, out, heads, scale=self.head_dim**-0.5, causal=True), kind
+        return Attention(q, k, v, out, heads, scale=self.head_dim**-0.5, causal=True), model_class
 
     def _kv_rows(self, name: str, multiple: int) -> int:
         """Rows of a KV projection, which say how many KV heads there are; the config may be silent or wrong."""
