@@ -45,16 +45,20 @@ def main() -> None:
 
     results = json.loads((RESULTS / "convert.json").read_text())["results"]
     sizes = {name: entry["rows"] for name, entry in results.items() if len({r["seed"] for r in entry["rows"]}) > 1}
-    figure, axes = pyplot.subplots(len(sizes), len(VARIANTS), figsize=(10, 2.4 * len(sizes)), squeeze=False)
-    for (name, rows), panels in zip(sizes.items(), axes, strict=True):
+    figure, axes = pyplot.subplots(2 * len(sizes), 2, figsize=(9, 4.8 * len(sizes)), squeeze=False)
+    for index, (name, rows) in enumerate(sizes.items()):
+        panels = axes[2 * index : 2 * index + 2].flat
         for variant, panel in zip(VARIANTS, panels, strict=True):
             shown = {method: found for method in METHODS if (found := values(rows, variant, method))}
-            for place, found in enumerate(shown.values()):
-                panel.barh(place, mean(found), color="#9db8d9" if place < 4 else "#2f6db3", left=0)
+            for place, (method, found) in enumerate(shown.items()):
+                panel.barh(place, mean(found), color="#2f6db3" if method.startswith("ours") else "#9db8d9")
                 panel.plot(found, [place] * len(found), "o", color="#222222", markersize=3)
             panel.set_xscale("log")
+            panel.set_xlim(0.5, 100)
+            panel.set_xticks([1, 10, 100], ["1", "10", "100"])
+            panel.minorticks_off()
             panel.set_title(f"{variant}, {name}", fontsize=9)
-            panel.set_yticks(range(len(shown)), [METHODS[method] for method in shown] if variant == VARIANTS[0] else [])
+            panel.set_yticks(range(len(shown)), [METHODS[method] for method in shown])
             panel.invert_yaxis()
             panel.set_xlabel("perplexity above, %")
     figure.tight_layout()
