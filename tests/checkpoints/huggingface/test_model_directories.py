@@ -175,7 +175,10 @@ def test_a_tied_head_that_differs_is_told(directory: Path) -> None:
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "an unknown model": ({"model_type": "frobnicator"}, "of the model_type 'frobnicator'; edgeqkv reads gpt2, llama"),
+    "an unknown model": (
+        {"model_type": "frobnicator"},
+        "of the model_type 'frobnicator'; edgeqkv reads gpt2, gpt_neo, llama",
+    ),
     "no model_type": ({"model_type": 3}, "does not say which model it is"),
     "experts": ({"model_type": "mixtral", "num_local_experts": 8}, "'mixtral', which is a mixture of experts"),
     "a tower": (
