@@ -4,10 +4,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from conftest import TINY
+from divergence import TOKENS, divergence
 
 import edgeqkv
 from edgeqkv import InputError
@@ -16,9 +16,7 @@ from edgeqkv.convert import distill
 from edgeqkv.convert.distill import Schedule, distilled
 from edgeqkv.convert.student import Student, Teacher
 from edgeqkv.model.model import Model
-from edgeqkv.reference.outputs import sequence_logits
 
-TOKENS = np.random.default_rng(0).integers(0, TINY["vocab_size"], 48 * 8)
 SCHEDULE = Schedule(steps=12, batch=2, rate=3e-3)
 
 
@@ -27,11 +25,6 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Model]:
     path = tmp_path_factory.mktemp("distill") / "model.pt"
     teacher = edgeqkv.load(write_random_checkpoint(path, "qkv", std=0.2, **TINY))
     return teacher, edgeqkv.convert(teacher, "q-k=v+mqa", tokens=TOKENS)
-
-
-def divergence(teacher: Model, student: Model) -> float:
-    p, q = (torch.from_numpy(sequence_logits(m, TOKENS[:48])).log_softmax(-1) for m in (teacher, student))
-    return float((p.exp() * (p - q)).sum(-1).mean())
 
 
 def weights(model: Model) -> list[torch.Tensor]:

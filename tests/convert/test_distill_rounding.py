@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY
+from divergence import TOKENS, divergence
 
 import edgeqkv
 from edgeqkv import InputError
@@ -19,7 +20,6 @@ from edgeqkv.convert.student import Student
 from edgeqkv.model.model import Model
 from edgeqkv.reference.outputs import sequence_logits
 
-TOKENS = np.random.default_rng(0).integers(0, TINY["vocab_size"], 48 * 8)
 BOTH = Rounding("int4", "int8")
 
 
@@ -28,11 +28,6 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Model]:
     path = tmp_path_factory.mktemp("rounding") / "model.pt"
     teacher = edgeqkv.load(write_random_checkpoint(path, "qkv", std=0.2, **TINY))
     return teacher, edgeqkv.convert(teacher, "q-k=v", tokens=TOKENS)
-
-
-def divergence(teacher: Model, student: Model) -> float:
-    p, q = (torch.from_numpy(sequence_logits(m, TOKENS[:48])).log_softmax(-1) for m in (teacher, student))
-    return float((p.exp() * (p - q)).sum(-1).mean())
 
 
 @pytest.mark.parametrize(("weights", "state"), [("int4", "int8"), ("int8", "fp32"), ("fp32", "int8")])

@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import csv
 import io
-import json
 import os
 import re
 import sys
@@ -22,11 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from edgeqkv.backends.compiling import answer, artifact_of
 from edgeqkv.backends.executorch.quiet import third_party_notices_silenced
-from edgeqkv.bundle.manifest import Artifact, Compiled, Graph, Manifest, NpuFigures
-from edgeqkv.children import end_with_parent
+from edgeqkv.bundle.manifest import Artifact, Compiled, Graph, NpuFigures
 from edgeqkv.disk.workplace import scratch
-from edgeqkv.errors import EdgeQKVError, InputError, UnsupportedError
+from edgeqkv.errors import UnsupportedError
 from edgeqkv.extras import installed_version
 
 __all__ = ["check_whole", "main"]
@@ -53,29 +52,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--job", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     directory, out = given.directory.resolve(), (given.out or given.directory).resolve()
-    if given.job is not None:
-        end_with_parent()
-    try:
+
+    def compiled() -> Compiled:
         with scratch() as folder:
-            result = _compiled(directory, out, _artifact(directory, given.job), folder).model_dump(mode="json")
-    except EdgeQKVError as error:
-        result = {"error": {"type": type(error).__name__, "message": str(error)}}
-    if given.job is not None:
-        (given.job / "result.json").write_text(json.dumps(result), encoding="utf-8")
-        return 0
-    sys.stdout.write(json.dumps(result, indent=2) + "\n")
-    return 2 if "error" in result else 0
+            return _compiled(directory, out, artifact_of("ethos-u85", directory, given.job), folder)
 
-
-def _artifact(directory: Path, job: Path | None) -> Artifact:
-    if job is not None:
-        return Artifact.model_validate_json((job / "artifact.json").read_text(encoding="utf-8"))
-    from edgeqkv.bundle.bundle import Bundle
-
-    manifest: Manifest = Bundle(directory).manifest
-    if "ethos-u85" not in manifest.targets:
-        raise InputError(f"{directory} holds {', '.join(manifest.targets)}, and no ethos-u85 target")
-    return manifest.targets["ethos-u85"].artifact
+    return answer(given.job, compiled)
 
 
 def _compiled(directory: Path, out: Path, artifact: Artifact, folder: Path) -> Compiled:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Final
 
-from edgeqkv import errors
-from edgeqkv.bundle.manifest import Artifact, Compiled
-from edgeqkv.children import running
-from edgeqkv.disk.workplace import scratch
-from edgeqkv.errors import EdgeQKVError, UnsupportedError
+from edgeqkv.backends.compiling import compiled_apart
+from edgeqkv.bundle.manifest import Artifact
 from edgeqkv.extras import installed_version
-from edgeqkv.process import environment, python
 from edgeqkv.progress import Progress
 
 __all__ = ["compiled"]
@@ -33,19 +28,4 @@ def compiled(directory: Path, artifact: Artifact, on_progress: Progress) -> Arti
         command = f"pip install 'edgeqkv[ethos-u]' && python -m {_MODULE} DIR --out FOLDER"
         return artifact.model_copy(update={"details": {**artifact.details, "compile_with": command}})
     on_progress(f"compiling for Ethos-U85 with {artifact.details['soc']} MACs", None)
-    with scratch() as folder, (folder / "log").open("w+", encoding="utf-8", errors="replace") as log:
-        (folder / "artifact.json").write_text(artifact.model_dump_json(), encoding="utf-8")
-        command_line = python(_MODULE, str(directory.resolve()), "--job", str(folder))
-        with running(command_line, environment(TMPDIR=str(folder)), log, folder) as process:
-            assert process.stdout
-            for _ in process.stdout:
-                """What the compiler says besides, which would else fill the pipe."""
-        result = folder / "result.json"
-        if not result.exists():
-            log.seek(0)
-            said = log.read().strip().splitlines()[-1:] or ["and said nothing"]
-            raise UnsupportedError(f"Vela ended with code {process.returncode}: {said[0]}")
-        found = json.loads(result.read_text(encoding="utf-8"))
-    if "error" in found:
-        raise getattr(errors, found["error"]["type"], EdgeQKVError)(found["error"]["message"])
-    return artifact.model_copy(update={"compiled": Compiled.model_validate(found)})
+    return compiled_apart(_MODULE, "Vela", directory, artifact)

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
+from edgeqkv.backends.described import described
 from edgeqkv.backends.ends import input_spec, output_spec
 from edgeqkv.backends.ethos.compiling import compiled
 from edgeqkv.backends.ethos.decoder import DecoderOps
 from edgeqkv.backends.ethos.encoder import EncoderOps
 from edgeqkv.backends.ethos.forms import EXPERIMENTAL
 from edgeqkv.backends.ethos.graph import TosaGraph, Value, symmetric
-from edgeqkv.backends.ethos.ops import FEATURES
 from edgeqkv.backends.features import check_features
+from edgeqkv.backends.fixed import FEATURES, graphs_of, observed
 from edgeqkv.backends.target import TargetSpec
 from edgeqkv.bundle.manifest import Artifact, Graph, StateTensor
-from edgeqkv.extras import installed_version
 from edgeqkv.model.activations import ActivationRanges
 from edgeqkv.model.model import Model
 from edgeqkv.progress import Progress
-from edgeqkv.reference.observing import observe, sequences_of
 
 __all__ = ["export"]
 
@@ -31,11 +29,11 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
         UnsupportedError: the graphs cannot hold the model, or Vela refuses one or leaves an operation to the CPU.
     """
     check_features(model.network, "Ethos-U85", FEATURES)
-    ranges = _observed(model, spec, on_progress)
+    ranges = observed(model, spec, on_progress)
     graphs: list[Graph] = []
     scales: dict[str, float] = {}
     state: tuple[StateTensor, ...] = ()
-    for name, tokens in _plan(model, spec):
+    for name, tokens in graphs_of(model, spec):
         on_progress(f"writing {name}", None)
         graph = TosaGraph()
         if model.causal:
@@ -46,21 +44,14 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
         (directory / file).write_bytes(graph.serialized())
         inputs, outputs = tuple(graph.inputs), tuple(graph.outputs)
         graphs.append(Graph(name=name, file=file, tokens=tokens, inputs=inputs, outputs=outputs))
-    artifact = Artifact(
-        target="ethos-u85",
-        form=spec.form,
-        weights=spec.weights,
-        state=spec.state,
-        context=spec.context,
-        chunk=spec.chunk,
+    artifact = described(
+        "ethos-u85",
+        spec,
+        graphs,
         vocab_size=model.config.vocab_size,
-        batch=spec.batch,
-        axes=("batch", "kv_heads", "context", "head_dim") if state else (),
-        graphs=tuple(graphs),
-        state_tensors=state,
-        versions={
-            name: installed_version(name) or "" for name in ("torch", "executorch", "ethos-u-vela", "tosa-tools")
-        },
+        packages=("torch", "executorch", "ethos-u-vela", "tosa-tools"),
+        state=state,
+        axes=("batch", "kv_heads", "context", "head_dim"),
         details={
             "soc": spec.soc,
             "memory_mode": spec.memory_mode,
@@ -73,22 +64,6 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
         },
     )
     return compiled(directory, artifact, on_progress)
-
-
-def _observed(model: Model, spec: TargetSpec, on_progress: Progress) -> ActivationRanges:
-    assert spec.examples is not None, "the target says that it needs them"
-    inputs = sequences_of(spec.examples, int(spec.context or 1)) if model.causal else list(spec.examples)
-    return observe(model, inputs, on_progress)
-
-
-def _plan(model: Model, spec: TargetSpec) -> Iterator[tuple[str, int]]:
-    """Name and tokens of every graph."""
-    if not model.causal:
-        yield "model", 1
-        return
-    if (chunk := spec.chunk or 1) > 1:
-        yield "prefill", chunk
-    yield "decode", 1
 
 
 def _narrow(spec: TargetSpec) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from math import erf, prod
@@ -13,27 +13,15 @@ import numpy.typing as npt
 
 from edgeqkv.backends.ethos.arithmetic import added, normalized, score_scale, softmax
 from edgeqkv.backends.ethos.graph import Encoding, TosaGraph, Value, affine, symmetric
+from edgeqkv.backends.fixed import FixedOps
 from edgeqkv.errors import UnsupportedError
 from edgeqkv.model.activations import ActivationRanges, Sites
-from edgeqkv.model.layers import Activation, Linear, Norm, Rope
-from edgeqkv.model.ops import Ops
+from edgeqkv.model.layers import Activation, Linear, Norm
 from edgeqkv.model.schemes import Scheme
 from edgeqkv.model.weights import QuantizedWeight, Weight
 from edgeqkv.quantize.nearest import nearest
 
-__all__ = ["FEATURES", "FUNCTIONS", "TosaOps"]
-
-FEATURES: Final = frozenset(
-    {
-        "the activation gelu_tanh",
-        "the activation silu",
-        "the activation relu",
-        "layers with different heads",
-        "layers that share differently",
-        "a logit softcap",
-    }
-)
-"""What the graphs can express beyond the plainest model (`edgeqkv.backends.features`)."""
+__all__ = ["FUNCTIONS", "TosaOps"]
 
 _SUM_BITS: Final = 29
 
@@ -53,7 +41,7 @@ FUNCTIONS: Final[dict[Activation, Callable[[_Array], _Array]]] = {
 }
 
 
-class TosaOps(Ops[Value]):
+class TosaOps(FixedOps[Value]):
     """What decoders and encoders have in common. Values are ``[rows, channels]`` in 16 bits.
 
     Args:
@@ -168,19 +156,7 @@ class TosaOps(Ops[Value]):
             scores = graph.whole_op("ADD", scores, beside)
         return graph.rescaled(graph.matmul(self.operand(softmax(graph, scores)), values), self.at(site))
 
-    # Of rotated positions, and of rows that are key and value at once, which `check_features` refuses; and of encoders.
-
-    def placed(self, x: Value, heads: int, dim: int, norm: Norm | None, rope: Rope | None) -> Value:
-        raise NotImplementedError
-
-    def part(self, x: Value, heads: int, dim: int, start: int, stop: int) -> Value:
-        raise NotImplementedError
-
-    def join(self, parts: Sequence[Value], heads: int, dims: Sequence[int]) -> Value:
-        raise NotImplementedError
-
-    def pad(self, x: Value, heads: int, dim: int, count: int) -> Value:
-        raise NotImplementedError
+    # Of encoders, whose ops have them.
 
     def patches(self, pixels: Value, size: int) -> Value:
         raise NotImplementedError

@@ -8,7 +8,6 @@ needs onnx, onnxruntime and onnxruntime-qnn, on Linux or Windows.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -16,11 +15,11 @@ from typing import Any, Final
 
 import onnx
 
+from edgeqkv.backends.compiling import answer, artifact_of
 from edgeqkv.backends.hexagon.qnn import PACKAGE, VTCM_MB, qnn_session
 from edgeqkv.backends.hexagon.simulated import Comparison, compare
-from edgeqkv.bundle.manifest import Artifact, Compiled, Manifest
-from edgeqkv.children import end_with_parent
-from edgeqkv.errors import EdgeQKVError, InputError, UnsupportedError, VerificationFailed
+from edgeqkv.bundle.manifest import Compiled
+from edgeqkv.errors import EdgeQKVError, UnsupportedError, VerificationFailed
 from edgeqkv.extras import installed_version
 
 __all__ = ["main"]
@@ -36,21 +35,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="the folder for what is compiled")
     parser.add_argument("--job", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
-    if given.job is not None:
-        end_with_parent()
-    try:
-        result = _compiled(given.directory, given.out or given.directory, given.soc, given.job).model_dump(mode="json")
-    except EdgeQKVError as error:
-        result = {"error": {"type": type(error).__name__, "message": str(error)}}
-    if given.job is not None:
-        (given.job / "result.json").write_text(json.dumps(result), encoding="utf-8")
-        return 0
-    sys.stdout.write(json.dumps(result, indent=2) + "\n")
-    return 2 if "error" in result else 0
+    out = given.out or given.directory
+    return answer(given.job, lambda: _compiled(given.directory, out, given.soc, given.job))
 
 
 def _compiled(directory: Path, out: Path, soc: str, job: Path | None) -> Compiled:
-    artifact = _artifact(directory, job)
+    artifact = artifact_of("hexagon", directory, job)
     out.mkdir(parents=True, exist_ok=True)
     files = {graph.name: f"hexagon_{graph.name}_{soc}.onnx" for graph in artifact.graphs}
     for name in files.values():  # it writes over nothing
@@ -93,17 +83,6 @@ def _compiled(directory: Path, out: Path, soc: str, job: Path | None) -> Compile
     if failure := found.failure:
         raise VerificationFailed(f"what was compiled for Hexagon {soc} is not what its graphs are: {failure}")
     return compiled
-
-
-def _artifact(directory: Path, job: Path | None) -> Artifact:
-    if job is not None:
-        return Artifact.model_validate_json((job / "artifact.json").read_text(encoding="utf-8"))
-    from edgeqkv.bundle.bundle import Bundle
-
-    manifest: Manifest = Bundle(directory).manifest
-    if "hexagon" not in manifest.targets:
-        raise InputError(f"{directory} holds {', '.join(manifest.targets)}, and no hexagon target")
-    return manifest.targets["hexagon"].artifact
 
 
 def _adopted(path: Path, binary: str) -> int:

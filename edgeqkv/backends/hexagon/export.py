@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from edgeqkv.backends.described import described
 from edgeqkv.backends.ends import input_spec, output_spec
 from edgeqkv.backends.features import check_features
+from edgeqkv.backends.fixed import FEATURES, graphs_of, observed
 from edgeqkv.backends.hexagon.compiling import compiled
 from edgeqkv.backends.hexagon.decoder import DecoderOps
 from edgeqkv.backends.hexagon.graph import QdqGraph, Value, WeightFile
@@ -19,22 +19,10 @@ from edgeqkv.extras import installed_version
 from edgeqkv.model.activations import ActivationRanges
 from edgeqkv.model.model import Model
 from edgeqkv.progress import Progress
-from edgeqkv.reference.observing import observe, sequences_of
 
 __all__ = ["WEIGHT_FILE", "export"]
 
 WEIGHT_FILE: Final = "hexagon.data"
-
-_FEATURES: Final = frozenset(
-    {
-        "the activation gelu_tanh",
-        "the activation silu",
-        "the activation relu",
-        "layers with different heads",
-        "layers that share differently",
-        "a logit softcap",
-    }
-)
 
 
 def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progress) -> Artifact:
@@ -44,12 +32,12 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
         UnsupportedError: the graphs cannot hold the model, or the compiler leaves an operation to the CPU.
         VerificationFailed: what was compiled does not compute what the graphs do.
     """
-    check_features(model.network, "Hexagon", _FEATURES)
-    ranges = _observed(model, spec, on_progress)
+    check_features(model.network, "Hexagon", FEATURES)
+    ranges = observed(model, spec, on_progress)
     graphs: list[Graph] = []
     state: tuple[StateTensor, ...] = ()
     with WeightFile(directory / WEIGHT_FILE) as weights:
-        for name, tokens in _plan(model, spec):
+        for name, tokens in graphs_of(model, spec):
             on_progress(f"writing {name}", None)
             graph = QdqGraph(name, weights)
             if model.causal:
@@ -75,22 +63,6 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
         },
     )
     return compiled(directory, artifact, str(spec.soc), on_progress)
-
-
-def _observed(model: Model, spec: TargetSpec, on_progress: Progress) -> ActivationRanges:
-    assert spec.examples is not None, "the target says that it needs them"
-    inputs = sequences_of(spec.examples, int(spec.context or 1)) if model.causal else list(spec.examples)
-    return observe(model, inputs, on_progress)
-
-
-def _plan(model: Model, spec: TargetSpec) -> Iterator[tuple[str, int]]:
-    """Name and tokens of every graph."""
-    if not model.causal:
-        yield "model", 1
-        return
-    if (chunk := spec.chunk or 1) > 1:
-        yield "prefill", chunk
-    yield "decode", 1
 
 
 def _build_decoder(

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import prod
 
 import numpy as np
 
+from edgeqkv.backends.fixed import FixedOps
 from edgeqkv.backends.hexagon.encodings import ACTIVATION, Encoding
 from edgeqkv.backends.hexagon.graph import QdqGraph, Value
 from edgeqkv.backends.hexagon.weights import product
 from edgeqkv.model.activations import ActivationRanges, Sites
-from edgeqkv.model.layers import Activation, Attention, Linear, Norm, Rope
-from edgeqkv.model.ops import Ops
+from edgeqkv.model.layers import Activation, Attention, Linear, Norm
 from edgeqkv.model.weights import Weight
 
 __all__ = ["EncoderOps", "QdqOps", "token_ids"]
@@ -23,7 +22,7 @@ def token_ids(name: str, shape: tuple[int, ...]) -> Value:
     return Value(name, shape, Encoding("uint8", 1.0, 0))
 
 
-class QdqOps(Ops[Value]):
+class QdqOps(FixedOps[Value]):
     """What decoders and encoders have in common. Values are ``[rows, channels]``: a batch's tokens one below the other.
 
     Args:
@@ -121,20 +120,6 @@ class QdqOps(Ops[Value]):
         inside = self.scaled(x, 1 / cap, x.encoding.times(1 / cap))
         bent = self.graph.op("Tanh", inside, x.shape, encoding=Encoding.of(-1.0, 1.0))
         return self.scaled(bent, cap, bent.encoding.times(cap))
-
-    # Of rotated positions, and of rows that are key and value at once, which `check_features` refuses.
-
-    def placed(self, x: Value, heads: int, dim: int, norm: Norm | None, rope: Rope | None) -> Value:
-        raise NotImplementedError
-
-    def part(self, x: Value, heads: int, dim: int, start: int, stop: int) -> Value:
-        raise NotImplementedError
-
-    def join(self, parts: Sequence[Value], heads: int, dims: Sequence[int]) -> Value:
-        raise NotImplementedError
-
-    def pad(self, x: Value, heads: int, dim: int, count: int) -> Value:
-        raise NotImplementedError
 
     def patches(self, pixels: Value, size: int) -> Value:
         batch, channels, height, width = pixels.shape

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from ethos_bundles import needs_model
+from npu_bundles import needs_arms_model
 
-pytestmark = needs_model
+pytestmark = needs_arms_model
 
 ROWS = 16
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import DATA
-from ethos_bundles import needs_compiler
+from npu_bundles import needs_arms_compiler
 
 import edgeqkv
 from edgeqkv.backends.ethos import compiler, compiling
@@ -30,7 +30,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return edgeqkv.export(model, "ethos-u85", out=out, context=8, chunk=1, **options)
 
 
-@needs_compiler
+@needs_arms_compiler
 def test_a_call_is_one_call_of_the_npu(compiled: Bundle) -> None:
     from edgeqkv.backends.executorch.methods import called
     from edgeqkv.backends.executorch.program import ProgramFile
@@ -44,7 +44,7 @@ def test_a_call_is_one_call_of_the_npu(compiled: Bundle) -> None:
     assert sorted(kernels) == ["dim_order_ops::_to_dim_order_copy", "mul"], "of the logits' codes, and nothing else"
 
 
-@needs_compiler
+@needs_arms_compiler
 def test_velas_figures_are_in_the_manifest(compiled: Bundle) -> None:
     made = compiled.target().artifact.compiled
     assert made is not None
@@ -60,7 +60,7 @@ def test_velas_figures_are_in_the_manifest(compiled: Bundle) -> None:
     assert f"{found.cycles:,} cycles" in str(rows["- decode"])
 
 
-@needs_compiler
+@needs_arms_compiler
 def test_a_budget_counts_what_vela_says(compiled: Bundle) -> None:
     (answer,) = budget(compiled.path, device=["ethos-u85"]).answers
     assert answer.npu_verdict == "runs"
@@ -72,7 +72,7 @@ def test_a_budget_counts_what_vela_says(compiled: Bundle) -> None:
     assert working.bytes == made.figures["decode"].sram_bytes + made.figures["decode"].dram_bytes
 
 
-@needs_compiler
+@needs_arms_compiler
 def test_a_program_that_is_not_what_the_manifest_says(compiled: Bundle, tmp_path: Path) -> None:
     shutil.copytree(compiled.path, tmp_path / "bundle")
     file = tmp_path / "bundle" / "manifest.json"
@@ -83,7 +83,7 @@ def test_a_program_that_is_not_what_the_manifest_says(compiled: Bundle, tmp_path
         edgeqkv.open(tmp_path / "bundle")
 
 
-@needs_compiler
+@needs_arms_compiler
 def test_what_the_npu_has_not_fails_the_export_by_name(compiled: Bundle, tmp_path: Path) -> None:
     from edgeqkv.backends.ethos.graph import TosaGraph
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import DATA, read_encoder_golden, read_golden
-from ethos_bundles import needs_model, written
+from npu_bundles import needs_arms_model, opened, written
 from random_networks import windowed_models
 
 import edgeqkv
@@ -18,9 +18,8 @@ from edgeqkv.budget import budget
 from edgeqkv.bundle.bundle import Bundle
 from edgeqkv.cli.summaries import bundle_rows
 from edgeqkv.errors import BundleError, UnsupportedError
-from edgeqkv.run.session import Session
 
-pytestmark = needs_model
+pytestmark = needs_arms_model
 
 CONTEXT, CHUNK = 32, 8
 
@@ -29,13 +28,7 @@ CONTEXT, CHUNK = 32, 8
 def merged(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Proven when it was exported: the whole context, across the chunk's boundary, to the last position and past it."""
     out = tmp_path_factory.mktemp("merged") / "out"
-    return written(DATA / "k_eq_v_gqa.pt", out, context=CONTEXT, chunk=CHUNK)
-
-
-def opened(bundle: Bundle) -> Session:
-    session = edgeqkv.open(bundle.path)
-    assert isinstance(session, Session)
-    return session
+    return written("ethos-u85", DATA / "k_eq_v_gqa.pt", out, context=CONTEXT, chunk=CHUNK)
 
 
 def test_an_export_is_proven_and_says_how_to_compile_it(merged: Bundle) -> None:
@@ -56,7 +49,9 @@ def test_an_export_is_proven_and_says_how_to_compile_it(merged: Bundle) -> None:
 def test_text_that_the_ranges_were_not_observed_on(name: str, form: str, tmp_path: Path) -> None:
     """Prefill and decode, the last position among them, against the original class's own logits."""
     golden = read_golden(name)
-    bundle = written(DATA / f"{name}.pt", tmp_path / "out", context=CONTEXT, chunk=CHUNK, form=form, verify=False)
+    bundle = written(
+        "ethos-u85", DATA / f"{name}.pt", tmp_path / "out", context=CONTEXT, chunk=CHUNK, form=form, verify=False
+    )
     session = opened(bundle)
     ids = golden.ids[:CONTEXT]
     for start, stop in ((0, 8), (8, 19), *((at, at + 1) for at in range(19, 22)), (22, CONTEXT)):
@@ -82,7 +77,7 @@ def test_hidden_rows_count_nothing(merged: Bundle) -> None:
 
 def test_eight_bits_are_called_experimental(tmp_path: Path) -> None:
     """In the manifest, the summary, the budget and what a target says of its forms."""
-    bundle = written(DATA / "gqa.pt", tmp_path / "out", context=8, chunk=1, form="int8", verify=False)
+    bundle = written("ethos-u85", DATA / "gqa.pt", tmp_path / "out", context=8, chunk=1, form="int8", verify=False)
     assert bundle.target().artifact.details["experimental"].startswith("experimental")
     assert "- experimental" in dict(bundle_rows(bundle))
     (answer,) = budget(bundle.path, device=["ethos-u85"]).answers
@@ -131,7 +126,7 @@ def test_a_damaged_graph(merged: Bundle, tmp_path: Path) -> None:
 )
 def test_what_it_has_not(options: dict[str, str], told: str, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match=told):
-        written(DATA / "gqa.pt", tmp_path / "out", **options)
+        written("ethos-u85", DATA / "gqa.pt", tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
 
 
@@ -150,7 +145,7 @@ def test_what_a_model_has_beyond_the_graphs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["vit_digits_q_eq_k_eq_v_2d", "encoder_reverse_q_ne_k_eq_v"])
 def test_encoders(name: str, form: str, tmp_path: Path) -> None:
     """Patches, a class token, the 2-D term; token ids; a last batch that is filled up. Proven by the export."""
-    bundle = written(DATA / f"{name}.pt", tmp_path / "out", batch=2, form=form)
+    bundle = written("ethos-u85", DATA / f"{name}.pt", tmp_path / "out", batch=2, form=form)
     proof = bundle.target().verification
     assert proof is not None
     assert proof.passed

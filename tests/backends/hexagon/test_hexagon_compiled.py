@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from conftest import DATA
-from hexagon_bundles import needs_compiler, written
+from npu_bundles import needs_qualcomms_compiler, written
 from onnx import helper
 
 import edgeqkv
@@ -35,7 +35,7 @@ def ends(values: Any) -> list[tuple[str, list[int]]]:
     return [(each.name, [size.dim_value for size in each.type.tensor_type.shape.dim]) for each in values]
 
 
-@needs_compiler
+@needs_qualcomms_compiler
 def test_prefill_and_decode_are_one_binary(compiled: Bundle) -> None:
     artifact = compiled.target().artifact
     made = artifact.compiled
@@ -54,7 +54,7 @@ def test_prefill_and_decode_are_one_binary(compiled: Bundle) -> None:
     assert set(made.files) <= set(artifact.files)
 
 
-@needs_compiler
+@needs_qualcomms_compiler
 def test_the_simulation_was_compared_with_the_graphs(compiled: Bundle) -> None:
     made = compiled.target().artifact.compiled
     assert made is not None
@@ -63,7 +63,7 @@ def test_the_simulation_was_compared_with_the_graphs(compiled: Bundle) -> None:
     assert made.max_code_error <= 1
 
 
-@needs_compiler
+@needs_qualcomms_compiler
 def test_a_session_in_the_simulation(compiled: Bundle) -> None:
     """The same tokens on the CPU and in the simulation, as a user of the bundle has them."""
     simulated, on_cpu = (edgeqkv.open(compiled.path, engine=engine) for engine in ("simulator", "onnxruntime"))
@@ -74,7 +74,7 @@ def test_a_session_in_the_simulation(compiled: Bundle) -> None:
         assert np.abs(got - wanted).max() < 0.02 * np.ptp(wanted)
 
 
-@needs_compiler
+@needs_qualcomms_compiler
 def test_the_budget_says_that_it_runs_there(compiled: Bundle) -> None:
     report = budget(compiled.path, device=["galaxy-s25", "galaxy-s24", "hexagon-v79"])
     assert [answer.npu_verdict for answer in report.answers] == ["runs", "cannot run", "runs"]
@@ -86,7 +86,7 @@ def test_the_budget_says_that_it_runs_there(compiled: Bundle) -> None:
     assert weights.bytes == made.binary_bytes
 
 
-@needs_compiler
+@needs_qualcomms_compiler
 def test_an_operation_that_is_left_to_the_cpu_is_named(compiled: Bundle, tmp_path: Path) -> None:
     """A graph with something that the NPU has not, in a bundle that is otherwise as it was."""
     for file in compiled.path.iterdir():
@@ -116,7 +116,7 @@ def test_a_comparison_that_fails_says_by_how_much() -> None:
 
 
 def test_a_bundle_of_another_target_is_not_compiled(tmp_path: Path) -> None:
-    bundle = written(DATA / "qkv.pt", tmp_path / "out", context=16, chunk=4, verify=False)
+    bundle = written("hexagon", DATA / "qkv.pt", tmp_path / "out", context=16, chunk=4, verify=False)
     manifest = json.loads((bundle.path / "manifest.json").read_text())
     assert manifest["targets"]["hexagon"]["artifact"]["details"]["soc"] == "v75"
     model = edgeqkv.load(DATA / "qkv.pt")

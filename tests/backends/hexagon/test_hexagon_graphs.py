@@ -8,37 +8,30 @@ import numpy as np
 import onnx
 import pytest
 from conftest import DATA, read_encoder_golden, read_golden
-from hexagon_bundles import written
+from npu_bundles import opened, written
 from onnx import TensorProto
 
 import edgeqkv
 from edgeqkv.bundle.bundle import Bundle
 from edgeqkv.errors import BundleError, UnsupportedError
 from edgeqkv.pipeline.verify import verify
-from edgeqkv.run.session import Session
 
 CHUNK = 16
 
 
 @pytest.fixture(scope="module")
 def merged(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return written(DATA / "k_eq_v_gqa.pt", tmp_path_factory.mktemp("merged") / "out", chunk=CHUNK)
+    return written("hexagon", DATA / "k_eq_v_gqa.pt", tmp_path_factory.mktemp("merged") / "out", chunk=CHUNK)
 
 
 @pytest.fixture(scope="module")
 def apart(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     out = tmp_path_factory.mktemp("apart") / "out"
-    return written(DATA / "gqa.pt", out, chunk=CHUNK, weights="int4", verify=False)
+    return written("hexagon", DATA / "gqa.pt", out, chunk=CHUNK, weights="int4", verify=False)
 
 
 def graph(bundle: Bundle, name: str) -> onnx.GraphProto:
     return onnx.load(bundle.path / f"hexagon_{name}.onnx").graph
-
-
-def opened(bundle: Bundle) -> Session:
-    session = edgeqkv.open(bundle.path)
-    assert isinstance(session, Session)
-    return session
 
 
 def test_an_export_is_proven_and_says_how_to_compile_it(merged: Bundle) -> None:
@@ -141,7 +134,7 @@ def test_both_graphs_share_one_weight_file(merged: Bundle) -> None:
 @pytest.mark.parametrize("name", ["vit_digits_q_eq_k_eq_v_2d", "encoder_reverse_q_eq_k_ne_v"])
 def test_encoders(tmp_path: Path, name: str) -> None:
     golden = read_encoder_golden(name)
-    bundle = written(golden.path, tmp_path / "out", batch=2)
+    bundle = written("hexagon", golden.path, tmp_path / "out", batch=2)
     result = bundle.target().verification
     assert result is not None
     assert result.max_abs_error < 0.01 * result.scale
@@ -175,7 +168,7 @@ def test_a_manifest_that_is_not_the_file_s(merged: Bundle) -> None:
 )
 def test_what_it_cannot_do_is_said(tmp_path: Path, options: dict[str, str], message: str) -> None:
     with pytest.raises(UnsupportedError, match=message):
-        written(read_golden("qkv").path, tmp_path / "out", **options)
+        written("hexagon", read_golden("qkv").path, tmp_path / "out", **options)
 
 
 def test_a_chip_is_for_targets_that_compile(tmp_path: Path) -> None:
