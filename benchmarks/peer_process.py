@@ -1,6 +1,6 @@
 """A process that holds one model in one runtime, and runs it when it is told to; `benchmarks.peers` starts them.
 
-    python benchmarks/peer_process.py KIND FOLDER THREADS SETTING
+    python -m benchmarks.peer_process KIND FOLDER THREADS SETTING
 
 It reads lines from its input, ``prefill N`` and ``decode FILL COUNT``, and answers each with a line of JSON: the
 seconds of a prompt of N tokens, or the milliseconds of COUNT tokens, each behind FILL others and those of its turn. At
@@ -165,10 +165,11 @@ class ExecuTorch:
     def __init__(self, folder: Path, threads: int, setting: str, fills: list[int]) -> None:
         import torch
         from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  registers what the program calls
-        from executorch.extension.pybindings.portable_lib import _load_for_executorch
+        from executorch.extension.pybindings.portable_lib import _load_for_executorch, _unsafe_reset_threadpool
         from executorch.kernels import quantized  # noqa: F401  the same
 
         self._torch = torch
+        _unsafe_reset_threadpool(threads)
         self._program = _load_for_executorch(str(folder / "model.pte"))
         self._position = 0
         self.prefill([0] * max(fills))

@@ -31,6 +31,7 @@ from typing import IO, Any, Final
 from benchmarks.measure import save
 from benchmarks.peer_exports import OWN, Own, export_own
 from benchmarks.peer_ratios import ratios
+from edgeqkv.threads import threads_environment
 
 FILLS: Final = {2048: (128, 1024, 2000), 8192: (128, 2000, 8000)}
 LAYERS: Final = 20
@@ -92,9 +93,10 @@ class Process:
     """A row's process; its answers are lines of JSON."""
 
     def __init__(self, row: Row, folder: Path, threads: int) -> None:
-        command = [row.python, str(Path(__file__).with_name("peer_process.py")), row.kind, str(folder / row.folder)]
+        # As a module: beside a script in this folder, `executorch` would be the benchmark of that name.
+        command = [row.python, "-m", "benchmarks.peer_process", row.kind, str(folder / row.folder)]
         command += [str(threads), row.setting, *map(str, FILLS[row.context])]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT), **dict(row.environment)}
+        environment = {**os.environ, **threads_environment(threads), "PYTHONPATH": str(ROOT), **dict(row.environment)}
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
         self.load_seconds = float(self._answer()["ready"])

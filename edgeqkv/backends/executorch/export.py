@@ -17,6 +17,7 @@ from edgeqkv.backends.executorch._compat import (
     histories_shared,
     operators_listed_once,
     require_gathering_operators,
+    rounding_not_traced,
 )
 from edgeqkv.backends.executorch.encoder_module import EncoderModule
 from edgeqkv.backends.executorch.module import DecoderModule, WeightsModule, state_name, state_of
@@ -129,7 +130,7 @@ def _artifact(model: Model, spec: TargetSpec, graphs: tuple[Graph, ...]) -> Arti
 @contextmanager
 def _quickly() -> Iterator[None]:
     """Without what takes most of an export's time and changes no byte of it."""
-    with garbage_kept(), histories_shared(), decomposed_once(), operators_listed_once():
+    with garbage_kept(), histories_shared(), decomposed_once(), operators_listed_once(), rounding_not_traced():
         yield
 
 

@@ -333,10 +333,9 @@ class StockOps(StatefulOps):
         # Which of the two holds is known when the program runs; the other one then reads next to nothing of the state.
         folded, start, start_folded = self._starts(steps, group)
         mixed = _attended(q, k, v, start, causal=True)
-        rows = q[:, -1:].view(1, -1, group, q.shape[3]).transpose(1, 2).contiguous()
-        alone = _attended(rows, k, v, start_folded, causal=False).transpose(1, 2).reshape(1, 1, *q.shape[2:])
-        last = torch.where(folded, alone, mixed[:, -1:])
-        return last if isinstance(steps, int) else torch.slice_scatter(mixed, last, 1, steps - 1, steps)
+        rows = q[:, -1:].view(1, -1, group, q.shape[3]).transpose(1, 2)
+        alone = _attended(rows, k, v, start_folded, causal=False).transpose(1, 2)
+        return torch.where(folded, alone.reshape(1, 1, *q.shape[2:]), mixed)
 
     def _least(self, heads: Heads) -> int:
         return heads.query // heads.kv if self._may_fold(heads.query // heads.kv) else 1

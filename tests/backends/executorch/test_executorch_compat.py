@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import edgeqkv
 from edgeqkv.backends.executorch import _compat
@@ -61,6 +62,32 @@ def test_a_lowering_is_observed_and_left_as_it_was(monkeypatch: pytest.MonkeyPat
         assert Backend.preprocess(program, []) == "serialized"
     assert seen == [["weight"]]
     assert Backend.preprocess is before
+
+
+def test_rounding_is_not_traced_where_only_shapes_are_asked_for() -> None:
+    ops, x = torch.ops.torchao, torch.randn(3, 64)
+
+    def rounded(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        scale, zero = ops.choose_qparams_affine(x, "ASYMMETRIC", (1, 64), torch.int8, zero_point_dtype=torch.int8)
+        codes = ops.quantize_affine(x, (1, 64), scale, zero, torch.int8)
+        return scale, zero, codes, ops.dequantize_affine(codes, (1, 64), scale, zero, torch.int8)
+
+    def told(x: torch.Tensor) -> list[tuple[torch.Size, torch.dtype]]:
+        return [(each.shape, each.dtype) for each in rounded(x)]
+
+    before = rounded(x)
+    with _compat.rounding_not_traced():
+        assert all(torch.equal(now, then) for now, then in zip(rounded(x), before, strict=True))
+        with FakeTensorMode() as mode:
+            assert told(mode.from_tensor(x)) == [(each.shape, each.dtype) for each in before]
+    assert all(torch.equal(now, then) for now, then in zip(rounded(x), before, strict=True))
+
+
+def test_rounding_is_traced_without_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchao.quantization.quant_primitives", None)
+    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
+    with _compat.rounding_not_traced():
+        pass
 
 
 def test_options_that_are_gone_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
