@@ -17,6 +17,7 @@ from npu_bundles import needs_arms_compiler
 import edgeqkv
 from edgeqkv.backends.ethos import compiler, compiling
 from edgeqkv.budget import budget
+from edgeqkv.budget.encoders import EncoderReport
 from edgeqkv.bundle.bundle import Bundle
 from edgeqkv.cli.summaries import bundle_rows
 from edgeqkv.errors import BundleError, UnsupportedError
@@ -88,8 +89,14 @@ def test_a_model_that_keeps_both_takes_twice_the_state(compiled: Bundle, tmp_pat
 def test_the_budget_of_a_compiled_encoder(tmp_path: Path) -> None:
     model = edgeqkv.load(read_encoder_golden("vit_digits_q_ne_k_eq_v").path)
     bundle = edgeqkv.export(model, "ethos-u85", out=tmp_path / "out", verify=False)
-    (answer,) = budget(bundle.path, device=["ethos-u85"]).answers
-    assert answer.npu_verdict == "demands met"
+    report = budget(bundle.path, device="ethos-u85")
+    assert isinstance(report, EncoderReport)
+    (found,) = report.npus
+    assert (found.answer.verdict, report.passed) == ("runs", True)
+    (working,) = (each for each in report.predictions[0].footprint.terms if each.name == "activations")
+    made = bundle.target().artifact.compiled
+    assert made is not None
+    assert working.bytes == made.figures["model"].sram_bytes + made.figures["model"].dram_bytes
 
 
 @needs_arms_compiler

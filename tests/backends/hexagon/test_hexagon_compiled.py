@@ -17,6 +17,7 @@ import edgeqkv
 from edgeqkv.backends.hexagon import compiler, compiling
 from edgeqkv.backends.hexagon.simulated import Comparison
 from edgeqkv.budget import budget
+from edgeqkv.budget.encoders import EncoderReport
 from edgeqkv.bundle.bundle import Bundle
 from edgeqkv.errors import UnsupportedError
 from edgeqkv.progress import silent
@@ -79,11 +80,21 @@ def test_the_budget_of_a_compiled_encoder(tmp_path: Path) -> None:
     """Its NPU runs it, and the memory is what the compiler says."""
     model = edgeqkv.load(read_encoder_golden("vit_digits_q_ne_k_eq_v").path)
     bundle = edgeqkv.export(model, "hexagon", out=tmp_path / "out", soc="v75", verify=False)
-    report = budget(bundle.path, device=["hexagon-v75", "hexagon-v79"])
-    assert [answer.npu_verdict for answer in report.answers] == ["runs", "cannot run"]
+    report = budget(bundle.path, device=["hexagon-v75", "galaxy-s24", "galaxy-s25"])
+    assert isinstance(report, EncoderReport)
+    assert [(each.alone, each.answer.verdict) for each in report.npus] == [
+        (True, "runs"),
+        (False, "runs"),
+        (False, "cannot run"),
+    ]
+    assert report.passed, "a phone is judged by its memory"
+    assert not budget(bundle.path, device="hexagon-v79").passed
+    told = {each.name: each for each in report.npus[0].answer.constraints}
+    assert told.keys() >= {"compiled for it", "fast memory"}
     made = bundle.target().artifact.compiled
     assert made is not None
-    weights = next(term for term in report.candidates[0].footprint.terms if term.name == "weights")
+    assert made.binary in told["compiled for it"].detail
+    weights = next(term for term in report.predictions[0].footprint.terms if term.name == "weights")
     assert weights.bytes == made.binary_bytes
 
 
