@@ -68,7 +68,9 @@ def test_a_model_that_keeps_both_takes_twice_the_state(compiled: Bundle, tmp_pat
         assert made is not None
         file = onnx.load(bundle.path / made.graphs[name]).graph
         return sum(
-            int(np.prod(shape)) for each, shape in ends([*file.input, *file.output]) if each.startswith(("past_", "new_"))
+            int(np.prod(shape))
+            for each, shape in ends([*file.input, *file.output])
+            if each.startswith(("past_", "new_"))
         )
 
     for name in ("prefill", "decode"):
