@@ -201,7 +201,7 @@ def _on_npu(
     """What an export means to the NPU of a device; nothing, where none is known."""
     device = catalogue.find(name)
     alone = isinstance(device, Npu)
-    npu_name = name if alone else device.npu or ""
+    npu_name = name if isinstance(device, Npu) else device.npu or ""
     if (npu := catalogue.npus.get(npu_name)) is None:
         return []
     needed = Footprint(tuple(term for term in prediction.footprint.terms if term.name in ON_NPU))

@@ -12,6 +12,7 @@ from edgeqkv.budget.devices import Npu, Status
 from edgeqkv.budget.plan import Plan, npu_footprint
 from edgeqkv.budget.speed import GB
 from edgeqkv.bundle.manifest import Compiled
+from edgeqkv.model.config import EncoderConfig
 
 __all__ = ["Constraint", "constraints"]
 
@@ -130,7 +131,7 @@ def _is_static(plan: Plan) -> bool:
 def _dimensions(plan: Plan) -> Iterator[tuple[int, str]]:
     """The dimensions that can be too large; some forms split the vocabulary."""
     config = plan.shape.config
-    if plan.spec.state is None:
+    if isinstance(config, EncoderConfig):
         yield config.tokens, "the number of tokens"
     else:
         yield plan.context, "the context"
