@@ -17,11 +17,11 @@ from edgeqkv.bundle.manifest import Compiled
 from edgeqkv.model.state import kept_by_layers
 from edgeqkv.model.variants import Sharing, Variant
 
-__all__ = ["Answer", "Candidate", "Limit", "NpuAnswer", "VariantRow", "app_limits", "evaluate_on"]
+__all__ = ["ON_NPU", "Answer", "Candidate", "Limit", "NpuAnswer", "VariantRow", "app_limits", "evaluate_on"]
 
 _CURVE_POINTS: Final = 33
 
-_ON_NPU: Final = ("weights", "state", "activations")  # the terms that lie in its memory
+ON_NPU: Final = ("weights", "state", "activations")  # the terms that lie in its memory
 
 _OF_NPU: Final = {
     NpuVerdict.RUNS: Verdict.FITS,
@@ -59,7 +59,7 @@ class Candidate:
     def on_npu(self) -> Candidate:
         """The same, as far as it lies in an NPU's memory."""
         if self.compiled is not None:
-            terms = tuple(term for term in self.footprint.terms if term.name in _ON_NPU)
+            terms = tuple(term for term in self.footprint.terms if term.name in ON_NPU)
             return replace(self, footprint=Footprint(terms), npu=True)
         return replace(Candidate.planned(self.plan, why=self.why, npu=True), exported=self.exported)
 

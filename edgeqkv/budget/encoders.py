@@ -13,20 +13,20 @@ from typing import Any
 from edgeqkv.backends import backend
 from edgeqkv.backends.footprint import Footprint, count
 from edgeqkv.backends.memory import memory_of
-from edgeqkv.budget.answers import app_limits
-from edgeqkv.budget.devices import Device, Status, load_catalogue
-from edgeqkv.budget.plan import ModelShape
+from edgeqkv.budget.answers import ON_NPU, NpuAnswer, app_limits
+from edgeqkv.budget.devices import Catalogue, Device, Npu, Status, load_catalogue
+from edgeqkv.budget.npu import Constraint, constraints
+from edgeqkv.budget.plan import ModelShape, plan_of
 from edgeqkv.budget.report import Facts, Table, term_rows
 from edgeqkv.budget.sentences import ASSUMED, mark
 from edgeqkv.budget.speed import GB
-from edgeqkv.budget.verdicts import Verdict, verdict_of
+from edgeqkv.budget.verdicts import NpuVerdict, Verdict, verdict_of
 from edgeqkv.bundle.bundle import Bundle, is_bundle
 from edgeqkv.bundle.manifest import Artifact
-from edgeqkv.errors import InputError
 from edgeqkv.model.variants import Sharing, Variant
 from edgeqkv.units import amount
 
-__all__ = ["DeviceLimit", "EncoderReport", "Prediction", "Saving", "budget_encoder", "encoder_bundle"]
+__all__ = ["DeviceLimit", "EncoderReport", "OnNpu", "Prediction", "Saving", "budget_encoder", "encoder_bundle"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,17 @@ class DeviceLimit:
 
 
 @dataclass(frozen=True)
+class OnNpu:
+    """What an export means to a device's NPU, or to one that was asked for by its own name (``alone``)."""
+
+    device: str
+    title: str
+    target: str
+    alone: bool
+    answer: NpuAnswer
+
+
+@dataclass(frozen=True)
 class EncoderReport:
     """Everything of an encoder's budget."""
 
@@ -70,11 +81,13 @@ class EncoderReport:
     predictions: tuple[Prediction, ...]
     savings: tuple[Saving, ...]
     limits: tuple[DeviceLimit, ...]
+    npus: tuple[OnNpu, ...] = ()
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is known not to fit into a device's default limit."""
-        return not any(each.verdict == Verdict.NOT and each.name.startswith("default") for each in self.limits)
+        """Whether nothing is known not to fit into a device's default limit, or not to run on an NPU asked for."""
+        too_large = any(each.verdict == Verdict.NOT and each.name.startswith("default") for each in self.limits)
+        return not too_large and not any(each.alone and each.answer.verdict == NpuVerdict.FAILS for each in self.npus)
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values; sizes are in bytes."""
@@ -94,6 +107,7 @@ class EncoderReport:
             ],
             "variants": [asdict(each) for each in self.savings],
             "devices": [asdict(each) for each in self.limits],
+            "npus": [asdict(each) for each in self.npus],
         }
 
     def lines(self, facts: Facts, table: Table) -> None:
@@ -106,6 +120,11 @@ class EncoderReport:
                 size = "not known" if limit.bytes is None else amount(limit.bytes)
                 name = f"{limit.title}, {limit.name}"
                 rows.append((name, f"{size}{mark(limit.status)}: {limit.verdict}"))
+            for npu in self.npus:
+                if npu.target == each.target:
+                    name = npu.answer.title if npu.alone else f"{npu.title}, {npu.answer.title}"
+                    rows.append((name, f"{npu.answer.verdict} ({npu.answer.confidence})"))
+                    rows += [(f"- {demand.name}", _told(demand)) for demand in npu.answer.constraints]
             facts(f"{self.subject} ({self.variant}) · {each.label}", rows)
             table(*term_rows(each.footprint, {"prefill": "run", "decode": "run"}))
         unshared = self.savings[0]
@@ -133,25 +152,28 @@ def budget_encoder(bundle: Bundle, device: str | Sequence[str] = (), devices: Pa
         devices: a file of the user's own devices, laid over the catalogue.
 
     Raises:
-        InputError: the bundle holds a language model, or a device is unknown or an NPU.
+        InputError: the bundle holds a language model, or a device is unknown.
     """
     bundle.check_causal(wanted=False)
     catalogue = load_catalogue(devices)
     names = [catalogue.canonical(name) for name in ([device] if isinstance(device, str) else device)]
     card = bundle.manifest.model
-    predictions = [_prediction(bundle.path, bundle.target(target).artifact) for target in bundle.targets]
-    limits = [
-        limit
-        for name in dict.fromkeys(names)
-        for prediction in predictions
-        for limit in _limits(name, catalogue.find(name), prediction)
-    ]
+    shape = ModelShape.of_card(card)
+    predictions, limits, npus = [], [], []
+    for target in bundle.targets:
+        artifact = bundle.target(target).artifact
+        prediction = _prediction(bundle.path, artifact)
+        predictions.append(prediction)
+        for name in dict.fromkeys(names):
+            limits += _limits(name, catalogue.find(name), prediction)
+            npus += _on_npu(name, catalogue, shape, artifact, prediction)
     return EncoderReport(
         subject=bundle.path.name,
         variant=card.variant,
         predictions=tuple(predictions),
-        savings=_savings(ModelShape.of_card(card), card.parameters),
+        savings=_savings(shape, card.parameters),
         limits=tuple(limits),
+        npus=tuple(npus),
     )
 
 
@@ -168,9 +190,31 @@ def _prediction(directory: Path, artifact: Artifact) -> Prediction:
     return Prediction(artifact.target, label, footprint)
 
 
-def _limits(name: str, device: Any, prediction: Prediction) -> list[DeviceLimit]:
+def _told(demand: Constraint) -> str:
+    met = {True: "met", False: "not met", None: "not known"}[demand.holds]
+    return f"{met}{mark(demand.status)}: {demand.detail}"
+
+
+def _on_npu(
+    name: str, catalogue: Catalogue, shape: ModelShape, artifact: Artifact, prediction: Prediction
+) -> list[OnNpu]:
+    """What an export means to the NPU of a device; nothing, where none is known."""
+    device = catalogue.find(name)
+    alone = isinstance(device, Npu)
+    npu_name = name if isinstance(device, Npu) else device.npu or ""
+    if (npu := catalogue.npus.get(npu_name)) is None:
+        return []
+    needed = Footprint(tuple(term for term in prediction.footprint.terms if term.name in ON_NPU))
+    plan, made = plan_of(shape, artifact, 0), artifact.compiled
+    demands = constraints(npu_name, npu, plan, made, needed, exported=True)
+    answer = NpuAnswer.of(npu_name, npu.title, demands, compiled=made is not None)
+    return [OnNpu(name, device.title, prediction.target, alone, answer)]
+
+
+def _limits(name: str, device: Device | Npu, prediction: Prediction) -> list[DeviceLimit]:
+    """Of a device that runs apps; an NPU by itself has none."""
     if not isinstance(device, Device):
-        raise InputError(f"'{name}' is an NPU; an encoder's budget is of a process: name a phone, a tablet or a board")
+        return []
     found = []
     for label, fact in app_limits(device):
         size = None if fact.value is None else round(fact.value * GB)

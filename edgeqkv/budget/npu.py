@@ -12,6 +12,7 @@ from edgeqkv.budget.devices import Npu, Status
 from edgeqkv.budget.plan import Plan, npu_footprint
 from edgeqkv.budget.speed import GB
 from edgeqkv.bundle.manifest import Compiled
+from edgeqkv.model.config import EncoderConfig
 
 __all__ = ["Constraint", "constraints"]
 
@@ -71,12 +72,13 @@ def _constraints(
         limit = min(limits.value.values())
         told = f"{what} is {largest}, the limit {limit}"
         yield Constraint("largest dimension", largest <= limit, told, limits.status, limits.sources)
-    if name.startswith("ane-"):
+    causal = plan.spec.state is not None
+    if causal and name.startswith("ane-"):
         head_dim = plan.shape.config.head_dim
         odd = [size for size in (plan.context, head_dim) if size % _ANE_MULTIPLE]
         told = f"the state is {plan.context} × {head_dim}; multiples of {_ANE_MULTIPLE} are needed"
         yield Constraint("state dimensions", not odd, told, "community-measured", (_ANE_MULTIPLE_SOURCE,))
-    if (state := npu.state_dtype) is not None:
+    if causal and (state := npu.state_dtype) is not None:
         told = f"the state is {plan.state}, {state.value} is what works"
         yield Constraint("state type", plan.state == state.value, told, state.status, state.sources)
     if (session := npu.per_session_limit_gb) is not None and session.value is not None:
@@ -129,7 +131,10 @@ def _is_static(plan: Plan) -> bool:
 def _dimensions(plan: Plan) -> Iterator[tuple[int, str]]:
     """The dimensions that can be too large; some forms split the vocabulary."""
     config = plan.shape.config
-    yield plan.context, "the context"
+    if isinstance(config, EncoderConfig):
+        yield config.tokens, "the number of tokens"
+    else:
+        yield plan.context, "the context"
     yield config.intermediate_size, "the MLP's width"
     yield config.hidden_size, "the hidden size"
     if config.vocab_size and not plan.memory.splits_tables(plan.form):

@@ -41,7 +41,7 @@ def export(
         typer.Option(
             "--form",
             metavar="NAME",
-            help="Form of the graph: TAB lists them, docs/ explains.",
+            help="Form of the graph: TAB lists them, docs/ explains. Ethos-U85's int8 is experimental.",
             autocompletion=completion.forms,
             rich_help_panel=TARGET,
         ),

@@ -6,14 +6,20 @@ from pathlib import Path
 
 import pytest
 from conftest import DATA
+from model_sizes import M300
 
 import edgeqkv
+from edgeqkv import demo
 from edgeqkv.backends import backend
+from edgeqkv.backends.target import TargetSpec
 from edgeqkv.budget import presets
 from edgeqkv.budget.devices import load_catalogue
 from edgeqkv.budget.evaluate import choose
+from edgeqkv.budget.npu import constraints
+from edgeqkv.budget.plan import ModelShape, Plan
 from edgeqkv.budget.presets import Choices, DevicePreset, built_in, for_device, load_preset
 from edgeqkv.errors import InputError
+from edgeqkv.model.variants import Variant
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -128,8 +134,24 @@ def test_a_device_gets_the_first_of_its_recipes_that_fits(model: edgeqkv.model.m
     assert (npu.target, npu.weights, npu.soc) == ("hexagon", "int8", "v81")
     phone, _ = choose(model, Choices(target="hexagon"), device="galaxy-s25")
     assert (phone.target, phone.soc) == ("hexagon", "v79")
-    _, why = choose(model, Choices(), device="ane-a16")
-    assert why == "no recipe is for ane-a16: the target's defaults"
+    engine, why = choose(model, Choices(), device="ane-a16")
+    assert (engine.target, engine.form, engine.state) == ("coreml", "conv", "fp16")
+    assert why.startswith("recipe coreml-ane: ")
+
+
+@pytest.mark.parametrize("engine", ["ane-a16", "ane-a17-pro", "ane-a18", "ane-a19", "ane-m4"])
+@pytest.mark.parametrize("size", ["demo", "300M"])
+def test_the_neural_engine_s_recipe_meets_what_is_demanded(engine: str, size: str) -> None:
+    """Each demand by its name, of the demo model and of the paper's shape of 300 M parameters."""
+    recipe = load_preset("coreml-ane")
+    if size == "demo":
+        shape = ModelShape.of_model(edgeqkv.load(demo.checkpoint_path()))
+    else:
+        shape = ModelShape.of(M300, Variant.parse("q-k=v"))
+    spec = TargetSpec(recipe.form, recipe.weights, recipe.state, context=shape.config.positions, chunk=recipe.chunk)
+    found = constraints(engine, load_catalogue().npus[engine], Plan(shape, recipe.target, spec))
+    assert {each.name for each in found} >= {"compute type", "static shapes", "largest dimension", "state dimensions"}
+    assert [each.name for each in found if not each.holds] == []
 
 
 def test_a_recipe_names_a_chip_that_its_target_compiles_for(tmp_path: Path) -> None:

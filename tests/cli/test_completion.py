@@ -56,6 +56,11 @@ def test_forms_and_precisions_are_those_of_the_target() -> None:
     assert offered("export", "state", "", "model.pt", "-t", "coreml") == ["fp16"]
 
 
+def test_what_is_experimental_says_so() -> None:
+    (told,) = (form.purpose for form in backend("ethos-u85").forms if form.name == "int8")
+    assert told.startswith("experimental")
+
+
 def test_recipes() -> None:
     assert offered("export", "recipe", "", "model.pt") == [preset.name for preset in built_in()]
 

@@ -49,6 +49,8 @@ def test_help_all_shows_every_option(help_of: Any) -> None:
         if param.param_type_name == "option":
             assert param.opts[0] in shown
     assert "--image-input" not in help_of("export", "--help")
+    words = " ".join(shown.replace("│", " ").split())
+    assert "Ethos-U85's int8 is experimental" in words
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -62,6 +62,8 @@ def qnn_session(path: Path, soc: str, entries: Mapping[str, str], *, whole: bool
             "htp_graph_finalization_optimization_mode": "3",
             "vtcm_mb": str(VTCM_MB),
             "offload_graph_io_quantization": "0",  # which would leave the logits' last step to the CPU
+            # Else the size of the spill buffer is not asked for, and 0 is written.
+            **({"enable_htp_spill_fill_buffer": "1"} if "ep.context_enable" in entries else {}),
         },
     )
     return ort.InferenceSession(str(path), options)

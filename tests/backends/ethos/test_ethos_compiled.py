@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from math import prod
 from pathlib import Path
 
 import pytest
-from conftest import DATA
+from conftest import DATA, read_encoder_golden
 from npu_bundles import needs_arms_compiler
 
 import edgeqkv
 from edgeqkv.backends.ethos import compiler, compiling
 from edgeqkv.budget import budget
+from edgeqkv.budget.encoders import EncoderReport
 from edgeqkv.bundle.bundle import Bundle
 from edgeqkv.cli.summaries import bundle_rows
 from edgeqkv.errors import BundleError, UnsupportedError
@@ -58,6 +60,43 @@ def test_velas_figures_are_in_the_manifest(compiled: Bundle) -> None:
     assert made.binary_bytes == (compiled.path / made.binary).stat().st_size > found.dram_bytes
     rows = dict(bundle_rows(compiled))
     assert f"{found.cycles:,} cycles" in str(rows["- decode"])
+
+
+@needs_arms_compiler
+def test_a_model_that_keeps_both_takes_twice_the_state(compiled: Bundle, tmp_path: Path) -> None:
+    """Into the program and out of it, as the program's own method says."""
+    from edgeqkv.backends.executorch.methods import held
+    from edgeqkv.backends.executorch.program import ProgramFile
+
+    model = edgeqkv.load(DATA / "gqa.pt")
+    apart = edgeqkv.export(model, "ethos-u85", out=tmp_path / "out", context=8, chunk=1, verify=False)
+    sizes = []
+    for bundle in (compiled, apart):
+        artifact = bundle.target().artifact
+        assert artifact.compiled is not None
+        (graph,) = artifact.graphs
+        found = held(ProgramFile(bundle.path / artifact.compiled.binary), graph)
+        ends = [
+            (spec, tensors[spec.name])
+            for specs, tensors in ((graph.inputs, found.inputs), (graph.outputs, found.outputs))
+            for spec in specs
+        ]
+        sizes.append(sum(prod(low for low, _ in tensor.sizes) for spec, tensor in ends if spec.role == "state"))
+    assert sizes[1] == 2 * sizes[0] > 0
+
+
+@needs_arms_compiler
+def test_the_budget_of_a_compiled_encoder(tmp_path: Path) -> None:
+    model = edgeqkv.load(read_encoder_golden("vit_digits_q_ne_k_eq_v").path)
+    bundle = edgeqkv.export(model, "ethos-u85", out=tmp_path / "out", verify=False)
+    report = budget(bundle.path, device="ethos-u85")
+    assert isinstance(report, EncoderReport)
+    (found,) = report.npus
+    assert (found.answer.verdict, report.passed) == ("runs", True)
+    (working,) = (each for each in report.predictions[0].footprint.terms if each.name == "activations")
+    made = bundle.target().artifact.compiled
+    assert made is not None
+    assert working.bytes == made.figures["model"].sram_bytes + made.figures["model"].dram_bytes
 
 
 @needs_arms_compiler

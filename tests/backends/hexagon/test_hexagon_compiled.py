@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from conftest import DATA
+from conftest import DATA, read_encoder_golden
 from npu_bundles import needs_qualcomms_compiler, written
 from onnx import helper
 
@@ -17,6 +17,7 @@ import edgeqkv
 from edgeqkv.backends.hexagon import compiler, compiling
 from edgeqkv.backends.hexagon.simulated import Comparison
 from edgeqkv.budget import budget
+from edgeqkv.budget.encoders import EncoderReport
 from edgeqkv.bundle.bundle import Bundle
 from edgeqkv.errors import UnsupportedError
 from edgeqkv.progress import silent
@@ -52,6 +53,51 @@ def test_prefill_and_decode_are_one_binary(compiled: Bundle) -> None:
         assert ends(file.input) == [(spec.name, list(spec.shape)) for spec in graph.inputs]
         assert ends(file.output) == [(spec.name, list(spec.shape)) for spec in graph.outputs]
     assert set(made.files) <= set(artifact.files)
+
+
+@needs_qualcomms_compiler
+def test_a_model_that_keeps_both_takes_twice_the_state(compiled: Bundle, tmp_path: Path) -> None:
+    """Into what was compiled and out of it, as its own files say."""
+    model = edgeqkv.load(DATA / "gqa.pt")
+    apart = edgeqkv.export(
+        model, "hexagon", out=tmp_path / "out", weights="int4", context=24, chunk=8, soc="v79", verify=False
+    )
+
+    def state(bundle: Bundle, name: str) -> int:
+        made = bundle.target().artifact.compiled
+        assert made is not None
+        file = onnx.load(bundle.path / made.graphs[name]).graph
+        return sum(
+            int(np.prod(shape))
+            for each, shape in ends([*file.input, *file.output])
+            if each.startswith(("past_", "new_"))
+        )
+
+    for name in ("prefill", "decode"):
+        assert state(apart, name) == 2 * state(compiled, name) > 0
+
+
+@needs_qualcomms_compiler
+def test_the_budget_of_a_compiled_encoder(tmp_path: Path) -> None:
+    """Its NPU runs it, and the memory is what the compiler says."""
+    model = edgeqkv.load(read_encoder_golden("vit_digits_q_ne_k_eq_v").path)
+    bundle = edgeqkv.export(model, "hexagon", out=tmp_path / "out", soc="v75", verify=False)
+    report = budget(bundle.path, device=["hexagon-v75", "galaxy-s24", "galaxy-s25"])
+    assert isinstance(report, EncoderReport)
+    assert [(each.alone, each.answer.verdict) for each in report.npus] == [
+        (True, "runs"),
+        (False, "runs"),
+        (False, "cannot run"),
+    ]
+    assert report.passed, "a phone is judged by its memory"
+    assert not budget(bundle.path, device="hexagon-v79").passed
+    told = {each.name: each for each in report.npus[0].answer.constraints}
+    assert told.keys() >= {"compiled for it", "fast memory"}
+    made = bundle.target().artifact.compiled
+    assert made is not None
+    assert made.binary in told["compiled for it"].detail
+    weights = next(term for term in report.predictions[0].footprint.terms if term.name == "weights")
+    assert weights.bytes == made.binary_bytes
 
 
 @needs_qualcomms_compiler
