@@ -8,8 +8,7 @@ others as a group has heads at least. Layers of attention alone, over states tha
 both programs take turns in one process, on one thread, whose processor time is counted, and what they compute is
 compared with torch.
 
-What exports do is the first of the two: which of them holds depends on the position and on how many tokens a call has,
-and those are known when it is made.
+What exports do is the second where a call is one token behind 128 others or more, else the first.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ Attend = Callable[[Tensor, Tensor, int], Tensor]
 
 
 def by_query_head(q: Tensor, state: Tensor, position: int) -> Tensor:
-    """As exports do it: ``q [1, 1, H, D]`` attends to ``state [1, T, KV, D]``."""
+    """As exports do it near the start, and in prefill: ``q [1, 1, H, D]`` attends to ``state [1, T, KV, D]``."""
     result: Tensor = torch.ops.llama.custom_sdpa(q, state, state, position, None, 0.0, True)
     return result
 
