@@ -343,7 +343,7 @@ class StockOps(StatefulOps):
     def _may_fold(self, group: int) -> bool:
         """Whether one token's attention may take the heads of a group as if they were positions of one head.
 
-        The operator goes through the state once for every head, and so does it once for a KV head.
+        The operator goes through the state once for every head that it is given: so, once for a KV head.
         """
         return 1 < group <= LONG < self._context
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import TINY
+from matrix import sampled
 
 import edgeqkv
 from edgeqkv.backends.executorch import TARGET
@@ -25,17 +26,20 @@ CONTEXT, CHUNK = LONG + 32, 16
 BOUNDS = {"fp32": 1e-4, "fp16": 3e-3, "int8": TOLERANCES["int8"]}
 
 
-@pytest.mark.parametrize(
-    ("variant", "form", "state"),
+CASES = sampled(
     [
         ("q-k=v+gqa2", "stock", "fp32"),
+        ("q-k=v+mqa", "static", "int8"),  # whose first tokens fill fewer rows than the group has heads
         ("q-k=v+gqa2", "static", "fp32"),
         ("qkv+mqa", "stock", "fp32"),
-        ("q-k=v+mqa", "stock", "int8"),  # whose first tokens fill fewer rows than the group has heads
-        ("q-k=v+mqa", "static", "int8"),
+        ("q-k=v+mqa", "stock", "int8"),
         ("q-k=v+gqa2", "stock", "fp16"),
     ],
+    lambda _, form, state: (form, state) if (form, state) in (("stock", "fp32"), ("static", "int8")) else None,
 )
+
+
+@pytest.mark.parametrize(("variant", "form", "state"), CASES)
 def test_it_computes_the_same_at_every_position(tmp_path: Path, variant: str, form: str, state: str) -> None:
     path = write_random_checkpoint(tmp_path / "model.pt", variant, std=0.2, **{**TINY, "n_positions": CONTEXT})
     model = with_state(edgeqkv.load(path), state, None) if state == "int8" else edgeqkv.load(path)
