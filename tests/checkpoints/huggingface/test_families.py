@@ -16,19 +16,22 @@ from edgeqkv.reference.outputs import sequence_logits
 
 TOKENS = np.random.default_rng(3).integers(3, VOCABULARY, 32)
 TOLERANCE = 1e-4  # float32 in another order of summation, on logits of about 5
+# In float32 the original is 9.2e-5 from itself in float64, and so are we (3e-5 at once, 9.0e-5 token by token): sums whose
+# order is the processor's, which may lie on two sides of the true one.
+TOLERANCES = {"gemma4 shared, merged": 2e-4}
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_family_computes_what_its_original_does(name: str, tmp_path: Path) -> None:
     original, directory = named(name, tmp_path)
     model = edgeqkv.load(directory)
-    wanted = logits(original, TOKENS)
+    wanted, tolerance = logits(original, TOKENS), TOLERANCES.get(name, TOLERANCE)
     assert np.abs(wanted).max() > 0.5
-    assert np.abs(sequence_logits(model, TOKENS) - wanted).max() <= TOLERANCE
+    assert np.abs(sequence_logits(model, TOKENS) - wanted).max() <= tolerance
 
     session = TorchSession(model, chunk=7)
     for start, stop in ((0, 12), *((i, i + 1) for i in range(12, len(TOKENS)))):
-        assert np.abs(session.feed(TOKENS[start:stop]) - wanted[stop - 1]).max() <= TOLERANCE
+        assert np.abs(session.feed(TOKENS[start:stop]) - wanted[stop - 1]).max() <= tolerance
 
     prompt = TOKENS[:5]
     count = 24
