@@ -16,8 +16,8 @@ from edgeqkv.reference.outputs import sequence_logits
 
 TOKENS = np.random.default_rng(3).integers(3, VOCABULARY, 32)
 TOLERANCE = 1e-4  # float32 in another order of summation, on logits of about 5
-# In float32 the original is 9.2e-5 from itself in float64, and so are we (3e-5 at once, 9.0e-5 token by token): sums whose
-# order is the processor's, which may lie on two sides of the true one.
+# In float32 the original is 9.2e-5 from itself in float64, and so are we (3e-5 at once, 9.0e-5 token by token): the
+# order of sums is the processor's, and two of them may lie on two sides of the true one.
 TOLERANCES = {"gemma4 shared, merged": 2e-4}
 
 
