@@ -253,7 +253,7 @@ def rounding_not_traced() -> Iterator[None]:
         from torchao.quantization import quant_primitives  # noqa: F401  defines the operators
 
         kernels = {name: decompositions[getattr(torch.ops.torchao, name).default] for name in _SHAPES_OF_ROUNDING}
-        library = torch.library.Library("torchao", "IMPL")
+        library: Any = torch.library.Library("torchao", "IMPL")  # type: ignore[no-untyped-call]
     except (ImportError, AttributeError, KeyError):
         yield
         return

@@ -357,7 +357,8 @@ class StockOps(StatefulOps):
             first, last = stands[:1], stands[-1:]
             folded = (first == last) & (first >= LONG)
             starts = torch.where(folded, 0, first), torch.where(folded, first - (group - 1), 0)
-            self._starts_of[group] = folded, *(cast("int", each.item()) for each in starts)
+            start, start_folded = (cast("int", each.item()) for each in starts)
+            self._starts_of[group] = folded, start, start_folded
         return self._starts_of[group]
 
     def _attend_seen(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, softcap: float | None) -> Tensor:
