@@ -98,8 +98,11 @@ def context_chart(lines: Sequence[Line], limits: Sequence[tuple[str, int]], titl
 
 
 def _tick(size: float) -> str:
-    """A size at the axis, without zeros that say nothing."""
-    return f"{size / GB:g} GB" if size >= GB else f"{size / 10**6:.4g} MB" if size else "0"
+    """A size at the axis, in three digits, for which there is room, and without zeros that say nothing."""
+    for unit, one in (("GB", GB), ("MB", 1e6), ("kB", 1e3)):
+        if size >= one:
+            return f"{size / one:.3g} {unit}"
+    return f"{size:.3g} B" if size else "0"
 
 
 def _text(x: float, y: float, text: str, anchor: str) -> str:
