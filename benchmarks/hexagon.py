@@ -3,8 +3,8 @@ graphs on the CPU, and what was compiled in Qualcomm's simulation of the NPU, wi
 
     python -m benchmarks.hexagon BUNDLE [--first 0] [--windows 2] [--engines simulator onnxruntime]
 
-A window is as long as the context; its first half is the prompt, and its second half is predicted token by token, as
-`edgeqkv.run.perplexity` does. A call takes a third of a second in the simulation: a window of 512 takes two minutes.
+A window is as long as the context; its first half is the prompt, and its second half is predicted token by token
+(`edgeqkv.run.perplexity`). A call takes a third of a second in the simulation: a window of 512 takes two minutes.
 It prints a line of JSON a window, with sums of nats, so that pieces of a run can be added up.
 """
 
@@ -12,32 +12,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 import edgeqkv
 from edgeqkv import demo
 from edgeqkv.bundle.bundle import Bundle
-from edgeqkv.reference.outputs import sequence_logits
+from edgeqkv.run.perplexity import original_perplexity, session_perplexity
 from edgeqkv.run.session import Session, open_bundle
 from edgeqkv.run.tokenizer import Tokenizer
-
-
-def nats(logits: npt.NDArray[np.float32], truth: npt.NDArray[np.int64]) -> float:
-    """What the true tokens cost."""
-    exact = logits.astype(np.float64)
-    peak = exact.max(1, keepdims=True)
-    total = np.log(np.exp(exact - peak).sum(1)) + peak[:, 0]
-    return float((total - exact[np.arange(len(truth)), truth]).sum())
-
-
-def predicted(session: Session, window: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """Logits of a window's second half."""
-    session.reset()
-    half = len(window) // 2
-    return np.stack([session.feed(window[:half]), *(session.feed([token]) for token in window[half:-1])])
 
 
 def main() -> None:
@@ -56,14 +41,12 @@ def main() -> None:
     model = edgeqkv.load(demo.checkpoint_path()).with_context(context)
     for index in range(given.first, given.first + given.windows):
         window = tokens[index * context : (index + 1) * context]
-        truth = window[context // 2 :]
-        rows = range(context // 2 - 1, context - 1)
-        logits = {"original": sequence_logits(model, window[:-1], rows=rows)}
+        found = {"original": original_perplexity(model, window, context)}
         for engine, session in sessions.items():
             assert isinstance(session, Session)
-            logits[engine] = predicted(session, window)
-        found = {name: round(nats(each, truth), 5) for name, each in logits.items()}
-        print(json.dumps({"window": index, "tokens": len(truth), "nats": found}), flush=True)
+            found[engine] = session_perplexity(session, window)
+        nats = {name: round(math.log(perplexity) * count, 5) for name, (perplexity, count) in found.items()}
+        print(json.dumps({"window": index, "tokens": found["original"][1], "nats": nats}), flush=True)
 
 
 if __name__ == "__main__":

@@ -17,11 +17,11 @@ from edgeqkv.bundle.manifest import Compiled
 from edgeqkv.model.state import kept_by_layers
 from edgeqkv.model.variants import Sharing, Variant
 
-__all__ = ["ON_NPU", "Answer", "Candidate", "Limit", "NpuAnswer", "VariantRow", "app_limits", "evaluate_on"]
+__all__ = ["Answer", "Candidate", "Limit", "NpuAnswer", "VariantRow", "app_limits", "evaluate_on", "npu_part"]
 
 _CURVE_POINTS: Final = 33
 
-ON_NPU: Final = ("weights", "state", "activations")  # the terms that lie in its memory
+_ON_NPU: Final = ("weights", "state", "activations")  # the terms that lie in its memory
 
 _OF_NPU: Final = {
     NpuVerdict.RUNS: Verdict.FITS,
@@ -59,8 +59,7 @@ class Candidate:
     def on_npu(self) -> Candidate:
         """The same, as far as it lies in an NPU's memory."""
         if self.compiled is not None:
-            terms = tuple(term for term in self.footprint.terms if term.name in ON_NPU)
-            return replace(self, footprint=Footprint(terms), npu=True)
+            return replace(self, footprint=npu_part(self.footprint), npu=True)
         return replace(Candidate.planned(self.plan, why=self.why, npu=True), exported=self.exported)
 
     @property
@@ -224,6 +223,11 @@ def _on_npu(name: str, npu: Npu, candidate: Candidate) -> NpuAnswer:
     needed = candidate.on_npu().footprint if compiled else None
     demands = constraints(name, npu, candidate.plan, compiled, needed, exported=candidate.exported)
     return NpuAnswer.of(name, npu.title, demands, compiled=compiled is not None)
+
+
+def npu_part(footprint: Footprint) -> Footprint:
+    """What of an export's memory is an NPU's."""
+    return Footprint(tuple(term for term in footprint.terms if term.name in _ON_NPU))
 
 
 def app_limits(device: Device) -> tuple[tuple[str, Fact[float | None]], ...]:

@@ -13,7 +13,7 @@ from typing import Any
 from edgeqkv.backends import backend
 from edgeqkv.backends.footprint import Footprint, count
 from edgeqkv.backends.memory import memory_of
-from edgeqkv.budget.answers import ON_NPU, NpuAnswer, app_limits
+from edgeqkv.budget.answers import NpuAnswer, app_limits, npu_part
 from edgeqkv.budget.devices import Catalogue, Device, Npu, Status, load_catalogue
 from edgeqkv.budget.npu import Constraint, constraints
 from edgeqkv.budget.plan import ModelShape, plan_of
@@ -204,9 +204,8 @@ def _on_npu(
     npu_name = name if isinstance(device, Npu) else device.npu or ""
     if (npu := catalogue.npus.get(npu_name)) is None:
         return []
-    needed = Footprint(tuple(term for term in prediction.footprint.terms if term.name in ON_NPU))
     plan, made = plan_of(shape, artifact, 0), artifact.compiled
-    demands = constraints(npu_name, npu, plan, made, needed, exported=True)
+    demands = constraints(npu_name, npu, plan, made, npu_part(prediction.footprint), exported=True)
     answer = NpuAnswer.of(npu_name, npu.title, demands, compiled=made is not None)
     return [OnNpu(name, device.title, prediction.target, alone, answer)]
 
