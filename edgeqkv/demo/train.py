@@ -13,8 +13,10 @@ import math
 import platform
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +25,7 @@ import typer
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn, optim
+from torch.overrides import TorchFunctionMode
 
 from edgeqkv.demo.corpus import Corpus, read_corpus
 
@@ -190,6 +193,15 @@ def _computes_bfloat16() -> bool:
     return any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
+class _InFloat32(TorchFunctionMode):
+    """What would be rounded to bfloat16 stays as it is: Muon does so, and emulated that is two thirds of a step."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.bfloat16:
+            return args[0].clone()  # what follows writes over it
+        return func(*args, **(kwargs or {}))
+
+
 def train(out: Path, shape: ModelConfig, config: TrainConfig, corpus: Corpus) -> None:
     """Train, and write `model.pt`, `tokenizer.json` and `heldout.txt` to the folder `out`."""
     torch.manual_seed(config.seed)
@@ -205,10 +217,10 @@ def train(out: Path, shape: ModelConfig, config: TrainConfig, corpus: Corpus) ->
     typer.echo(f"tokens: {len(streams[0])} reference, {len(streams[1])} library, {len(heldout)} held out")
     model = DemoGPT(shape)
     optimizers = _optimizers(model, config)
-    losses, started = list[float](), time.monotonic()
+    losses, started, in_bfloat16 = list[float](), time.monotonic(), _computes_bfloat16()
     for step in range(1, config.steps + 1):
         windows = _sample_windows(streams, shape.n_positions, config)
-        with torch.autocast("cpu", torch.bfloat16, enabled=_computes_bfloat16()):
+        with torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16):
             logits = model(windows[:, :-1])
         loss = F.cross_entropy(logits.flatten(0, 1).float(), windows[:, 1:].flatten())
         model.zero_grad()
@@ -216,7 +228,8 @@ def train(out: Path, shape: ModelConfig, config: TrainConfig, corpus: Corpus) ->
         cosine = 0.5 * (1 + math.cos(math.pi * step / config.steps))
         for optimizer, peak in optimizers:
             optimizer.param_groups[0]["lr"] = peak * min(1.0, step / config.warmup_steps) * cosine
-            optimizer.step()
+            with nullcontext() if in_bfloat16 else _InFloat32():
+                optimizer.step()
         losses.append(loss.item())
         if step % config.report_interval == 0 or step == config.steps:
             weights = {name: weight.half() for name, weight in model.state_dict().items()}
