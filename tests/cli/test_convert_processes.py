@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import ROOT
+from launched import Process, launched
+from pages import ROOT, launch
 
 import edgeqkv
 from edgeqkv import InputError, demo
@@ -26,7 +28,8 @@ from edgeqkv.pipeline.conversion import ConvertSpec, run_convert
 from edgeqkv.pipeline.distillation import Amount, Others, follow, gathered, leading
 
 SIZES = {"n_layer": 1, "n_embd": 32, "n_head": 2, "n_positions": 32, "vocab_size": 1024}
-STEPS = 4
+STEPS, LAUNCHED_STEPS = 4, 2
+LAUNCHER = "accelerate.commands.launch"
 
 
 @pytest.fixture
@@ -49,26 +52,34 @@ def free_port() -> str:
         return str(free.getsockname()[1])
 
 
-def environment() -> dict[str, str]:
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "PYTHONPATH": path, "ACCELERATE_USE_CPU": "true"}
-
-
 def losses(log: Path) -> list[float]:
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [line["step"] for line in lines] == list(range(STEPS))
+    assert [line["step"] for line in lines] == list(range(LAUNCHED_STEPS))
     return [line["loss"] for line in lines]
 
 
 def test_accelerate_launches_two_that_do_what_one_does(folder: Path) -> None:
+    """By the documentation's command."""
     pytest.importorskip("accelerate")
-    # What it calls multi_gpu is torch's own launcher, on CPUs as well; with --cpu it starts one process, unless by MPI.
-    options = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
-    launch = [sys.executable, "-m", "accelerate.commands.launch", *options.split()]
+    (folder / "model.pt").rename(folder / "ordinary.pt")
+    command = shlex.split(launch())
+    assert command[:2] == ["accelerate", "launch"]
+    # What a configuration of this machine would say, and a port that nobody else has.
+    options = f"--num_machines 1 --mixed_precision no --dynamo_backend no --main_process_port {free_port()}"
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [*launch, "--main_process_port", free_port(), "-m", "edgeqkv", *arguments("--out", "two.pt")],
+        [
+            sys.executable,
+            "-m",
+            "accelerate.commands.launch",
+            *options.split(),
+            *command[2:],
+            "--windows",
+            "4",
+            "--json",
+        ],
         cwd=folder,
-        env=environment(),
+        env={**os.environ, "PYTHONPATH": path, "ACCELERATE_USE_CPU": "true"},
         capture_output=True,
         text=True,
         check=False,
@@ -78,45 +89,31 @@ def test_accelerate_launches_two_that_do_what_one_does(folder: Path) -> None:
     assert done.stderr.count("converting 1 layer\n") == 1
     assert done.stderr.count("distilling in 2 processes\n") == 1
 
-    spec = ConvertSpec("q-k=v+mqa", folder / "text.txt", folder / "one.pt", folder / "tokenizer.json", windows=4)
-    one = run_convert(edgeqkv.load(folder / "model.pt"), replace(spec, distill=Amount(steps=STEPS)))
+    spec = ConvertSpec("q-k=v", folder / "text.txt", folder / "alone.pt", folder / "tokenizer.json", windows=4)
+    one = run_convert(edgeqkv.load(folder / "ordinary.pt"), replace(spec, distill=Amount(steps=LAUNCHED_STEPS)))
     assert one.distillation is not None
-    assert losses(folder / "two.pt.distilling.jsonl") == pytest.approx(losses(folder / "one.pt.distilling.jsonl"), 1e-5)
+    logs = {name: folder / f"{name}.pt.distilling.jsonl" for name in ("together", "alone")}
+    assert losses(logs["together"]) == pytest.approx(losses(logs["alone"]), 1e-5)
     assert facts["distillation"]["before"] == pytest.approx(one.distillation.before)
     assert facts["distillation"]["after"] == pytest.approx(one.distillation.after, rel=1e-5)
     assert facts["distillation"]["taken"] == one.distillation.taken
     names = {path.name for path in folder.iterdir() if not path.name.endswith(".tensorboard")}
-    assert names == {"model.pt", "text.txt", "tokenizer.json"} | {
-        f"{name}.pt{end}" for name in ("one", "two") for end in ("", ".distilling.jsonl")
+    assert names == {"ordinary.pt", "text.txt", "tokenizer.json"} | {
+        f"{name}.pt{end}" for name in logs for end in ("", ".distilling.jsonl")
     }
 
 
-def test_an_error_of_one_ends_all_and_is_said_once(folder: Path) -> None:
+def test_an_error_of_one_ends_all_and_is_said_once(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The second process has no files, as on a machine that they were not copied to."""
     pytest.importorskip("accelerate")
     (folder / "elsewhere").mkdir()
-    shared = {**environment(), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "edgeqkv", *arguments("--quiet", "--out", "out.pt")],
-            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            cwd=place,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank, place in enumerate((folder, folder / "elsewhere"))
-    ]
-    try:
-        leader, other = (process.communicate(timeout=900)[1] for process in started)
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
-    assert [process.returncode for process in started] == [2, 2]
-    assert other == "error: there is no file model.pt\n"
-    assert leader.startswith("error: another of the 2 processes that distil has ended; what it said before is the")
-    assert len(leader.splitlines()) == 1
+    said = arguments("--quiet", "--out", "out.pt")
+    two = [Process("edgeqkv", said, str(place)) for place in (folder, folder / "elsewhere")]
+    ((leader, other),) = launched(tmp_path_factory.mktemp("launched"), ["edgeqkv.convert.distill", "accelerate"], two)
+    assert [leader.code, other.code] == [2, 2]
+    assert other.stderr == "error: there is no file model.pt\n"
+    assert leader.stderr.startswith("error: another of the 2 processes that distil has ended; what it said before is")
+    assert len(leader.stderr.splitlines()) == 1
     assert not (folder / "out.pt").exists()
 
 

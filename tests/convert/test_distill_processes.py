@@ -1,14 +1,11 @@
 """Distillation in several processes: it computes what one does, and stands what happens to them.
 
-They are started as a launcher does it, with its variables: twice, because each has torch to import.
+They have the variables that a launcher gives its processes.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +15,7 @@ import pytest
 import torch
 from conftest import TINY
 from distilling import BATCH, UNEVEN
-from pages import ROOT
+from launched import Ended, Process, launched
 
 import edgeqkv
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
@@ -29,6 +26,7 @@ from edgeqkv.convert.processes import Alone, joined
 from edgeqkv.errors import InputError, MissingExtra
 
 STEPS, KILLED_AT = 6, 3
+IMPORTED = ("edgeqkv.convert.distill", "accelerate", "torch.distributed.fsdp")
 RESULTS = ("result", "whole", "uneven", "sharded")
 TOKENS = np.random.default_rng(0).integers(0, TINY["vocab_size"], 48 * 8)
 
@@ -48,10 +46,10 @@ def apart(one: Numbers, other: Numbers) -> float:
 
 @dataclass
 class Ran:
-    """Exit codes and output of two processes, of the run that was killed and of the one after, and what it made."""
+    """How two processes ended, of the run that was killed and of the one after, and what they made."""
 
-    killed: list[tuple[int, str]]
-    finished: list[tuple[int, str]]
+    killed: list[Ended]
+    finished: list[Ended]
     left: list[float]
     losses: list[float]
     result: Numbers
@@ -72,38 +70,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def ran(folder: Path) -> Ran:
     pytest.importorskip("accelerate")
-    killed = launched(folder, KILLED_AT=str(KILLED_AT))
-    left = losses(folder / "log.jsonl")
-    finished = launched(folder)
+    killed, finished = launched(folder, IMPORTED, together(folder, KILLED_AT=str(KILLED_AT)), together(folder))
     numbers = [torch.load(folder / f"{name}.pt", weights_only=True) for name in RESULTS]
+    left = losses(folder / "left.jsonl")
     return Ran(killed, finished, left, losses(folder / "log.jsonl"), *numbers)
 
 
-def launched(folder: Path, **variables: str) -> list[tuple[int, str]]:
-    """Exit code and all that was printed, of each of two processes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests/support"), os.environ.get("PYTHONPATH", "")])
-    shared = {**os.environ, "PYTHONPATH": path, "ACCELERATE_USE_CPU": "true", **variables}
-    shared |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "distilling", str(folder), str(STEPS)],
-            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        said = [process.communicate(timeout=900)[0] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
-    return [(process.returncode, text) for process, text in zip(started, said, strict=True)]
+def together(folder: Path, **variables: str) -> list[Process]:
+    return [Process("distilling", [str(folder), str(STEPS)], str(folder), variables)] * 2
 
 
 def alone(folder: Path, batch: int, processes: Alone, log: Path | None = None) -> Numbers:
@@ -140,8 +114,8 @@ def test_numbers_that_are_sharded_learn_alike_and_go_on_after_a_stop(ran: Ran, f
 
 
 def test_one_that_is_killed_ends_the_other_and_nothing_is_printed(ran: Ran) -> None:
-    assert ran.killed == [(-9, ""), (3, "")]
-    assert ran.finished == [(0, ""), (0, "")]
+    assert ran.killed == [Ended(-9, "", ""), Ended(3, "", "")]
+    assert ran.finished == [Ended(0, "", "")] * 2
 
 
 def test_one_process_has_the_same_bits_with_accelerate_and_without(folder: Path) -> None:

@@ -4,12 +4,13 @@ The folder has ``teacher.pt``, ``student.pt`` and ``tokens.npy``. Into it come t
 numbers that were learned: ``result.pt`` by this run, ``whole.pt`` by another one that begins anew, and ``uneven.pt`` by
 one whose windows the processes cannot share alike, and ``sharded.pt`` by one that was stopped in its midst and whose
 numbers are sharded as FSDP does it. With ``KILLED_AT`` in the environment the first process is killed at
-that step, as the system would do it, after its state was kept.
+that step, as the system would do it, after its state was kept; the log that it left is ``left.jsonl`` afterwards.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from contextlib import suppress
@@ -77,6 +78,8 @@ def main(folder: Path, steps: int) -> None:
         if processes.leads:
             torch.save([weight.tensor for weight in result.weights], folder / name)
 
+    if processes.leads and (folder / "log.jsonl").exists():
+        shutil.copyfile(folder / "log.jsonl", folder / "left.jsonl")
     try:
         run("result.pt", BATCH, folder / "state", folder / "log.jsonl")
     except LostProcess:

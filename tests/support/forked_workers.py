@@ -2,7 +2,8 @@
 
 A suite starts hundreds of them, and each would spend up to three seconds of a processor on imports. They are processes
 all the same, with a folder, an environment, streams and an end of their own. Those are started as a user's are whose
-``PYTHONPATH`` a test has changed, and those of commands that a test runs in a process of their own.
+``PYTHONPATH`` a test has changed, unless only to have this folder on it, and those of commands that a test runs in a
+process of their own.
 
     python forked_workers.py serve SOCKET           the one that forks, until its input ends
     python forked_workers.py run SOCKET FOLDER      stands for a worker: hands on its streams, and ends as that one does
@@ -38,14 +39,15 @@ def forked() -> Iterator[None]:
     from edgeqkv.pipeline import worker
 
     started, ordinary, path = list[subprocess.Popen[bytes]](), worker.python, os.environ.get("PYTHONPATH")
+    with_this = os.pathsep.join([str(Path(__file__).parent), *([path] if path else [])])
     with tempfile.TemporaryDirectory(prefix="edgeqkv-tests-") as folder, pytest.MonkeyPatch.context() as patch:
         address = str(Path(folder) / "socket")
 
         def python(module: str, *arguments: str) -> list[str]:
-            if os.environ.get("PYTHONPATH") != path:  # other code is wanted than what is imported
+            if os.environ.get("PYTHONPATH") not in (path, with_this):  # other code is wanted than what is imported
                 return ordinary(module, *arguments)
             if not started:
-                environment = worker._environment(Path(folder).parent)
+                environment = worker._environment(Path(folder).parent) | {"PYTHONPATH": with_this}
                 serve = [sys.executable, "-P", __file__, "serve", address]
                 pipe = subprocess.PIPE
                 with (Path(folder) / "log").open("w") as log:

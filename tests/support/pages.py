@@ -24,6 +24,14 @@ def commands(page: Path, text: str) -> Iterator[str]:
         yield line.removeprefix("$ ")
 
 
+def launch() -> str:
+    """The command that starts several processes, which takes long; tests/cli/test_convert_processes.py runs it."""
+    page = ROOT / "docs" / "convert.md"
+    every = (command for kind, text in blocks(page) if kind == "console" for command in commands(page, text))
+    (found,) = (command for command in every if command.startswith("accelerate "))
+    return found
+
+
 def check_install(command: str) -> None:
     """See that a command installs edgeqkv, in one of the ways that there are, or a package in the tests' versions.
 
