@@ -14,6 +14,10 @@ Tried with executorch 1.5.1 and torch 2.13:
 ``torch.fx.traceback.NodeSource``, shared while a program is lowered
     For: time; every pass copies the whole history of every node, which gets longer with each. When it is gone: the
     history is copied, as ever.
+``GraphModule.recompile``, put off while a program is lowered until somebody calls or reads the code
+    For: time; after every pass, 400 times, Python code is written of a graph and compiled, of which a tenth is run.
+    What is compiled meanwhile in its place is an empty graph's, from ``Graph.python_code``; the code is found as
+    ``_code``, and behind ``forward``. When one of them is gone: all is compiled at once, as ever.
 ``ExportedProgram.run_decompositions``, left out while a program is lowered where it would do nothing
     For: time; it is called three times, of which the first only makes the operators functional, which the second does
     anyway, and the last finds nothing more to do. When it is gone, or is called otherwise: it is run every time.
@@ -71,6 +75,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BOOKKEEPING",
     "MUTATION",
+    "compiled_when_called",
     "decomposed_once",
     "disabled_level",
     "each_delegate",
@@ -114,6 +119,9 @@ _FOR_OPERATORS: Final = {
 """A pass of XNNPACK's → parts of the names of the operators that it is for; passes that are not here always run."""
 
 _EDGE_OPTIONS: Final = {"_check_ir_validity": False, "_skip_dim_order": True}
+_COMPILE: Final = "recompile"
+_WRITE: Final = "python_code"
+_CODE: Final = "_code"
 _DECOMPOSE: Final = "run_decompositions"
 _LIST_OPERATORS: Final = "_materialize_cpp_cia_ops"
 _EXPORTER: Final = "executorch.exir"
@@ -192,6 +200,50 @@ def histories_shared() -> Iterator[None]:
         yield
     finally:
         del source.__deepcopy__
+
+
+@contextmanager
+def compiled_when_called() -> Iterator[None]:
+    """Inside, what torch.fx writes of a graph as Python's code is written and compiled when somebody asks for it."""
+    from torch.fx import Graph, GraphModule
+
+    original, write = getattr(GraphModule, _COMPILE, None), getattr(Graph, _WRITE, None)
+    if original is None or write is None or not hasattr(GraphModule(torch.nn.Module(), Graph()), _CODE):
+        yield
+        return
+    nothing = write(Graph(), "self")
+
+    def put_off(module: GraphModule) -> Any:
+        """All that compiling does besides, with the code of an empty graph, which is taken away again."""
+        current = getattr(Graph, _WRITE)
+        setattr(Graph, _WRITE, lambda *_, **__: nothing)
+        try:
+            result = original(module)
+        finally:
+            setattr(Graph, _WRITE, current)
+        vars(module).pop(_CODE, None)
+        for name in (_CODE, "forward"):  # of the module's own class: torch.fx makes one for each
+            setattr(type(module), name, _Later(name, original))
+        return result
+
+    setattr(GraphModule, _COMPILE, put_off)
+    try:
+        yield
+    finally:
+        setattr(GraphModule, _COMPILE, original)
+
+
+class _Later:
+    """An attribute of a graph's module that is there once its code is compiled, which is done now."""
+
+    def __init__(self, name: str, compiled: Callable[[Any], Any]) -> None:
+        self._name, self._compiled = name, compiled
+
+    def __get__(self, module: Any, kind: type) -> Any:
+        if module is None:
+            return self
+        self._compiled(module)
+        return getattr(module, self._name)
 
 
 @contextmanager

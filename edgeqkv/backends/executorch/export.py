@@ -13,6 +13,7 @@ import torch
 from edgeqkv.backends.described import described
 from edgeqkv.backends.ends import input_spec, output_spec
 from edgeqkv.backends.executorch._compat import (
+    compiled_when_called,
     decomposed_once,
     histories_shared,
     operators_listed_once,
@@ -130,7 +131,14 @@ def _artifact(model: Model, spec: TargetSpec, graphs: tuple[Graph, ...]) -> Arti
 @contextmanager
 def _quickly() -> Iterator[None]:
     """Without what takes most of an export's time and changes no byte of it."""
-    with garbage_kept(), histories_shared(), decomposed_once(), operators_listed_once(), rounding_not_traced():
+    with (
+        garbage_kept(),
+        histories_shared(),
+        compiled_when_called(),
+        decomposed_once(),
+        operators_listed_once(),
+        rounding_not_traced(),
+    ):
         yield
 
 

@@ -165,6 +165,43 @@ def test_histories_are_shared_among_copies_and_copied_again_afterwards(monkeypat
         pass
 
 
+def test_graphs_are_compiled_when_somebody_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def twice(x: torch.Tensor) -> torch.Tensor:
+        return x + x
+
+    compiled: list[torch.fx.Graph] = []
+    write = torch.fx.Graph.python_code
+
+    def observed(graph: torch.fx.Graph, *given: Any, **named: Any) -> Any:
+        compiled.append(graph)
+        return write(graph, *given, **named)
+
+    monkeypatch.setattr(torch.fx.Graph, "python_code", observed)
+    with _compat.compiled_when_called():
+        compiled.clear()
+        called, read, changed, later = (torch.fx.symbolic_trace(twice) for _ in range(4))
+        called.recompile()
+        assert compiled == []
+        assert int(called(torch.tensor(2))) == 4
+        assert int(called(torch.tensor(3))) == 6
+        assert compiled == [called.graph]
+        assert "x + x" in read.code
+        assert int(changed(torch.tensor(2))) == 4
+        (add,) = (node for node in changed.graph.nodes if node.op == "call_function")
+        add.args = (add.args[0], 5)
+        changed.recompile()
+        assert int(copy.deepcopy(changed)(torch.tensor(2))) == int(changed(torch.tensor(2))) == 7
+        assert "x + 5" in changed.code
+    compiled.clear()
+    assert int(later(torch.tensor(2))) == 4
+    assert compiled == [later.graph]
+    later.recompile()  # at once, as ever
+    assert compiled == [later.graph] * 2
+    monkeypatch.delattr(torch.fx.GraphModule, "recompile")
+    with _compat.compiled_when_called():
+        pass
+
+
 @pytest.fixture(scope="module")
 def program() -> torch.export.ExportedProgram:
     """A traced program with an operator that is decomposed, and one that is decomposed and stays."""
