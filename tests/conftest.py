@@ -23,6 +23,8 @@ from edgeqkv.checkpoints.synthetic import write_random_checkpoint
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+gc.disable()  # until all is imported, of which nothing is garbage
+
 SLOWEST = ("test_docs.py", "test_first_hour.py", "executorch", "coreml", "pipeline", "cli", "fuzz", "onnx")
 """Files and folders that take longest, which start first: what one of two processes does last should be short."""
 
@@ -43,6 +45,7 @@ def leave_to_itself() -> None:
 
 def pytest_collection_finish() -> None:
     leave_to_itself()
+    gc.enable()
 
 
 @pytest.hookimpl(trylast=True)

@@ -4,9 +4,9 @@ The ten-minute page runs in an environment of its own (tests/first_hour), with t
 models as small as can be that take the demo's tokenizer; of them, tests/cli/test_convert_processes.py runs the command
 that starts several processes, and compares what it computes.
 
-The README's first command is a process of its own, as it is for a reader. So are examples in Python that bring a runtime
-of their own. The rest runs in this process, through the same entry point, which spares it seconds of
-imports each; what they in turn start are processes all the same.
+The README's first command is a process of its own, as it is for a reader. So are examples in Python that bring a
+runtime of their own. The rest runs in this process, through the same entry point, which spares it seconds of imports
+each; what they in turn start are processes all the same.
 """
 
 from __future__ import annotations

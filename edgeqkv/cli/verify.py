@@ -65,12 +65,12 @@ def verify(
     original = open_original(against, opened, heads=heads, ema=ema)
     results: dict[str, Any] = {}
     measured: dict[str, Any] = {}
-    with console.progress() as on_progress, needed_for("verifying"):
+    with needed_for("verifying"):
         from edgeqkv.cli import summaries
         from edgeqkv.pipeline.quality import QualityGate
         from edgeqkv.pipeline.verify import verify as prove
         from edgeqkv.run.perplexity import excess
-
+    with console.progress() as on_progress:
         gate = None
         if text is not None:
             tokens = open_tokenizer(opened, tokenizer).encode(read_text(text))

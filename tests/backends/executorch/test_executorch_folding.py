@@ -41,7 +41,8 @@ CASES = sampled(
 
 @pytest.mark.parametrize(("variant", "form", "state"), CASES)
 def test_it_computes_the_same_at_every_position(tmp_path: Path, variant: str, form: str, state: str) -> None:
-    path = write_random_checkpoint(tmp_path / "model.pt", variant, std=0.2, **{**TINY, "n_positions": CONTEXT})
+    sizes = {**TINY, "n_layer": 1, "n_positions": CONTEXT}
+    path = write_random_checkpoint(tmp_path / "model.pt", variant, std=0.2, **sizes)
     model = with_state(edgeqkv.load(path), state, None) if state == "int8" else edgeqkv.load(path)
     spec = TargetSpec(form, "fp32", state, context=CONTEXT, chunk=CHUNK)
     artifact = TARGET.export(model, tmp_path, spec, silent)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import read_golden
+from conftest import TINY, read_golden
 from matrix import sampled
 
 import edgeqkv
@@ -17,6 +17,7 @@ from edgeqkv.backends.executorch.program import ProgramFile
 from edgeqkv.backends.target import TargetSpec
 from edgeqkv.bundle.bundle import Bundle
 from edgeqkv.bundle.manifest import Artifact
+from edgeqkv.checkpoints.synthetic import write_random_checkpoint
 from edgeqkv.model.model import Model
 from edgeqkv.pipeline.proof import TOLERANCES
 from edgeqkv.pipeline.verify import verify
@@ -78,7 +79,8 @@ def test_it_takes_a_quarter_of_the_bytes(exported: Exported, name: str, form: st
 
 
 def test_scales_that_lie_are_told(tmp_path: Path) -> None:
-    model = edgeqkv.load(read_golden("k_eq_v_gqa").path)
+    path = write_random_checkpoint(tmp_path / "model.pt", "q-k=v+gqa2", std=0.2, **{**TINY, "n_layer": 1})
+    model = edgeqkv.load(path)
     edgeqkv.export(model, "executorch", out=tmp_path / "b", weights="fp16", state="int8", chunk=16)
     bundle = Bundle(tmp_path / "b")
     assert verify(bundle, against=model).passed
