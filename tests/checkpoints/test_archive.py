@@ -12,6 +12,7 @@ import torch
 
 import edgeqkv
 from edgeqkv import CheckpointError
+from edgeqkv.checkpoints.synthetic import write_random_checkpoint
 
 
 class RunsCode:
@@ -71,19 +72,13 @@ def test_the_old_format_is_explained(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_optimizer_state_and_masks_never_enter_memory(tmp_path: Path) -> None:
     """Exporting a checkpoint whose weights are a small part of it must not read the rest."""
-    script = f"""
-import resource, torch
-import edgeqkv
-from edgeqkv.checkpoints.synthetic import write_random_checkpoint
-
-sizes = dict(n_layer=1, n_embd=256, n_head=4, n_positions=64, vocab_size=512)
-state = write_random_checkpoint({str(tmp_path / "model.pt")!r}, "q-k=v", **sizes)
-contents = torch.load(state, weights_only=True)
-contents["optimizer_state_dict"] = {{"state": {{0: torch.ones(96 << 18)}}}}
-contents["model_state_dict"]["h.0.attn.bias"] = torch.ones(1, 1, 6144, 4096)
-torch.save(contents, state)
-"""
-    subprocess.run([sys.executable, "-c", script], check=True)
+    sizes = {"n_layer": 1, "n_embd": 256, "n_head": 4, "n_positions": 64, "vocab_size": 512}
+    path = write_random_checkpoint(tmp_path / "model.pt", "q-k=v", **sizes)
+    contents = torch.load(path, weights_only=True)
+    contents["optimizer_state_dict"] = {"state": {0: torch.ones(96 << 18)}}
+    contents["model_state_dict"]["h.0.attn.bias"] = torch.ones(1, 1, 6144, 4096)
+    torch.save(contents, path)
+    del contents
     measure = f"""
 import resource, edgeqkv
 edgeqkv.load({str(Path(__file__).parents[1] / "data/checkpoints/qkv.pt")!r}).check_finite()
