@@ -24,7 +24,7 @@ import numpy.typing as npt
 import torch
 
 from edgeqkv.model import walk
-from edgeqkv.model.layers import Linear
+from edgeqkv.model.layers import Attention, Linear
 from edgeqkv.model.model import Model
 from edgeqkv.model.schemes import Palette, Scheme
 from edgeqkv.model.weights import PalettizedWeight, QuantizedWeight, Weight
@@ -55,6 +55,8 @@ _MOST_SEQUENCES = 128
 # What the widest layer's inputs may take, which are in memory three times (a gated MLP's two parts and their product),
 # and in both halves of the batch.
 _MOST_BYTES, _COPIES = 1_500_000_000, 6
+
+_SEQUENCES_AT_ONCE = 4
 
 # Of a palettized matrix, whose columns are in no blocks.
 _COLUMNS_AT_ONCE = 128
@@ -176,7 +178,15 @@ def _damped(moments: Tensor, damping: float) -> Tensor:
 
 
 class _FinalStatesOps(TorchOps):
-    """Stops before the head."""
+    """Stops before the head; scores, a square of each sequence's length a head, are in memory for a few at a time."""
+
+    def attention(self, layer: int, q: Tensor, k: Tensor, v: Tensor, attention: Attention) -> Tensor:
+        mixed = []
+        for start in range(0, len(q), _SEQUENCES_AT_ONCE):
+            some = slice(start, start + _SEQUENCES_AT_ONCE)
+            keys = k[some]
+            mixed.append(super().attention(layer, q[some], keys, keys if v is k else v[some], attention))
+        return torch.cat(mixed)
 
     def logits(self, x: Tensor, table: Weight) -> Tensor:
         return x
