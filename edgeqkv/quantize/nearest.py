@@ -29,7 +29,7 @@ def nearest(weight: Weight, scheme: Scheme) -> QuantizedWeight:
     rows, columns = weight.shape
     codes = torch.empty(rows, columns // scheme.block, scheme.block, dtype=torch.int8)
     scales = torch.empty(codes.shape[:2])
-    of_rows = row_scales(weight, scheme)
+    of_rows = row_scales(weight.tensor, scheme)
     for some in some_rows(rows, columns):
         blocks = weight.tensor[some].float().reshape(-1, *codes.shape[1:])
         of_some = None if of_rows is None else of_rows[some, None]
@@ -38,17 +38,17 @@ def nearest(weight: Weight, scheme: Scheme) -> QuantizedWeight:
     return quantized(weight, codes.view(rows, columns), scales, scheme, of_rows)
 
 
-def row_scales(weight: Weight, scheme: Scheme) -> torch.Tensor | None:
+def row_scales(matrix: torch.Tensor, scheme: Scheme) -> torch.Tensor | None:
     """What the scales of each row's blocks are multiples of, ``[rows]``; None where the scheme has no multiples.
 
     The highest multiple of it is the scale that the row's largest magnitude needs.
     """
     if not scheme.multiples:
         return None
-    rows, columns = weight.shape
+    rows, columns = matrix.shape
     largest = torch.empty(rows)
     for some in some_rows(rows, columns):
-        largest[some] = weight.tensor[some].float().abs().amax(-1)
+        largest[some] = matrix[some].float().abs().amax(-1)
     return largest.clamp_min(_TINY * scheme.highest * scheme.multiples) / scheme.highest / scheme.multiples
 
 

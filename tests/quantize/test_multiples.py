@@ -12,7 +12,7 @@ from edgeqkv import quantize
 from edgeqkv.model.schemes import INT4, INT4_MULTIPLES, INT8_ROWS
 from edgeqkv.model.weights import QuantizedWeight, Weight
 from edgeqkv.quantize import QuantConfig
-from edgeqkv.quantize.calibrated import gptq
+from edgeqkv.quantize.calibrated import Inputs, gptq
 from edgeqkv.quantize.nearest import nearest
 
 SCHEMES = {"int4": INT4_MULTIPLES, "int8": INT8_ROWS}
@@ -46,7 +46,7 @@ def test_to_nearest_loses_little_more_than_with_free_scales() -> None:
 
 def test_gptq_is_better_than_rounding_and_on_the_grid() -> None:
     weight, x = random_weight()
-    calibrated = gptq(weight, x, INT4_MULTIPLES)
+    calibrated = gptq(weight, Inputs(x), INT4_MULTIPLES)
     assert isinstance(calibrated, QuantizedWeight)
     check_grid(calibrated)
     wanted = x @ weight.tensor.T

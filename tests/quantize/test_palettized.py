@@ -12,7 +12,7 @@ from edgeqkv import UnsupportedError
 from edgeqkv.model import walk
 from edgeqkv.model.weights import Palette, PalettizedWeight, Weight
 from edgeqkv.quantize import QuantConfig, apply
-from edgeqkv.quantize.calibrated import gptq
+from edgeqkv.quantize.calibrated import Inputs, gptq
 from edgeqkv.quantize.palettized import to_nearest_entry
 from edgeqkv.reference.outputs import sequence_logits
 
@@ -75,7 +75,7 @@ def test_calibration_makes_products_better_than_rounding() -> None:
     def error(candidate: Weight) -> float:
         return float((x @ (candidate.values() - weight.tensor).T).square().mean())
 
-    assert error(gptq(weight, x, palette)) < 0.5 * error(to_nearest_entry(weight, palette))
+    assert error(gptq(weight, Inputs(x), palette)) < 0.5 * error(to_nearest_entry(weight, palette))
 
 
 def test_a_part_of_the_rows_is_the_same_numbers() -> None:

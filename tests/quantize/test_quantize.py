@@ -13,7 +13,7 @@ from edgeqkv.checkpoints.synthetic import write_random_checkpoint
 from edgeqkv.model import walk
 from edgeqkv.model.weights import QuantizedWeight, Scheme, Weight
 from edgeqkv.quantize import SCHEMES, QuantConfig, apply
-from edgeqkv.quantize.calibrated import gptq
+from edgeqkv.quantize.calibrated import Inputs, gptq
 from edgeqkv.quantize.nearest import nearest
 from edgeqkv.reference.outputs import sequence_logits
 
@@ -97,7 +97,7 @@ def test_calibration_makes_products_better_than_rounding(name: str) -> None:
     def error(candidate: QuantizedWeight) -> float:
         return float((x @ (candidate.values() - weight.tensor).T).square().mean())
 
-    calibrated = gptq(weight, x, scheme)
+    calibrated = gptq(weight, Inputs(x), scheme)
     assert error(calibrated) < 0.5 * error(nearest(weight, scheme))
     assert calibrated.codes.min() >= scheme.lowest
     assert calibrated.codes.max() <= scheme.highest

@@ -11,7 +11,7 @@ import edgeqkv
 from edgeqkv import UnsupportedError
 from edgeqkv.model.schemes import INT4, INT8, INT8_ROWS, LUT4, ROW, Palette, Scheme
 from edgeqkv.model.weights import PalettizedWeight, QuantizedWeight, Weight
-from edgeqkv.quantize.calibrated import gptq
+from edgeqkv.quantize.calibrated import Inputs, gptq
 from edgeqkv.quantize.nearest import rounded
 from edgeqkv.quantize.state import with_state
 
@@ -45,8 +45,8 @@ def test_and_calibrated_as_well(scheme: Scheme | Palette, std: float) -> None:
     x = torch.randn(512, 256, generator=torch.Generator().manual_seed(1))
     ordinary, small = matrix(0.02), matrix(std)
     # Inputs as small as the weights: the moments of the inputs have no floor either.
-    expected = relative_error(ordinary, gptq(ordinary, x, fitting(scheme)))
-    assert relative_error(small, gptq(small, x * std, fitting(scheme))) == pytest.approx(expected, rel=0.1)
+    expected = relative_error(ordinary, gptq(ordinary, Inputs(x), fitting(scheme)))
+    assert relative_error(small, gptq(small, Inputs(x * std), fitting(scheme))) == pytest.approx(expected, rel=0.1)
 
 
 @SCHEMES
