@@ -178,7 +178,7 @@ def make_peers(folder: Path, peers: list[str], layers: int) -> None:
             "model.use_sdpa_with_kv_cache": True,
             "model.dtype_override": "fp32",
             "quantization.qmode": "8da4w",
-            "quantization.group_size": 128,  # as in its own configuration for Llama
+            "quantization.group_size": 32,  # 128 does not divide the columns of every matrix, and leaves those in float32
             "quantization.embedding_quantize": "'4,32'",
             "backend.xnnpack.enabled": True,
             "backend.xnnpack.extended_ops": True,
@@ -253,7 +253,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--few", action="store_true", help="the rows of the README alone")
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(DEFAULT_PEERS))
-    parser.add_argument("--rows", nargs="+", help="of edgeqkv's own, those whose name has one of these")
+    parser.add_argument("--rows", nargs="+", help="of edgeqkv's own, these, or whose names have these")
     parser.add_argument("--folder", type=Path, help="Default: build/peers-LAYERS")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--layers", type=int, default=LAYERS)
@@ -265,7 +265,11 @@ def main() -> None:
         return
     own = {name: each for name, each in OWN.items() if not options.few or name in FEW}
     if options.rows:
-        own = {name: each for name, each in own.items() if any(part in name for part in options.rows)}
+        own = {
+            name: each
+            for name, each in own.items()
+            if any(part == name or (part not in OWN and part in name) for part in options.rows)
+        }
     peers = [name for name in options.peers if not options.few or name in FEW]
     folder: Path = (options.folder or ROOT / f"build/peers-{options.layers}").resolve()
     folder.mkdir(parents=True, exist_ok=True)
