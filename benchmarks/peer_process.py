@@ -4,8 +4,8 @@
 
 It reads lines from its input, ``prefill N`` and ``decode FILL COUNT``, and answers each with a line of JSON: the
 seconds of a prompt of N tokens, or the milliseconds of COUNT tokens, each behind FILL others and those of its turn. At
-first it has filled its context (``ready``), and says what opening the model took of that; at the end, how much memory it
-held at most. It imports a runtime and, where that is not edgeqkv, nothing of it: peers have environments of their own.
+first it has filled its context (``ready``), and says what opening the model took of that; at the end, how much memory
+it held at most. It imports a runtime and, where that is not edgeqkv, nothing of it: peers have their own environments.
 ExecuTorch's own exporter has edgeqkv's, and its program is opened as edgeqkv's are, without what exports in memory.
 """
 

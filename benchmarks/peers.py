@@ -178,7 +178,7 @@ def make_peers(folder: Path, peers: list[str], layers: int) -> None:
             "model.use_sdpa_with_kv_cache": True,
             "model.dtype_override": "fp32",
             "quantization.qmode": "8da4w",
-            "quantization.group_size": 32,  # 128 does not divide the columns of every matrix, and leaves those in float32
+            "quantization.group_size": 32,  # a matrix whose columns that does not divide, as 128 here, stays in float32
             "quantization.embedding_quantize": "'4,32'",
             "backend.xnnpack.enabled": True,
             "backend.xnnpack.extended_ops": True,

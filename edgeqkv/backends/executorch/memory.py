@@ -2,7 +2,8 @@
 
 Found by looking at a process's memory maps: it holds the program's constants in mapped memory, and XNNPACK packs every
 delegate's data into memory of its own; while it does so, that data is mapped too, a delegate at a time, and the largest
-is among the first (`edgeqkv.backends.executorch.order`). What passes between delegates and operators lies in the program's memory plan, which is as large as the largest call needs.
+is among the first (`edgeqkv.backends.executorch.order`). What passes between delegates and operators lies in the
+program's memory plan, which is as large as the largest call needs.
 """
 
 from __future__ import annotations

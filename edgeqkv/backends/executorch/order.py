@@ -4,7 +4,7 @@ It goes through a method's list of them as it loads. For each it maps the data, 
 own, and lets go of it. The head is the last, and its matrix by far the largest: as the exporter writes the list, a
 process holds most when everything is packed and that matrix is mapped besides. The order is nobody's business but the
 list's, because what is run names delegates by their place in it. So the one with most data is made the second, which is
-packed while the rest is not there yet. (A call of the first does not say its number, for want of which it is the first.)
+packed while the rest is not there yet. (A call without a number is of the first, so that one has to stay.)
 """
 
 from __future__ import annotations

@@ -190,7 +190,7 @@ class ProgramFile:
         return {table.number(1, "I") for table in self._root.tables(_NAMED_DATA)}
 
     def delegates(self, method: str) -> list[frozenset[int]]:
-        """The segments that each of a method's delegates reads by name, in the order in which the runtime prepares them."""
+        """The segments that a method's delegates read by name, in the order in which the runtime prepares them."""
         named = {data.text(0).encode(): data.number(1, "I") for data in self._root.tables(_NAMED_DATA)}
         found = []
         with self.path.open("rb") as file:
