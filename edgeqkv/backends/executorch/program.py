@@ -192,16 +192,16 @@ class ProgramFile:
     def delegates(self, method: str) -> list[frozenset[int]]:
         """The segments that a method's delegates read by name, in the order in which the runtime prepares them."""
         named = {data.text(0).encode(): data.number(1, "I") for data in self._root.tables(_NAMED_DATA)}
+        segments, end = self.segments(), self.path.stat().st_size
         found = []
         with self.path.open("rb") as file:
             for delegate in self._methods()[method].tables(_DELEGATES):
                 reference = delegate.table(_PROCESSED)
-                if reference is None or reference.number(_LOCATION, "b") != _IN_SEGMENT:
-                    found.append(frozenset[int]())
-                    continue
-                segment = self.segments()[reference.number(_INDEX, "I")]
-                file.seek(self.header.segment_base + segment.offset)
-                graph = file.read(segment.size)
+                graph = b""
+                if reference is not None and reference.number(_LOCATION, "b") == _IN_SEGMENT:
+                    segment = segments[reference.number(_INDEX, "I")]
+                    file.seek(min(self.header.segment_base + segment.offset, end))
+                    graph = file.read(min(segment.size, end))
                 # Keys are long enough hashes that they stand in a graph for nothing else.
                 found.append(frozenset(index for key, index in named.items() if key in graph))
         return found
