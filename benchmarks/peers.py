@@ -77,10 +77,13 @@ PEERS: Final[Mapping[str, Row]] = {
     ),
     "llama.cpp, q8_0": Row("llama.cpp", "gguf", "q8_0", python=LLAMA_PYTHON),
     "genai builder": Row("genai", "genai"),
-    "export_llm": Row("executorch", "export_llm"),
+    "export_llm": Row("executorch", "export_llm-32", "32"),
+    "export_llm, groups of 128": Row("executorch", "export_llm-128", "128"),
     "optimum-onnx": Row("optimum", "optimum", python=OPTIMUM_PYTHON),
 }
-DEFAULT_PEERS: Final = tuple(name for name in PEERS if name != "optimum-onnx")  # which is only there if it is asked for
+DEFAULT_PEERS: Final = tuple(
+    name for name in PEERS if name not in ("optimum-onnx", "export_llm, groups of 128")
+)  # which is only there if it is asked for
 FEW: Final = (
     "portable, fp32 state",
     "portable, int8 state",
@@ -167,32 +170,43 @@ def make_peers(folder: Path, peers: list[str], layers: int) -> None:
         options = ["-p", "int4", "-e", "cpu", "-c", folder / "cache"]
         extra = ["--extra_options", "int4_block_size=32", "int4_accuracy_level=4"]
         run(*builder, "-o", folder / "genai", *options, *extra).write(folder / "genai")
-    if "executorch" in kinds and not (folder / "export_llm/model.pte").exists():
-        run(*module, "llama", folder / "llama", layers, **environment)
-        made = folder / "export_llm"
-        made.mkdir(exist_ok=True)
-        given = {
-            "base.checkpoint": folder / "llama/consolidated.pth",
-            "base.params": folder / "llama/params.json",
-            "model.use_kv_cache": True,
-            "model.use_sdpa_with_kv_cache": True,
-            "model.dtype_override": "fp32",
-            "quantization.qmode": "8da4w",
-            "quantization.group_size": 32,  # a matrix whose columns that does not divide, as 128 here, stays in float32
-            "quantization.embedding_quantize": "'4,32'",
-            "backend.xnnpack.enabled": True,
-            "backend.xnnpack.extended_ops": True,
-            "export.max_seq_length": 2048,
-            "export.max_context_length": 2048,
-            "export.output_name": made / "model.pte",
-        }
-        options = [f"{key}={value}" for key, value in given.items()]
-        exporter = [sys.executable, "-m", "executorch.extension.llm.export.export_llm"]
-        run(*exporter, *options, folder=made).write(made)
+    for row in (PEERS[name] for name in peers if PEERS[name].kind == "executorch"):
+        if not (folder / row.folder / "model.pte").exists():
+            make_program(folder, row, layers)
     if "optimum" in kinds and not (folder / "optimum/config.json").exists():
         task = ["--task", "text-generation-with-past"]
         exporter = [OPTIMUM_PYTHON, "-m", "optimum.commands.optimum_cli", "export", "onnx"]
         run(*exporter, "--model", folder / "directory", *task, folder / "optimum").write(folder / "optimum")
+
+
+def make_program(folder: Path, row: Row, layers: int) -> None:
+    """A program of ExecuTorch's own exporter.
+
+    In groups of 128, which its own configuration for Llama has, it leaves matrices in float32 whose columns that does
+    not divide, here a third of each layer's gated MLP.
+    """
+    if not (folder / "llama/params.json").exists():
+        run(sys.executable, "-m", "benchmarks.peer_models", "llama", folder / "llama", layers, PYTHONPATH=str(ROOT))
+    made = folder / row.folder
+    made.mkdir(exist_ok=True)
+    given = {
+        "base.checkpoint": folder / "llama/consolidated.pth",
+        "base.params": folder / "llama/params.json",
+        "model.use_kv_cache": True,
+        "model.use_sdpa_with_kv_cache": True,
+        "model.dtype_override": "fp32",
+        "quantization.qmode": "8da4w",
+        "quantization.group_size": row.setting,
+        "quantization.embedding_quantize": "'4,32'",
+        "backend.xnnpack.enabled": True,
+        "backend.xnnpack.extended_ops": True,
+        "export.max_seq_length": 2048,
+        "export.max_context_length": 2048,
+        "export.output_name": made / "model.pte",
+    }
+    options = [f"{key}={value}" for key, value in given.items()]
+    exporter = [sys.executable, "-m", "executorch.extension.llm.export.export_llm"]
+    run(*exporter, *options, folder=made).write(made)
 
 
 def measured(rows: Mapping[str, Row], folder: Path, repeats: int, threads: int) -> dict[str, Any]:
