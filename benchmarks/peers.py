@@ -81,9 +81,8 @@ PEERS: Final[Mapping[str, Row]] = {
     "export_llm, groups of 128": Row("executorch", "export_llm-128", "128"),
     "optimum-onnx": Row("optimum", "optimum", python=OPTIMUM_PYTHON),
 }
-DEFAULT_PEERS: Final = tuple(
-    name for name in PEERS if name not in ("optimum-onnx", "export_llm, groups of 128")
-)  # which is only there if it is asked for
+ASKED_FOR: Final = ("optimum-onnx", "export_llm, groups of 128")
+DEFAULT_PEERS: Final = tuple(name for name in PEERS if name not in ASKED_FOR)
 FEW: Final = (
     "portable, fp32 state",
     "portable, int8 state",
