@@ -70,8 +70,7 @@ class EdgeQkv:
         if artifact.target == "onnx":
             from edgeqkv.backends.onnx.runner import OnnxRunner
 
-            with OPENING:
-                runner = OnnxRunner(folder, artifact, threads=threads)
+            runner = OnnxRunner(folder, artifact, threads=threads)  # which opens a graph when it is called
         else:
             from edgeqkv.backends.executorch.runner import ExecuTorchRunner
 
