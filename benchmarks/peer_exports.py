@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -17,12 +19,28 @@ from edgeqkv.model.schemes import with_block
 from edgeqkv.model.state import StateScales
 from edgeqkv.progress import silent
 
-__all__ = ["OWN", "Own", "export_own"]
+__all__ = ["MADE", "OWN", "Made", "Own", "export_own"]
 
 MERGED: Final = "q-k=v+gqa4"
 SEPARATE: Final = "qkv+gqa4"
 BLOCK: Final = 128
+MADE: Final = "made.json"
 SCALE: Final = 0.05  # of an int8 state: what is computed does not matter, nor does it change how long that takes
+
+
+@dataclass(frozen=True)
+class Made:
+    """What an export took, without a check of it: wall time, and time of all processors.
+
+    Of a peer it is that of its exporter's whole process, of edgeqkv's rows that of the export alone.
+    """
+
+    seconds: float
+    processor_seconds: float
+
+    def write(self, folder: Path) -> None:
+        """Keep it beside what was made."""
+        (folder / MADE).write_text(json.dumps(asdict(self)))
 
 
 @dataclass(frozen=True)
@@ -59,6 +77,8 @@ OWN: Final[Mapping[str, Own]] = {
     **_both("portable, fp32 state, 8192", Own(MERGED, "portable", "fp32", 8192)),
     **_both("portable, int8 state, 8192", Own(MERGED, "portable", "int8", 8192)),
     **_both("ort, fp32 state, 8192", Own(MERGED, "ort", "fp32", 8192)),
+    "ExecuTorch stock, fp32 state": Own(MERGED, "stock", "fp32", target="executorch"),
+    "ExecuTorch static, fp32 state": Own(MERGED, "static", "fp32", target="executorch"),
 }
 
 
@@ -82,5 +102,7 @@ def _export(stored: Model, own: Own, folder: Path) -> None:
         names = [spec.name for spec in stored.state(own.context)]
         stored = replace(stored, state_scales=StateScales(dict.fromkeys(names, SCALE)))
     spec = TargetSpec(own.form, "int4", own.state, own.context, 128, block=own.block)
+    started, processor = time.perf_counter(), time.process_time()
     artifact = backend(own.target).export(stored, folder, spec, silent)
+    Made(round(time.perf_counter() - started, 1), round(time.process_time() - processor, 1)).write(folder)
     (folder / "artifact.json").write_text(artifact.model_dump_json())  # what says that all of it is there

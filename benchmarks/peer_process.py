@@ -4,8 +4,9 @@
 
 It reads lines from its input, ``prefill N`` and ``decode FILL COUNT``, and answers each with a line of JSON: the
 seconds of a prompt of N tokens, or the milliseconds of COUNT tokens, each behind FILL others and those of its turn. At
-first it has filled its context (``ready``), and at the end it says how much memory it held at most. It imports a
-runtime and, where that is not edgeqkv, nothing of it: peers have environments of their own.
+first it has filled its context (``ready``), and says what opening the model took of that; at the end, how much memory
+it held at most. It imports a runtime and, where that is not edgeqkv, nothing of it: peers have their own environments.
+ExecuTorch's own exporter has edgeqkv's, and its program is opened as edgeqkv's are, without what exports in memory.
 """
 
 from __future__ import annotations
@@ -21,6 +22,25 @@ import numpy as np
 FILLED = (
     0x3C  # every byte of a state that is not filled by feeding it: 0.011 in fp32, of which no product is tiny and slow
 )
+
+
+class Opening:
+    """What is taken by what is done inside, which is to open a model: time, and resident memory."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, float] = {}
+
+    def __enter__(self) -> None:
+        self.found["resident_before_bytes"] = _status("VmRSS")
+        self._started, self._processor = time.perf_counter(), time.process_time()
+
+    def __exit__(self, *_: object) -> None:
+        self.found["load_seconds"] = round(time.perf_counter() - self._started, 3)
+        self.found["load_processor_seconds"] = round(time.process_time() - self._processor, 3)
+        self.found["resident_after_bytes"] = _status("VmRSS")
+
+
+OPENING = Opening()
 
 
 class Held(Protocol):
@@ -42,16 +62,21 @@ class EdgeQkv:
     def __init__(self, folder: Path, threads: int, setting: str, fills: list[int]) -> None:
         import ctypes
 
-        from edgeqkv.backends.onnx.runner import OnnxRunner
         from edgeqkv.bundle.manifest import Artifact
-        from edgeqkv.run.session import Session, open_artifact
+        from edgeqkv.run.session import Session
 
         artifact = Artifact.model_validate_json((folder / "artifact.json").read_text())
+        runner: Any
         if artifact.target == "onnx":
-            runner = OnnxRunner(folder, artifact, threads=threads)
-            self._session: Any = Session(artifact, runner)
+            from edgeqkv.backends.onnx.runner import OnnxRunner
+
+            runner = OnnxRunner(folder, artifact, threads=threads)  # which opens a graph when it is called
         else:
-            self._session = open_artifact(folder, artifact)
+            from edgeqkv.backends.executorch.runner import ExecuTorchRunner
+
+            with OPENING:
+                runner = ExecuTorchRunner(folder, artifact)
+        self._session: Any = Session(artifact, runner)
         if setting == "state":
             for tensor in artifact.state_tensors:
                 size = int(np.prod(tensor.shape)) * np.dtype(tensor.numpy_dtype).itemsize
@@ -84,13 +109,15 @@ class LlamaCpp:
         self._quiet = api.llama_log_callback(lambda *_: None)  # kept, as llama.cpp keeps its address
         api.llama_log_set(self._quiet, None)
         api.llama_backend_init()
-        model = api.llama_model_load_from_file(str(folder / "model.gguf").encode(), api.llama_model_default_params())
         params = api.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = 2048, 512, 512
         params.n_threads = params.n_threads_batch = threads
         params.flash_attn_type = 1
         params.type_k = params.type_v = {"f16": api.GGML_TYPE_F16, "q8_0": api.GGML_TYPE_Q8_0}[setting]
-        self._context = api.llama_init_from_model(model, params)
+        path = str(folder / "model.gguf").encode()
+        with OPENING:
+            model = api.llama_model_load_from_file(path, api.llama_model_default_params())
+            self._context = api.llama_init_from_model(model, params)
         if not self._context:
             sys.exit("llama.cpp refuses the model")
         self._memory = api.llama_get_memory(self._context)
@@ -135,7 +162,9 @@ class Genai:
         config = json.loads(path.read_text())
         config["model"]["decoder"]["session_options"]["intra_op_num_threads"] = threads
         path.write_text(json.dumps(config))
-        self._og, self._model = og, og.Model(str(folder))
+        self._og = og
+        with OPENING:
+            self._model = og.Model(str(folder))
         self._generators = {}
         for fill in fills:
             self._generators[fill] = self._generator()
@@ -164,13 +193,17 @@ class ExecuTorch:
 
     def __init__(self, folder: Path, threads: int, setting: str, fills: list[int]) -> None:
         import torch
-        from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  registers what the program calls
-        from executorch.extension.pybindings.portable_lib import _load_for_executorch, _unsafe_reset_threadpool
-        from executorch.kernels import quantized  # noqa: F401  the same
 
-        self._torch = torch
-        _unsafe_reset_threadpool(threads)
-        self._program = _load_for_executorch(str(folder / "model.pte"))
+        from edgeqkv.backends.executorch._compat import import_runtime, load_llm_operators, use_threads
+
+        self._torch, runtime = torch, import_runtime().Runtime.get()
+        with OPENING:
+            from executorch.kernels import quantized  # noqa: F401  registers what the program calls
+
+            load_llm_operators()
+            use_threads(threads)
+            self._program = runtime.load_program(folder / "model.pte")
+            self._method = self._program.load_method("forward")
         self._position = 0
         self.prefill([0] * max(fills))
 
@@ -186,7 +219,7 @@ class ExecuTorch:
         self._position += 1
 
     def _call(self, ids: list[int], position: int) -> None:
-        self._program.forward((self._torch.tensor([ids]), self._torch.tensor([position])))
+        self._method.execute((self._torch.tensor([ids]), self._torch.tensor([position])))
 
 
 class Optimum:
@@ -200,7 +233,8 @@ class Optimum:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self._torch = torch
-        self._model = ORTModelForCausalLM.from_pretrained(folder, session_options=options, use_cache=True)
+        with OPENING:
+            self._model = ORTModelForCausalLM.from_pretrained(folder, session_options=options, use_cache=True)
         self._pasts = {fill: self._call([0] * fill, None) for fill in fills}
         self._past: Any = None
 
@@ -253,7 +287,7 @@ def main() -> None:
     random = np.random.default_rng(0)
     started = time.perf_counter()
     held: Held = KINDS[kind](Path(folder), int(threads), setting, fills)
-    _answer({"ready": time.perf_counter() - started})
+    _answer({"ready": time.perf_counter() - started, **OPENING.found})
     for line in sys.stdin:
         what, *counts = line.split()
         if what == "prefill":
@@ -269,8 +303,13 @@ def main() -> None:
                 held.decode(token)
                 times.append((time.perf_counter() - started) * 1e3)
             _answer({"ms": times[1:]})  # the first finds nothing of its own in the caches
+    _answer({"peak_bytes": _status("VmHWM")})
+
+
+def _status(name: str) -> int:
+    """Bytes of this process's memory, by what Linux calls it."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    _answer({"peak_bytes": int(status["VmHWM"].split()[0]) * 1024})
+    return int(status[name].split()[0]) * 1024
 
 
 def _answer(line: dict[str, object]) -> None:

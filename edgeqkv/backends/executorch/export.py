@@ -22,6 +22,7 @@ from edgeqkv.backends.executorch._compat import (
 )
 from edgeqkv.backends.executorch.encoder_module import EncoderModule
 from edgeqkv.backends.executorch.module import DecoderModule, WeightsModule, state_name, state_of
+from edgeqkv.backends.executorch.order import largest_early
 from edgeqkv.backends.executorch.program import MemoryPlan, ProgramFile
 from edgeqkv.backends.executorch.quiet import third_party_notices_silenced
 from edgeqkv.backends.facts import facts
@@ -94,6 +95,7 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
         on_progress("write the program", None)
         write(program, directory / FILE)
     saved = store_once(directory / FILE)
+    largest_early(directory / FILE)
     file = ProgramFile(directory / FILE)
     plans = file.plans()
     return artifact.model_copy(

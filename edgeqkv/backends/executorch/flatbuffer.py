@@ -58,8 +58,12 @@ class Table:
 
     def tables(self, field: int) -> list[Table]:
         """A vector of tables; empty if it is left out."""
+        return [Table(self._data, self._follow(place)) for place in self.places(field)]
+
+    def places(self, field: int) -> list[int]:
+        """Where the distances to a vector's tables are written; empty if it is left out."""
         start, length = self._vector(field)
-        return [Table(self._data, self._follow(start + 4 * index)) for index in range(length)]
+        return [start + 4 * index for index in range(length)]
 
     def _vector(self, field: int) -> tuple[int, int]:
         place = self.place(field)

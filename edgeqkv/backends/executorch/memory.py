@@ -1,17 +1,19 @@
 """What ExecuTorch takes for an export, and what of it.
 
 Found by looking at a process's memory maps: it holds the program's constants in mapped memory, and XNNPACK packs every
-delegate's data into memory of its own; while it does so, that data is mapped too, a delegate at a time. What passes
-between delegates and operators lies in the program's memory plan, which is as large as the largest call needs.
+delegate's data into memory of its own; while it does so, that data is mapped too, a delegate at a time, and the largest
+is among the first (`edgeqkv.backends.executorch.order`). What passes between delegates and operators lies in the
+program's memory plan, which is as large as the largest call needs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from edgeqkv.backends.executorch.program import ProgramFile
+from edgeqkv.backends.executorch.program import ProgramFile, Segment
 from edgeqkv.backends.footprint import ALL, MIB, Term, count
 from edgeqkv.backends.memory import PlannedMemory, Process, Storage, calls, copied, mapped, rest, steps_of
 from edgeqkv.backends.target import TargetSpec
@@ -59,15 +61,19 @@ class ExecuTorchMemory(PlannedMemory):
             *((shape, storage) for shape in found.body),
             *((shape, storage.at_head) for shape in (*found.heads, *tied)),
         ]
+        # The largest is packed while the rest of them is not there yet; how a layer's are grouped is not known here.
+        body = [storage.bytes(*shape) for shape in found.body]
         largest, its = max(matrices, key=lambda each: each[1].bytes(*each[0]))
+        above = its.bytes(*largest) - sum(body)
         numbers = count(sum(prod(shape) for shape in found.multiplied))
         tables = sum(storage.at_head.bytes(*shape) for shape in found.looked_up) + rest(found, storage, spec)
+        again = above > max(body, default=0) and largest in tied
         head = Term(
             "weights",
-            its.bytes(*largest),
-            "mapped again" if largest in tied else "mapped",
+            max(above, *body, 0),
+            "mapped again" if again else "mapped",
             ("load",),
-            f"the largest matrix's {count(prod(largest))} numbers, mapped while they are repacked",
+            f"a matrix's numbers, mapped while they are repacked, of {count(prod(largest))} at most",
             origin,
         )
         return (
@@ -185,8 +191,11 @@ def _weights(path: Path, methods: int) -> tuple[Term, ...]:
         segments = {segment.index: segment for segment in file.segments()}
         constants = segments.get(file.constants()[0])
         packed = [segments[index] for index in sorted(file.delegate_data())]
-    largest = max(packed, key=lambda segment: segment.size, default=None)
-    shared = constants and largest and largest.offset < constants.stop and constants.offset < largest.stop
+        orders = [file.delegates(method) for method in file.plans()]
+    above, last = max((_above(order, segments) for order in orders), key=lambda each: each[0], default=(0, frozenset()))
+    shared = constants and any(
+        segments[index].offset < constants.stop and constants.offset < segments[index].stop for index in last
+    )
     held = file.header.program_size + (constants.size if constants else 0)
     name = file.path.name
     terms = [
@@ -200,8 +209,19 @@ def _weights(path: Path, methods: int) -> tuple[Term, ...]:
             f"segments of {name}", streamed=True,
         ),
         Term(
-            "weights", largest.size if largest else 0, "mapped again" if shared else "mapped", ("load",),
-            "the largest delegate's data, mapped while it is repacked", f"segments of {name}",
+            "weights", above, "mapped again" if shared else "mapped", ("load",),
+            "a delegate's data, mapped while it is repacked, above what is packed after it", f"segments of {name}",
         ),
     ]  # fmt: skip
     return tuple(term for term in terms if term.bytes)
+
+
+def _above(order: list[frozenset[int]], segments: Mapping[int, Segment]) -> tuple[int, frozenset[int]]:
+    """How much more a process holds while it prepares a method's delegates than after it, and for which one's data."""
+    most, its, after = 0, frozenset[int](), 0
+    for data in reversed(order):
+        size = sum(segments[index].size for index in data)
+        if size - after > most:
+            most, its = size - after, data
+        after += size
+    return most, its

@@ -20,7 +20,13 @@ __all__ = ["Header", "MemoryPlan", "PlannedTensor", "ProgramFile", "Segment"]
 
 # Numbers of ``program.fbs``: of the tables' fields in the order in which it lists them, and of its enumerations.
 _PLANS, _SEGMENTS, _CONSTANTS, _NAMED_DATA = 1, 4, 5, 7
-_METHOD_NAME, _VALUES, _OPERATORS, _DELEGATES, _BUFFER_SIZES = 0, 2, 6, 7, 8
+_METHOD_NAME, _VALUES, _CHAINS, _OPERATORS, _DELEGATES, _BUFFER_SIZES = 0, 2, 5, 6, 7, 8
+_INSTRUCTIONS: Final = 2
+_CALL_TYPE, _CALL = 0, 1
+_OF_DELEGATE: Final = 2
+_PROCESSED: Final = 1
+_LOCATION, _INDEX = 0, 1
+_IN_SEGMENT: Final = 1
 _SPECS: Final = 2
 _VALUE_TYPE, _VALUE = 0, 1
 _SCALAR_TYPE, _SIZES, _ALLOCATION, _EXTRA = 0, 2, 6, 9
@@ -182,6 +188,37 @@ class ProgramFile:
     def delegate_data(self) -> set[int]:
         """The segments that delegates read by name."""
         return {table.number(1, "I") for table in self._root.tables(_NAMED_DATA)}
+
+    def delegates(self, method: str) -> list[frozenset[int]]:
+        """The segments that a method's delegates read by name, in the order in which the runtime prepares them."""
+        named = {data.text(0).encode(): data.number(1, "I") for data in self._root.tables(_NAMED_DATA)}
+        segments, end = self.segments(), self.path.stat().st_size
+        found = []
+        with self.path.open("rb") as file:
+            for delegate in self._methods()[method].tables(_DELEGATES):
+                reference = delegate.table(_PROCESSED)
+                graph = b""
+                if reference is not None and reference.number(_LOCATION, "b") == _IN_SEGMENT:
+                    segment = segments[reference.number(_INDEX, "I")]
+                    file.seek(min(self.header.segment_base + segment.offset, end))
+                    graph = file.read(min(segment.size, end))
+                # Keys are long enough hashes that they stand in a graph for nothing else.
+                found.append(frozenset(index for key, index in named.items() if key in graph))
+        return found
+
+    def delegate_places(self, method: str) -> list[int]:
+        """Where in the flatbuffer the entries of a method's list of delegates are written."""
+        return self._methods()[method].places(_DELEGATES)
+
+    def delegate_calls(self, method: str) -> list[int]:
+        """Where in the flatbuffer a method's calls say their delegate's number; one of the first says none."""
+        calls = (
+            instruction.table(_CALL)
+            for chain in self._methods()[method].tables(_CHAINS)
+            for instruction in chain.tables(_INSTRUCTIONS)
+            if instruction.number(_CALL_TYPE, "B") == _OF_DELEGATE
+        )
+        return [place for call in calls if call is not None and (place := call.place(0))]
 
     def _methods(self) -> dict[str, Table]:
         return {method.text(_METHOD_NAME): method for method in self._root.tables(_PLANS)}

@@ -7,17 +7,20 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 
 import edgeqkv
 from edgeqkv.backends.executorch.memory import ExecuTorchMemory
-from edgeqkv.backends.executorch.program import Header
+from edgeqkv.backends.executorch.order import _swap, largest_early
+from edgeqkv.backends.executorch.program import Header, ProgramFile
 from edgeqkv.backends.footprint import Footprint
 from edgeqkv.budget.measure import compare, measure
 from edgeqkv.budget.plan import ModelShape, footprint, footprint_of, plan_of
 from edgeqkv.bundle.bundle import Bundle
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
 from edgeqkv.errors import BundleError
+from edgeqkv.run.session import open_artifact
 
 pytest.importorskip("executorch")
 
@@ -71,12 +74,35 @@ def test_a_program_whose_tables_lead_out_of_it_is_damaged(bundle: Bundle, tmp_pa
     assert found > 5
 
 
-def test_the_tied_table_is_mapped_again_while_the_head_is_repacked(bundle: Bundle) -> None:
+def test_the_tied_table_is_mapped_again_while_the_head_is_repacked_before_the_layers(bundle: Bundle) -> None:
     artifact = bundle.target().artifact
     read = footprint_of(
         bundle.path, artifact, plan_of(ModelShape.of_card(bundle.manifest.model), artifact, tokenizer=0)
     )
-    assert read.resident("load") - read.total("load") == pytest.approx(16384 * 256 * 4, rel=0.01)
+    layers = 2 * (2 * 256 * 256 + 64 * 256 + 2 * 256 * 1024)
+    assert read.resident("load") - read.total("load") == pytest.approx((16384 * 256 - layers) * 4, rel=0.01)
+
+
+def test_the_largest_delegate_is_prepared_early(bundle: Bundle, tmp_path: Path) -> None:
+    file = ProgramFile(bundle.path / "model.pte")
+    sizes = {segment.index: segment.size for segment in file.segments()}
+    data = [sum(sizes[index] for index in delegate) for delegate in file.delegates("forward")]
+    assert data[1] == max(data) == 16384 * 256 * 4
+    assert len(data) > 4
+
+    # As the exporter writes it, which is put in order, and computes the same.
+    artifact = bundle.target().artifact
+    exported = tmp_path / "model.pte"
+    _swap(file, "forward", 1, len(data) - 1)
+    content = (bundle.path / "model.pte").read_bytes()
+    exported.write_bytes(bytes(file.flatbuffer) + content[len(file.flatbuffer) :])
+    tokens = np.arange(7)
+    expected = open_artifact(bundle.path, artifact).feed(tokens)
+    assert np.array_equal(open_artifact(tmp_path, artifact).feed(tokens), expected)
+    largest_early(exported)
+    assert exported.read_bytes() == content
+    largest_early(exported)
+    assert exported.read_bytes() == content
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
