@@ -123,11 +123,8 @@ def _tables(
         for table in model.network.token_tables
         if table is not head and not isinstance(chosen := plan[table], str)
     }
-    seen = Inputs(x)
-    if head is embedding:
-        strength = _EMBEDDING_SHARE * x.square().sum() / x.shape[1]
-        seen.moments.diagonal().add_(strength)
-    return {**others, head: gptq(head, seen, scheme)}
+    alike = float(_EMBEDDING_SHARE * x.square().sum() / x.shape[1]) if head is embedding else 0.0
+    return {**others, head: gptq(head, Inputs(x, alike=alike), scheme)}
 
 
 @dataclass(frozen=True)
@@ -137,15 +134,19 @@ class Inputs:
     Attributes:
         x: as the quantized layers before it produce it, ``[samples, columns]``.
         wanted: what the original is given in the same places; None: the same.
+        alike: what every column counts besides, as a sum of squares.
     """
 
     x: Tensor
     wanted: Tensor | None = None
+    alike: float = 0.0
 
     @cached_property
     def moments(self) -> Tensor:
         """``[columns, columns]``, float64: those of few samples are nearly singular."""
-        return (self.x.T @ self.x).double()
+        moments = (self.x.T @ self.x).double()
+        moments.diagonal().add_(self.alike)
+        return moments
 
     @cached_property
     def spread(self) -> Tensor:
@@ -218,7 +219,9 @@ class _CalibratingOps(_FinalStatesOps):
         def product(part: Tensor, weight: Weight) -> Tensor:
             return TorchOps.linear(self, part, replace(linear, weight=weight))
 
-        return self._both(x, linear.weight, product)
+        result = self._both(x, linear.weight, product)
+        linear.weight.release_pages()  # not before the original has multiplied by it, too
+        return result
 
     def _both(self, x: Tensor, weight: Weight, product: Callable[[Tensor, Weight], Tensor]) -> Tensor:
         original, own = x.chunk(2)
@@ -230,7 +233,6 @@ class _CalibratingOps(_FinalStatesOps):
             return
         self.on_progress("calibrating", len(self.done) / len(self.plan))
         self.done[weight] = gptq(weight, self._inputs(x), scheme)
-        weight.release_pages()
 
     def _inputs(self, x: Tensor) -> Inputs:
         """What several matrices read, as queries and keys do, is looked at once."""

@@ -68,7 +68,12 @@ def test_inputs_as_the_original_has_them_change_nothing() -> None:
 def test_what_several_matrices_read_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     original = edgeqkv.load(demo.checkpoint_path())
     made: list[Inputs] = []
-    monkeypatch.setattr(calibrated, "Inputs", lambda *given: made.append(Inputs(*given)) or made[-1])
+
+    def counted(x: torch.Tensor, wanted: torch.Tensor | None = None, alike: float = 0.0) -> Inputs:
+        made.append(Inputs(x, wanted, alike))
+        return made[-1]
+
+    monkeypatch.setattr(calibrated, "Inputs", counted)
     apply(original, QuantConfig("int4", calibration=windows(demo.heldout_path().read_text(encoding="utf-8"), 4)))
     blocks = original.config.layers
     # Of each block: what queries and keys read, and each of three other matrices; and the head's.
