@@ -1,6 +1,4 @@
-"""GPTQ on calibration text: each rounding error is made up for by the weights that are still to be rounded.
-
-Frantar et al., *GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers* (2022).
+"""Calibration: every matrix is rounded (`edgeqkv.quantize.gptq`) as it suits what it is multiplied by on a text.
 
 The whole calibration is one more interpretation of the model. Running it on text, `linear` sees its own input, knows
 from it which errors matter, quantizes its matrix there and then, and goes on with the quantized one: so that every
@@ -15,8 +13,7 @@ Finetuning-Free Quantization for Asymmetric Calibration*, 2025, arXiv 2504.02692
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -29,24 +26,16 @@ from edgeqkv.model.model import Model
 from edgeqkv.model.schemes import Palette, Scheme
 from edgeqkv.model.weights import PalettizedWeight, QuantizedWeight, Weight
 from edgeqkv.progress import Progress
-from edgeqkv.quantize.nearest import quantized, round_to, rounded, row_scales, scales_of
-from edgeqkv.quantize.palettized import k_means, palettized, places
+from edgeqkv.quantize.gptq import gptq
+from edgeqkv.quantize.inputs import Inputs
+from edgeqkv.quantize.nearest import rounded
 from edgeqkv.reference.ops import TorchOps
 
-__all__ = ["Inputs", "calibrate", "gptq"]
+__all__ = ["calibrate"]
 
 M = TypeVar("M", bound=Model)
 
 Tensor = torch.Tensor
-
-# Added to the diagonal of the second moments, as a part of its mean: keeps the inverse sane where an input channel
-# hardly varies. A tenth of the paper's: with tens of thousands of samples for at most a few thousand channels the
-# moments are well known, and more damping only brings the result closer to rounding.
-_DAMPING = 0.001
-
-# The same for the least squares by which a matrix makes up for the layers before it, where less would fit the noise of
-# the samples. Chosen on text that no figure is reported on, as is the number of sequences.
-_CORRECTION_DAMPING = 0.1
 
 # Of up to 512 tokens each: tens of thousands of samples. The demo model loses little with a thirtieth of them, four to
 # a column.
@@ -57,12 +46,6 @@ _MOST_SEQUENCES = 128
 _MOST_BYTES, _COPIES = 1_500_000_000, 6
 
 _SEQUENCES_AT_ONCE = 4
-
-# Of a palettized matrix, whose columns are in no blocks.
-_COLUMNS_AT_ONCE = 128
-
-# A block's scale is searched below the one that fits its largest value: clipping that one can round the rest better.
-_SHRINK = torch.linspace(0.7, 1.0, 13)
 
 # How much a tied table's use as an embedding counts against its use as the head, when its errors are weighed. There
 # every channel counts alike. Measured on the demo model: 0.1 is better than rounding (∞) and than the head alone (0).
@@ -127,57 +110,6 @@ def _tables(
     return {**others, head: gptq(head, Inputs(x, alike=alike), scheme)}
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """What a matrix is multiplied by when it is calibrated.
-
-    Attributes:
-        x: as the quantized layers before it produce it, ``[samples, columns]``.
-        wanted: what the original is given in the same places; None: the same.
-        alike: what every column counts besides, as a sum of squares.
-    """
-
-    x: Tensor
-    wanted: Tensor | None = None
-    alike: float = 0.0
-
-    @cached_property
-    def moments(self) -> Tensor:
-        """``[columns, columns]``, float64: those of few samples are nearly singular."""
-        moments = (self.x.T @ self.x).double()
-        moments.diagonal().add_(self.alike)
-        return moments
-
-    @cached_property
-    def spread(self) -> Tensor:
-        """How an error in one column is best made up for in later ones: the Cholesky factor of the inverse moments.
-
-        ``[columns, columns]``, upper triangular.
-        """
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(_damped(self.moments, _DAMPING)))
-        factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
-        return factor.float()
-
-    @cached_property
-    def correction(self) -> Tensor | None:
-        """``[columns, columns]``: of a matrix W, W + W · this makes of ``x`` what comes closest to W · ``wanted``."""
-        if self.wanted is None:
-            return None
-        missing = ((self.wanted - self.x).T @ self.x).double()
-        factor = torch.linalg.cholesky(_damped(self.moments, _CORRECTION_DAMPING))
-        return torch.cholesky_solve(missing.T, factor).T.float()
-
-    def target(self, weight: Weight) -> Tensor:
-        """The matrix that is to be rounded, in float32 and for the taking."""
-        values = weight.tensor.float().clone(memory_format=torch.contiguous_format)
-        return values if self.correction is None else torch.addmm(values, values, self.correction)
-
-
-def _damped(moments: Tensor, damping: float) -> Tensor:
-    mean = moments.diagonal().mean()
-    return moments + (damping * mean if mean else 1.0) * torch.eye(len(moments))  # of inputs that are zero, any will do
-
-
 class _FinalStatesOps(TorchOps):
     """Stops before the head; scores, a square of each sequence's length a head, are in memory for a few at a time."""
 
@@ -240,84 +172,3 @@ class _CalibratingOps(_FinalStatesOps):
             wanted, own = x.chunk(2)
             self._seen = x, Inputs(own.flatten(0, -2), wanted.flatten(0, -2))
         return self._seen[1]
-
-
-def gptq(weight: Weight, seen: Inputs, way: Scheme | Palette) -> QuantizedWeight | PalettizedWeight:
-    """Quantize a matrix so that its product with what is seen comes close to what is wanted."""
-    return _with_scales(weight, seen, way) if isinstance(way, Scheme) else _with_tables(weight, seen, way)
-
-
-def _with_scales(weight: Weight, seen: Inputs, scheme: Scheme) -> QuantizedWeight:
-    """Each block's scale is chosen when its turn comes; a whole row's at once, before any of it has changed."""
-    rows, columns = weight.shape
-    codes = torch.empty(rows, columns, dtype=torch.int8)
-    scales = torch.empty(rows, columns // scheme.block)
-    target = seen.target(weight)
-    of_rows = row_scales(target, scheme)
-    step = min(scheme.block, _COLUMNS_AT_ONCE)
-    if step < scheme.block:
-        assert scheme.block == columns, "scales are for blocks that are done at once, or for whole rows"
-        scales[:, 0] = _best_scales(target, scheme)
-
-    def stored(values: Tensor, column: int, block: Tensor) -> Tensor:
-        scale = scales[:, column // scheme.block]
-        if column % scheme.block == 0 and step == scheme.block:
-            scale.copy_(_best_scales(block, scheme, of_rows))
-        codes[:, column] = round_to(values, scale, scheme)
-        return codes[:, column] * scale
-
-    _compensated(target, seen.spread, step, stored)
-    return quantized(weight, codes, scales, scheme, of_rows)
-
-
-def _with_tables(weight: Weight, seen: Inputs, palette: Palette) -> PalettizedWeight:
-    """The tables are those of the matrix as it is: columns to come share them."""
-    target = seen.target(weight)
-    tables = k_means(target, palette)
-    codes = torch.empty(weight.shape, dtype=torch.uint8)
-
-    def stored(values: Tensor, column: int, _: Tensor) -> Tensor:
-        codes[:, column] = places(values, tables)
-        return tables.gather(1, codes[:, column].view(len(tables), -1).long()).view(-1)
-
-    _compensated(target, seen.spread, _COLUMNS_AT_ONCE, stored)
-    return palettized(weight, codes, tables, palette)
-
-
-def _compensated(left: Tensor, spread: Tensor, block: int, stored: Callable[[Tensor, int, Tensor], Tensor]) -> None:
-    """Round columns one after the other, and spread each error over the columns to come.
-
-    Args:
-        left: the matrix; what is left of it is written over it.
-        spread: `Inputs.spread`.
-        block: columns after which the errors reach those beyond the block, all at once.
-        stored: given a column's values, its index and what is left of its block, the values that stand for it.
-    """
-    rows, columns = left.shape
-    for start in range(0, columns, block):
-        stop = min(start + block, columns)
-        part, errors = left[:, start:stop], torch.empty(rows, stop - start)
-        for at in range(start, stop):
-            values = part[:, at - start]
-            errors[:, at - start] = (values - stored(values, at, part)) / spread[at, at]
-            part[:, at - start :] -= errors[:, at - start, None] * spread[at, at:stop]
-        left[:, stop:] -= errors @ spread[start:stop, stop:]
-
-
-def _best_scales(block: Tensor, scheme: Scheme, of_rows: Tensor | None = None) -> Tensor:
-    """``[rows]``: of some scales below the fitting one, that with the least squared rounding error.
-
-    Where they are multiples of the rows', these are all that are tried.
-    """
-    largest = block.abs().amax(-1)
-    best, least = torch.empty_like(largest), torch.full_like(largest, torch.inf)
-    tried = (
-        (scales_of(largest * shrink, scheme) for shrink in _SHRINK)
-        if of_rows is None
-        else (of_rows * multiple for multiple in range(1, scheme.multiples + 1))
-    )
-    for scales in tried:  # one after the other: all at once would take as many times the block's memory
-        error = (round_to(block, scales[:, None], scheme) * scales[:, None] - block).square().sum(-1)
-        better = error < least
-        best, least = torch.where(better, scales, best), torch.where(better, error, least)
-    return best

@@ -28,27 +28,38 @@ def to_nearest_entry(weight: Weight, palette: Palette) -> PalettizedWeight:
     return palettized(weight, places(values, tables), tables, palette)
 
 
-def k_means(values: torch.Tensor, palette: Palette) -> torch.Tensor:
+def k_means(values: torch.Tensor, palette: Palette, importance: torch.Tensor | None = None) -> torch.Tensor:
     """Tables ``[groups, entries]`` of the values ``[rows, columns]`` of each group, as they are stored.
 
     They start at evenly spaced quantiles. An entry that no value is near stays where it is.
+
+    Args:
+        values: the matrix.
+        palette: how many rows share a table, of how many entries.
+        importance: what an error in each column costs, ``[columns]``; None: all the same.
     """
     flat = values.reshape(values.shape[0] // palette.rows, -1)
-    return torch.cat([_k_means(part, palette.entries) for part in torch.split(flat, _groups_at_once(flat))])
+    counts = (torch.ones(values.shape[1]) if importance is None else importance).repeat(palette.rows)
+    return torch.cat([_k_means(part, counts, palette.entries) for part in torch.split(flat, _groups_at_once(flat))])
 
 
-def _k_means(flat: torch.Tensor, entries: int) -> torch.Tensor:
-    ordered = flat.sort(-1).values
+def _k_means(flat: torch.Tensor, counts: torch.Tensor, entries: int) -> torch.Tensor:
+    ordered, order = flat.sort(-1)
     quantiles = (torch.arange(entries) + 0.5) / entries * flat.shape[1]
     tables = ordered[:, quantiles.long()]
-    # Each entry becomes the mean of a run of the ordered values: differences of their running sum.
-    sums = torch.cat([torch.zeros(len(flat), 1, dtype=torch.float64), ordered.double().cumsum(-1)], dim=1)
+    # Each entry becomes the mean of a run of the ordered values: differences of their running sums.
+    counted = counts.double()[order]
+    sums, parts = (
+        torch.cat([torch.zeros(len(flat), 1, dtype=torch.float64), each.cumsum(-1)], dim=1)
+        for each in (counted * ordered, counted)
+    )
     for _ in range(_ROUNDS):
         ends = torch.searchsorted(ordered, _middles(tables), right=True)
         stops = torch.cat([ends, torch.full_like(ends[:, :1], flat.shape[1])], dim=1)
         starts = torch.cat([torch.zeros_like(ends[:, :1]), ends], dim=1)
-        means = (sums.gather(1, stops) - sums.gather(1, starts)) / (stops - starts).clamp_min(1)
-        tables = torch.where(stops > starts, means.float(), tables)
+        some = stops > starts
+        of_runs, in_all = (each.gather(1, stops) - each.gather(1, starts) for each in (parts, sums))
+        tables = torch.where(some, (in_all / of_runs.where(some, torch.ones(()).double())).float(), tables)
     return as_stored(tables)
 
 

@@ -10,8 +10,8 @@ import edgeqkv
 from edgeqkv import demo
 from edgeqkv.model.model import Model
 from edgeqkv.model.weights import Weight
-from edgeqkv.quantize import QuantConfig, apply, calibrated
-from edgeqkv.quantize.calibrated import Inputs
+from edgeqkv.quantize import QuantConfig, apply, calibrated, inputs
+from edgeqkv.quantize.inputs import Inputs
 from edgeqkv.reference.outputs import sequence_logits
 from edgeqkv.run.tokenizer import Tokenizer
 
@@ -50,7 +50,7 @@ def test_the_matrix_to_be_rounded_comes_closest_to_what_is_wanted() -> None:
     weight = Weight("w", torch.randn(8, 24, generator=generator))
     target = Inputs(x, wanted).target(weight)
     # Ridge regression from the matrix itself, by another way: rows of zeros that ask the difference to be zero.
-    strength = (calibrated._CORRECTION_DAMPING * x.square().sum() / 24).sqrt()
+    strength = (inputs._CORRECTION_DAMPING * x.square().sum() / 24).sqrt()
     rows = torch.cat([x, strength * torch.eye(24)])
     missing = torch.cat([(wanted - x) @ weight.tensor.T, torch.zeros(24, 8)])
     expected = weight.tensor + torch.linalg.lstsq(rows, missing).solution.T

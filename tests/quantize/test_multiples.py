@@ -12,7 +12,8 @@ from edgeqkv import quantize
 from edgeqkv.model.schemes import INT4, INT4_MULTIPLES, INT8_ROWS
 from edgeqkv.model.weights import QuantizedWeight, Weight
 from edgeqkv.quantize import QuantConfig
-from edgeqkv.quantize.calibrated import Inputs, gptq
+from edgeqkv.quantize.gptq import gptq
+from edgeqkv.quantize.inputs import Inputs
 from edgeqkv.quantize.nearest import nearest
 
 SCHEMES = {"int4": INT4_MULTIPLES, "int8": INT8_ROWS}

@@ -12,7 +12,8 @@ from edgeqkv import UnsupportedError
 from edgeqkv.model import walk
 from edgeqkv.model.weights import Palette, PalettizedWeight, Weight
 from edgeqkv.quantize import QuantConfig, apply
-from edgeqkv.quantize.calibrated import Inputs, gptq
+from edgeqkv.quantize.gptq import gptq
+from edgeqkv.quantize.inputs import Inputs
 from edgeqkv.quantize.palettized import to_nearest_entry
 from edgeqkv.reference.outputs import sequence_logits
 

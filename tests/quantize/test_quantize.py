@@ -13,7 +13,8 @@ from edgeqkv.checkpoints.synthetic import write_random_checkpoint
 from edgeqkv.model import walk
 from edgeqkv.model.weights import QuantizedWeight, Scheme, Weight
 from edgeqkv.quantize import SCHEMES, QuantConfig, apply
-from edgeqkv.quantize.calibrated import Inputs, gptq
+from edgeqkv.quantize.gptq import gptq
+from edgeqkv.quantize.inputs import Inputs
 from edgeqkv.quantize.nearest import nearest
 from edgeqkv.reference.outputs import sequence_logits
 

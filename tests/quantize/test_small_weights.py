@@ -11,7 +11,8 @@ import edgeqkv
 from edgeqkv import UnsupportedError
 from edgeqkv.model.schemes import INT4, INT8, INT8_ROWS, LUT4, ROW, Palette, Scheme
 from edgeqkv.model.weights import PalettizedWeight, QuantizedWeight, Weight
-from edgeqkv.quantize.calibrated import Inputs, gptq
+from edgeqkv.quantize.gptq import gptq
+from edgeqkv.quantize.inputs import Inputs
 from edgeqkv.quantize.nearest import rounded
 from edgeqkv.quantize.state import with_state
 
