@@ -47,6 +47,9 @@ _MOST_BYTES, _COPIES = 1_500_000_000, 6
 
 _SEQUENCES_AT_ONCE = 4
 
+# Rounding to more costs next to nothing, and a whole pass through the original for it would be a third of all.
+_MOST_BITS_OF_A_CALIBRATED_HEAD = 4
+
 # How much a tied table's use as an embedding counts against its use as the head, when its errors are weighed. There
 # every channel counts alike. Measured on the demo model: 0.1 is better than rounding (∞) and than the head alone (0).
 _EMBEDDING_SHARE = 0.1
@@ -66,7 +69,7 @@ def calibrate(
     """
     most = min(len(tokens), _MOST_SEQUENCES, _that_fit(model, tokens.shape[1]))
     ids = torch.from_numpy(tokens[np.linspace(0, len(tokens) - 1, most).astype(np.int64)])
-    done = _tables(model, plan, _final_states(model, ids, on_progress))
+    done = _tables(model, plan, ids)
     model.network.outputs(_CalibratingOps(plan, done, on_progress), torch.cat([ids, ids]))
 
     def change(weight: Weight) -> Weight:
@@ -82,32 +85,26 @@ def _that_fit(model: Model, length: int) -> int:
     return max(1, _MOST_BYTES // (_COPIES * 4 * widest * length))
 
 
-def _final_states(model: Model, ids: Tensor, on_progress: Progress) -> Tensor:
-    """What the head sees, ``[samples, C]``, in the original model.
-
-    The table comes first in the computation and last, so that its inputs as a head cannot wait for the layers
-    between to be quantized.
-    """
-    states: Tensor = model.network.outputs(_FinalStatesOps(), ids)
-    return states.flatten(0, -2)
-
-
 def _tables(
-    model: Model, plan: dict[Weight, Scheme | Palette | str], x: Tensor
+    model: Model, plan: dict[Weight, Scheme | Palette | str], ids: Tensor
 ) -> dict[Weight, QuantizedWeight | PalettizedWeight]:
-    """The embedding and the head: one table that is good at both, or two."""
-    embedding, head = model.network.token_table, model.network.head
-    scheme = plan.get(head)
-    if scheme is None or isinstance(scheme, str):
-        return {}
-    # A row of an embedding stands for itself: nothing can make up for its errors.
-    others = {
-        table: rounded(table, chosen)
-        for table in model.network.token_tables
-        if table is not head and not isinstance(chosen := plan[table], str)
-    }
-    alike = float(_EMBEDDING_SHARE * x.square().sum() / x.shape[1]) if head is embedding else 0.0
-    return {**others, head: gptq(head, Inputs(x, alike=alike), scheme)}
+    """The embedding and the head: one table that is good at both, or two.
+
+    They come first in the computation and last, so that the inputs of the head cannot wait for the layers between to be
+    quantized: they are the original's. A row of an embedding stands for itself: nothing can make up for its errors.
+    """
+    head = model.network.head
+    tables = {each: way for each in model.network.token_tables if not isinstance(way := plan[each], str)}
+    done = {table: rounded(table, way) for table, way in tables.items() if table is not head}
+    way = plan.get(head)
+    if way is None or isinstance(way, str):
+        return done
+    if way.bits > _MOST_BITS_OF_A_CALIBRATED_HEAD:
+        return {**done, head: rounded(head, way)}
+    states: Tensor = model.network.outputs(_FinalStatesOps(), ids)
+    x = states.flatten(0, -2)  # [samples, C]
+    alike = float(_EMBEDDING_SHARE * x.square().sum() / x.shape[1]) if head in tables else 0.0
+    return {**done, head: gptq(head, Inputs(x, alike=alike), way)}
 
 
 class _FinalStatesOps(TorchOps):
