@@ -96,15 +96,15 @@ def _tables(
     head = model.network.head
     tables = {each: way for each in model.network.token_tables if not isinstance(way := plan[each], str)}
     done = {table: rounded(table, way) for table, way in tables.items() if table is not head}
-    way = plan.get(head)
-    if way is None or isinstance(way, str):
+    chosen = plan.get(head)
+    if chosen is None or isinstance(chosen, str):
         return done
-    if way.bits > _MOST_BITS_OF_A_CALIBRATED_HEAD:
-        return {**done, head: rounded(head, way)}
+    if chosen.bits > _MOST_BITS_OF_A_CALIBRATED_HEAD:
+        return {**done, head: rounded(head, chosen)}
     states: Tensor = model.network.outputs(_FinalStatesOps(), ids)
     x = states.flatten(0, -2)  # [samples, C]
     alike = float(_EMBEDDING_SHARE * x.square().sum() / x.shape[1]) if head in tables else 0.0
-    return {**done, head: gptq(head, Inputs(x, alike=alike), way)}
+    return {**done, head: gptq(head, Inputs(x, alike=alike), chosen)}
 
 
 class _FinalStatesOps(TorchOps):
