@@ -14,7 +14,7 @@ from edgeqkv.model.weights import Palette, PalettizedWeight, Weight
 from edgeqkv.quantize import QuantConfig, apply
 from edgeqkv.quantize.gptq import gptq
 from edgeqkv.quantize.inputs import Inputs
-from edgeqkv.quantize.palettized import to_nearest_entry
+from edgeqkv.quantize.palettized import k_means, places, to_nearest_entry
 from edgeqkv.reference.outputs import sequence_logits
 
 
@@ -77,6 +77,25 @@ def test_calibration_makes_products_better_than_rounding() -> None:
         return float((x @ (candidate.values() - weight.tensor).T).square().mean())
 
     assert error(gptq(weight, Inputs(x), palette)) < 0.5 * error(to_nearest_entry(weight, palette))
+
+
+def test_a_column_that_counts_for_three_is_as_if_it_were_there_three_times() -> None:
+    values, palette = torch.randn(32, 20, generator=torch.Generator().manual_seed(0)), Palette("lut4", 2, 16)
+    counts = torch.tensor([3.0, 1.0] * 10)
+    start = k_means(values, palette)
+    tables = k_means(values, palette, counts)
+    again = values.repeat_interleave(counts.long(), 1)
+
+    def cost(tables: torch.Tensor) -> float:
+        found = tables.gather(1, places(again, tables).view(2, -1).long())
+        return float((found.view(again.shape) - again).square().sum())
+
+    assert cost(tables) < cost(start)
+    # No entry's own values ask for another one: each is their mean, every column counted so often.
+    for table, some in zip(tables, again.view(2, -1), strict=True):
+        nearest = places(some[None], table[None])[0]
+        for entry in range(palette.entries):
+            assert some[nearest == entry].mean() == pytest.approx(float(table[entry]), abs=0.02)
 
 
 def test_a_part_of_the_rows_is_the_same_numbers() -> None:
