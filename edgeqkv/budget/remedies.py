@@ -10,7 +10,7 @@ from edgeqkv.backends import backend
 from edgeqkv.backends.footprint import Footprint
 from edgeqkv.budget.plan import Plan, footprint, npu_footprint, working_terms
 from edgeqkv.budget.verdicts import ROOM, Verdict, verdict_of
-from edgeqkv.bundle.manifest import ELEMENT_BYTES
+from edgeqkv.model.dtypes import Dtype
 
 __all__ = ["Remedy", "footprint_as", "largest_context", "remedies"]
 
@@ -129,9 +129,10 @@ class _Work:
             yield {"context": longest - longest % _MULTIPLE}
 
     def _states(self) -> list[str]:
-        states = [state for state in backend(self.plan.target).states if state in ELEMENT_BYTES]
-        smaller = [state for state in states if ELEMENT_BYTES[state] < ELEMENT_BYTES.get(self.plan.state, 0)]
-        return sorted(smaller, key=lambda state: -ELEMENT_BYTES[state])
+        known = {dtype.value: dtype.bytes for dtype in Dtype}
+        own = known.get(self.plan.state, 0)
+        smaller = [state for state in backend(self.plan.target).states if known.get(state, own) < own]
+        return sorted(smaller, key=lambda state: -known[state])
 
     def _chunks(self) -> list[int]:
         return [chunk for chunk in _CHUNKS if chunk < min(self.plan.chunk, self.plan.context)]

@@ -33,10 +33,10 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, GetPydanticSchema, field_validator, model_validator
 from typing_extensions import TypedDict  # pydantic takes typing's from Python 3.12 on
 
+from edgeqkv.model.dtypes import Dtype
+
 __all__ = [
-    "ELEMENT_BYTES",
     "FORMAT",
-    "NUMPY_NAMES",
     "Artifact",
     "ChatCard",
     "Compiled",
@@ -61,14 +61,6 @@ __all__ = [
 
 FORMAT: Final = 2
 """Counts up when the meaning of a manifest changes. 1 had no roles, and other records for encoders."""
-
-ELEMENT_BYTES: Final = {"fp32": 4, "fp16": 2, "int8": 1, "uint8": 1, "int32": 4, "int64": 8, "bool": 1}
-"""Bytes of one number, for every type name that edgeqkv uses."""
-
-NUMPY_NAMES: Final = {"fp32": "float32", "fp16": "float16"} | {
-    name: name for name in ("int8", "uint8", "int32", "int64", "bool")
-}
-"""The same types as NumPy calls them."""
 
 Role = Literal[
     "tokens",
@@ -104,15 +96,15 @@ class _Typed(_Record):
     @model_validator(mode="before")
     @classmethod
     def _as_numpy_names_it(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and isinstance(dtype := values.get("dtype"), str) and dtype in NUMPY_NAMES:
-            return {**values, "numpy_dtype": NUMPY_NAMES[dtype]}
+        if isinstance(values, Mapping) and isinstance(dtype := values.get("dtype"), str) and dtype in list(Dtype):
+            return {**values, "numpy_dtype": Dtype(dtype).numpy.name}
         return values
 
     @field_validator("dtype")
     @classmethod
     def _is_known(cls, dtype: str) -> str:
-        if dtype not in NUMPY_NAMES:
-            raise ValueError(f"'{dtype}' is no type of number; these are: {', '.join(NUMPY_NAMES)}")
+        if dtype not in list(Dtype):
+            raise ValueError(f"'{dtype}' is no type of number; these are: {', '.join(Dtype)}")
         return dtype
 
 
@@ -187,7 +179,7 @@ class StateTensor(_Typed):
 
     @property
     def nbytes(self) -> int:
-        return prod(self.shape) * ELEMENT_BYTES[self.dtype]
+        return prod(self.shape) * Dtype(self.dtype).bytes
 
 
 class Normalization(_Record):
@@ -318,8 +310,8 @@ class Artifact(_Record):
     def _agrees_with_itself(self) -> Self:
         if self.causal and self.vocab_size is None:
             raise ValueError("it has a context and no vocab_size, and what continues a text has both")
-        if self.state is not None and self.state not in NUMPY_NAMES:
-            raise ValueError(f"'{self.state}' is no type of number; these are: {', '.join(NUMPY_NAMES)}")
+        if self.state is not None and self.state not in list(Dtype):
+            raise ValueError(f"'{self.state}' is no type of number; these are: {', '.join(Dtype)}")
         if self.causal and self.state is None:
             raise ValueError("it has a context and no state")
         if not self.causal and len(self.graphs[0].inputs) != 1:

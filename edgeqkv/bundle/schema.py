@@ -11,7 +11,8 @@ import json
 import sys
 from typing import Any
 
-from edgeqkv.bundle.manifest import FORMAT, NUMPY_NAMES, Manifest
+from edgeqkv.bundle.manifest import FORMAT, Manifest
+from edgeqkv.model.dtypes import Dtype
 
 __all__ = ["json_schema"]
 
@@ -23,8 +24,8 @@ def json_schema() -> str:
     for record in schema["$defs"].values():  # what the records check in code
         fields = record.get("properties", {})
         if "numpy_dtype" in fields:
-            fields["dtype"]["enum"] = list(NUMPY_NAMES)
-            fields["numpy_dtype"]["enum"] = list(dict.fromkeys(NUMPY_NAMES.values()))
+            fields["dtype"]["enum"] = list(Dtype)
+            fields["numpy_dtype"]["enum"] = [dtype.numpy.name for dtype in Dtype]
     head = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:edgeqkv:manifest:{FORMAT}",

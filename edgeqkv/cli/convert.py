@@ -184,10 +184,10 @@ def _follow(checkpoint: Path, calibrate: Path, tokenizer: Path | None) -> None:
 
 def _facts(original: Model, converted: Converted) -> dict[str, Any]:
     """What became of a model, as JSON values; sizes are in bytes, in fp16."""
-    from edgeqkv.bundle.manifest import ELEMENT_BYTES
+    from edgeqkv.model.dtypes import Dtype
 
     model, quality, distillation = converted.conversion.model, converted.quality, converted.distillation
-    bytes_of = ELEMENT_BYTES["fp16"]
+    bytes_of = Dtype.FP16.bytes
     return {
         "file": str(converted.path),
         "variant": {"before": original.described, "after": model.described},

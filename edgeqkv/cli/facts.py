@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeqkv.backends import TARGETS, backend
 from edgeqkv.backends.target import forms_of
-from edgeqkv.bundle.manifest import ELEMENT_BYTES
+from edgeqkv.model.dtypes import Dtype
 from edgeqkv.model.state import kept_by_layers
 from edgeqkv.pipeline.spec import kind_of
 
@@ -39,7 +39,7 @@ def describe(model: Model) -> dict[str, Any]:
         "parameters": model.parameters,
         "config": dataclasses.asdict(model.config),
         **({"state": _state(model)} if causal else {}),
-        "weight_bytes": {name: model.parameters * ELEMENT_BYTES[name] for name in _WEIGHTS[kind]},
+        "weight_bytes": {name: model.parameters * Dtype(name).bytes for name in _WEIGHTS[kind]},
         "exports": exports,
         "training": model.source.training,
         "notes": list(model.notes),
@@ -56,8 +56,8 @@ def _state(model: Model) -> dict[str, Any]:
     return {
         "layers_with_state": keeping,
         "tensors_per_layer": tensors // keeping if tensors % keeping == 0 else tensors / keeping,
-        "bytes_per_token": {name: model.state_bytes(1, ELEMENT_BYTES[name]) for name in _STATES},
-        "bytes_at_full_context": {name: model.state_bytes(positions, ELEMENT_BYTES[name]) for name in _STATES},
+        "bytes_per_token": {name: model.state_bytes(1, Dtype(name).bytes) for name in _STATES},
+        "bytes_at_full_context": {name: model.state_bytes(positions, Dtype(name).bytes) for name in _STATES},
         "reduction_against_qkv": 1 - stored / unshared,
         "layers": list(kept_by_layers(model.network.blocks)),
     }

@@ -13,7 +13,8 @@ from typing import Final
 from edgeqkv.backends.footprint import ALL, MIB, Phase, Term, count
 from edgeqkv.backends.memory import PlannedMemory, Storage, copied
 from edgeqkv.backends.target import TargetSpec
-from edgeqkv.bundle.manifest import ELEMENT_BYTES, Artifact, Graph
+from edgeqkv.bundle.manifest import Artifact, Graph
+from edgeqkv.model.dtypes import Dtype
 from edgeqkv.model.model import Network
 from edgeqkv.reference.cost import CostOps, Costs, ScoresOps
 
@@ -83,7 +84,7 @@ def _working(artifact: Artifact, graph: Graph) -> Term:
     assert made is not None
     spilled = made.spill_bytes.get(graph.name, 0)
     ends = sum(
-        prod(int(size) for size in spec.shape) * ELEMENT_BYTES[spec.dtype] for spec in (*graph.inputs, *graph.outputs)
+        prod(int(size) for size in spec.shape) * Dtype(spec.dtype).bytes for spec in (*graph.inputs, *graph.outputs)
     )
     phase: Phase = "decode" if artifact.causal and graph.tokens == 1 else "prefill"
     formula = f"{count(spilled)} bytes that VTCM cannot hold, {count(ends)} bytes of inputs and outputs"
