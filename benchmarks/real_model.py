@@ -20,7 +20,6 @@ import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from benchmarks.gguf_model import write_directory
@@ -56,7 +55,7 @@ def measured(model: Path, target: str, weights: str, out: Path, options: list[ob
     card = manifest["targets"][target]
     quality, quantization = card["quality"], card["quantization"]
     proofs = {"original": manifest["model"]["original"], "exact": card["verification"], **card["engines"]}
-    speed, _ = edgeqkv("bench", out, "--prompt", 128, "--generate", 16, "--repeats", 3)
+    speed = edgeqkv("bench", out, "--prompt", 128, "--generate", 16, "--repeats", 3)[0]["results"][0]
     answer, _ = edgeqkv("generate", out, "--chat", "--prompt", QUESTION, "--max-tokens", ANSWER_TOKENS)
     return {
         "target": target,
@@ -75,7 +74,8 @@ def measured(model: Path, target: str, weights: str, out: Path, options: list[ob
         "original_perplexity": round(quality["original"], 4),
         "ratio": round(quality["perplexity"] / quality["original"], 4),
         "text_tokens": quality["tokens"],
-        "tokens_per_second": {each["test"]: round(median(each["per_second"]), 1) for each in speed["results"]},
+        "prompt_tokens_per_second": round(1e3 * speed["count"] / speed["prompt_milliseconds"]["p50"], 1),
+        "decode_milliseconds": {each["fill"]: round(each["milliseconds"]["p50"], 1) for each in speed["decode"]},
         "answer": answer["text"],
         "stopped": answer["stopped"],
     }
