@@ -87,6 +87,12 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _known(dtype: str) -> str:
+    if dtype not in list(Dtype):
+        raise ValueError(f"'{dtype}' is no type of number; these are: {', '.join(Dtype)}")
+    return dtype
+
+
 class _Typed(_Record):
     """Something of a type, which is named as edgeqkv names it and as NumPy does."""
 
@@ -103,9 +109,7 @@ class _Typed(_Record):
     @field_validator("dtype")
     @classmethod
     def _is_known(cls, dtype: str) -> str:
-        if dtype not in list(Dtype):
-            raise ValueError(f"'{dtype}' is no type of number; these are: {', '.join(Dtype)}")
-        return dtype
+        return _known(dtype)
 
 
 class TensorSpec(_Typed):
@@ -310,8 +314,8 @@ class Artifact(_Record):
     def _agrees_with_itself(self) -> Self:
         if self.causal and self.vocab_size is None:
             raise ValueError("it has a context and no vocab_size, and what continues a text has both")
-        if self.state is not None and self.state not in list(Dtype):
-            raise ValueError(f"'{self.state}' is no type of number; these are: {', '.join(Dtype)}")
+        if self.state is not None:
+            _known(self.state)
         if self.causal and self.state is None:
             raise ValueError("it has a context and no state")
         if not self.causal and len(self.graphs[0].inputs) != 1:
