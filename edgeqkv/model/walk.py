@@ -15,7 +15,7 @@ from edgeqkv.model.layers import Linear, Norm
 if TYPE_CHECKING:
     from edgeqkv.model.weights import Weight
 
-__all__ = ["linears", "map_nodes", "map_weights", "norms", "weights"]
+__all__ = ["form", "linears", "map_nodes", "map_weights", "norms", "weights"]
 
 N = TypeVar("N")
 T = TypeVar("T")
@@ -36,6 +36,11 @@ def linears(network: object) -> tuple[Linear, ...]:
 def norms(network: object) -> tuple[Norm, ...]:
     """Every distinct normalization once."""
     return _found(network, Norm)
+
+
+def form(network: object) -> tuple[object, ...]:
+    """All of a network but its weights' names and numbers: the same of two layers that differ in nothing else."""
+    return tuple(_form(network, {}))
 
 
 def map_weights(network: T, change: Callable[[Weight], Weight]) -> T:
@@ -62,6 +67,31 @@ def _nodes(node: object, kind: type) -> Iterator[object]:
     elif dataclasses.is_dataclass(node) and not isinstance(node, kind):
         for field in dataclasses.fields(node):
             yield from _nodes(getattr(node, field.name), kind)
+
+
+def _form(node: object, seen: dict[int, int]) -> Iterator[object]:
+    import torch
+
+    from edgeqkv.model.weights import Weight
+
+    if isinstance(node, torch.Tensor):
+        yield tuple(node.shape), node.dtype
+    elif isinstance(node, tuple):
+        yield len(node)
+        for item in node:
+            yield from _form(item, seen)
+    elif dataclasses.is_dataclass(node) and not isinstance(node, type):
+        yield type(node)
+        if isinstance(node, Weight):
+            known = id(node) in seen
+            yield seen.setdefault(id(node), len(seen))  # one weight in two places is not two weights
+            if known:
+                return
+        for field in dataclasses.fields(node):
+            if not (isinstance(node, Weight) and field.name == "name"):
+                yield from _form(getattr(node, field.name), seen)
+    else:
+        yield node
 
 
 def _mapped(node: T, kind: type[N], change: Callable[[N], N], done: dict[int, Any]) -> T:

@@ -56,7 +56,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -75,9 +75,11 @@ if TYPE_CHECKING:
 __all__ = [
     "BOOKKEEPING",
     "MUTATION",
+    "before_delegation",
     "compiled_when_called",
     "decomposed_once",
     "disabled_level",
+    "divided_quickly",
     "each_delegate",
     "edge_config",
     "histories_shared",
@@ -87,6 +89,7 @@ __all__ = [
     "operators_listed_once",
     "promise",
     "require_gathering_operators",
+    "results_kept",
     "rounding_not_traced",
     "use_threads",
 ]
@@ -123,6 +126,9 @@ _COMPILE: Final = "recompile"
 _WRITE: Final = "python_code"
 _CODE: Final = "_code"
 _DECOMPOSE: Final = "run_decompositions"
+_DIVIDE: Final = "to_backend"
+_DROP: Final = "remove_unused_parameters_pass"
+_NOT_DIVIDED: Final = "EdgeProgramManager has no method to_backend; install executorch 1.5.1"
 _LIST_OPERATORS: Final = "_materialize_cpp_cia_ops"
 _EXPORTER: Final = "executorch.exir"
 _RUNTIME: Final = "executorch.runtime"
@@ -134,6 +140,37 @@ def promise(condition: bool) -> None:
     """Tell torch.export what it cannot know of a position; without it, shapes that depend on one cannot be traced."""
     if (check := getattr(torch, "_check", None)) is not None:
         check(condition)
+
+
+@contextmanager
+def before_delegation(complete: Callable[[ExportedProgram], None]) -> Iterator[None]:
+    """Call ``complete`` with every program that is to be divided among backends in the block.
+
+    Raises:
+        UnsupportedError: this version of ExecuTorch divides programs in another way.
+    """
+    from executorch.exir import EdgeProgramManager
+    from executorch.exir.program import _program
+
+    original = getattr(EdgeProgramManager, _DIVIDE, None)
+    if original is None:
+        raise UnsupportedError(_NOT_DIVIDED)
+    drop = getattr(_program, _DROP, None)
+
+    def completed(manager: Any, partitioner: Any) -> Any:
+        for name in manager.methods:
+            complete(manager.exported_program(name))
+        return original(manager, partitioner)
+
+    setattr(EdgeProgramManager, _DIVIDE, completed)
+    if drop is not None:
+        setattr(_program, _DROP, lambda program: program)
+    try:
+        yield
+    finally:
+        setattr(EdgeProgramManager, _DIVIDE, original)
+        if drop is not None:
+            setattr(_program, _DROP, drop)
 
 
 @contextmanager
@@ -186,6 +223,123 @@ def idle_passes_skipped() -> Iterator[None]:
 def _has_work(name: str, present: set[str]) -> bool:
     parts = _FOR_OPERATORS.get(name)
     return parts is None or any(part in operator for part in parts for operator in present)
+
+
+@contextmanager
+def divided_quickly() -> Iterator[None]:
+    """Inside, a program is divided among backends without work that grows with the square of its length."""
+    with _graphs_not_printed(), _sorted_where_needed(), _merged_by_sets():
+        yield
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, change: Callable[[Any], Any]) -> Iterator[None]:
+    """Inside, an attribute is what ``change`` makes of it; one that is not there stays away."""
+    original = getattr(owner, name, None)
+    if original is None:
+        yield
+        return
+    setattr(owner, name, change(original))
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
+
+
+def _graphs_not_printed() -> AbstractContextManager[None]:
+    return _replaced(torch.fx.GraphModule, "__str__", lambda _: object.__repr__)
+
+
+def _sorted_where_needed() -> AbstractContextManager[None]:
+    from executorch.exir import lowered_backend_module
+
+    def changed(sort: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return lambda module: module if _is_in_order(module.graph) else sort(module)
+
+    return _replaced(lowered_backend_module, "legalize_graph", changed)
+
+
+def _is_in_order(graph: torch.fx.Graph) -> bool:
+    """Whether every node comes after what it reads."""
+    before: set[torch.fx.Node] = set()
+    for node in graph.nodes:
+        if not before.issuperset(node.all_input_nodes):
+            return False
+        before.add(node)
+    return True
+
+
+def _merged_by_sets() -> AbstractContextManager[None]:
+    from executorch.exir.backend.canonical_partitioners import group_partitioner
+    from torch.fx.passes.utils.fuser_utils import validate_partition
+
+    def can_merge(partitioner: Any, one: int, other: int, partitions: Any) -> bool:
+        """Whether nothing outside of the two depends on one and is what the other depends on."""
+        nodes = {*partitions[one].nodes, *partitions[other].nodes}
+        readers = {user for node in nodes for user in node.users} - nodes
+        after = partitioner.dependency_viewer.downstreams_of
+        return all(nodes.isdisjoint(after(user)) for user in readers) and validate_partition(list(nodes))
+
+    return _replaced(group_partitioner.GroupBasedPartitioner, "_can_merge_partitions", lambda _: can_merge)
+
+
+@contextmanager
+def results_kept() -> Iterator[None]:
+    """Inside, an operator that a pass leaves as it was, on what it had before, is not run on shapes again."""
+    from executorch.exir import pass_base
+
+    passes: Any = getattr(pass_base, "_ExportPassBase", None)
+    interpreter: Any = getattr(passes, "ExportInterpreter", None)
+
+    def noting(run: Callable[..., Any]) -> Callable[..., Any]:
+        def run_node(self: Any, node: torch.fx.Node) -> Any:
+            self.callback.edgeqkv_node = node
+            return run(self, node)
+
+        return run_node
+
+    def keeping(emit: Callable[..., Any]) -> Callable[..., Any]:
+        def emitted(self: Any, kind: str, target: Any, args: Any, kwargs: Any, meta: Any) -> Any:
+            node = getattr(self, "edgeqkv_node", None)
+            known = kind == "call_function" and node is not None and node.target is target and "val" in node.meta
+            if not known or not _is_as_before((node.args, node.kwargs), (args, kwargs)):
+                return emit(self, kind, target, args, kwargs, meta)
+            running, self.interpreter = self.interpreter, _Known(node.meta["val"])
+            try:
+                return emit(self, kind, target, args, kwargs, meta)
+            finally:
+                self.interpreter = running
+
+        return emitted
+
+    with _replaced(interpreter, "run_node", noting), _replaced(passes, "_fx", keeping):
+        yield
+
+
+class _Known:
+    """In an interpreter's place: says what came out before."""
+
+    def __init__(self, result: Any) -> None:
+        self._result = result
+
+    def call_function(self, *_: Any) -> Any:
+        return self._result
+
+
+def _is_as_before(before: Any, now: Any) -> bool:
+    """Whether a node's arguments stand for the very objects that they stood for when the graph was made."""
+    if isinstance(before, torch.fx.Node):
+        if before.op == "get_attr":
+            return now is getattr(before.graph.owning_module, str(before.target), None)
+        was = before.meta.get("val")
+        if getattr(was, "constant", None) is not None:
+            was = was.constant  # which is what passes are given of such an input
+        return was is not None and getattr(now, "data", None) is was
+    if isinstance(before, (tuple, list)):
+        return isinstance(now, (tuple, list)) and len(before) == len(now) and all(map(_is_as_before, before, now))
+    if isinstance(before, dict):
+        return before.keys() == now.keys() and all(_is_as_before(before[key], now[key]) for key in before)
+    return type(before) is type(now) and bool(before == now)
 
 
 @contextmanager

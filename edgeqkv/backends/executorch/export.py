@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 
@@ -18,6 +18,7 @@ from edgeqkv.backends.executorch._compat import (
     histories_shared,
     operators_listed_once,
     require_gathering_operators,
+    results_kept,
     rounding_not_traced,
 )
 from edgeqkv.backends.executorch.encoder_module import EncoderModule
@@ -25,11 +26,13 @@ from edgeqkv.backends.executorch.module import DecoderModule, WeightsModule, sta
 from edgeqkv.backends.executorch.order import largest_early
 from edgeqkv.backends.executorch.program import MemoryPlan, ProgramFile
 from edgeqkv.backends.executorch.quiet import third_party_notices_silenced
+from edgeqkv.backends.executorch.repeated import NotRepeatedError, Repetition, repeat, repetition
 from edgeqkv.backends.facts import facts
 from edgeqkv.backends.features import check_features
 from edgeqkv.backends.target import TargetSpec
 from edgeqkv.bundle.manifest import Artifact, Graph, StateTensor, TensorSpec
 from edgeqkv.memory import garbage_kept
+from edgeqkv.model.architectures.decoder import Decoder
 from edgeqkv.model.model import Model
 from edgeqkv.model.weights import QuantizedWeight
 from edgeqkv.progress import Progress
@@ -78,20 +81,16 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
     check_features(model.network, "ExecuTorch", _FEATURES)
     if any(isinstance(weight, QuantizedWeight) for weight in model.weights):
         require_gathering_operators()
-    module: WeightsModule = (DecoderModule(model, spec) if model.causal else EncoderModule(model)).eval()
     graphs = _graphs(model, spec)
     artifact = _artifact(model, spec, graphs)
+    metadata: Metadata = {name.replace(".", "_"): fact for name, fact in facts(model, artifact).items()}
+    if model.causal:
+        metadata |= _metadata(model, spec, graphs)
     with third_party_notices_silenced(), torch.no_grad(), _quickly():
-        programs = {}
-        for graph in graphs:
-            on_progress(f"trace {graph.name}", None)
-            programs[graph.name] = _trace(module, graph)
-        on_progress("lower to XNNPACK", 0.0)
-        metadata: Metadata = {name.replace(".", "_"): fact for name, fact in facts(model, artifact).items()}
-        if model.causal:
-            metadata |= _metadata(model, spec, graphs)
-        program, delegation = lower(programs, metadata, _Serialized(module, len(graphs), on_progress))
-        on_progress("lower to XNNPACK", 1.0)
+        try:
+            program, delegation = _lowered(model, spec, graphs, metadata, _repetition(model), on_progress)
+        except NotRepeatedError:
+            program, delegation = _lowered(model, spec, graphs, metadata, None, on_progress)
         on_progress("write the program", None)
         write(program, directory / FILE)
     saved = store_once(directory / FILE)
@@ -111,6 +110,43 @@ def export(model: Model, directory: Path, spec: TargetSpec, on_progress: Progres
             },
         }
     )
+
+
+def _repetition(model: Model) -> Repetition | None:
+    """How the model's layers repeat, so that some of them need not be traced."""
+    network = model.network
+    if not isinstance(network, Decoder) or network.layer_inputs is not None or model.state_scales is not None:
+        return None
+    return repetition(network.blocks)
+
+
+def _lowered(
+    model: Model,
+    spec: TargetSpec,
+    graphs: tuple[Graph, ...],
+    metadata: Metadata,
+    found: Repetition | None,
+    on_progress: Progress,
+) -> Any:
+    """The program, and the delegation table."""
+    module: WeightsModule
+    if model.causal:
+        module = DecoderModule(model, spec, None if found is None else found.traced).eval()
+    else:
+        module = EncoderModule(model).eval()
+
+    def complete(program: torch.export.ExportedProgram) -> None:
+        if found is not None and isinstance(module, DecoderModule):
+            repeat(program, module, found)
+
+    programs = {}
+    for graph in graphs:
+        on_progress(f"trace {graph.name}", None)
+        programs[graph.name] = _trace(module, graph)
+    on_progress("lower to XNNPACK", 0.0)
+    lowered = lower(programs, metadata, complete, _Serialized(module, len(graphs), on_progress))
+    on_progress("lower to XNNPACK", 1.0)
+    return lowered
 
 
 def _artifact(model: Model, spec: TargetSpec, graphs: tuple[Graph, ...]) -> Artifact:
@@ -139,6 +175,7 @@ def _quickly() -> Iterator[None]:
         compiled_when_called(),
         decomposed_once(),
         operators_listed_once(),
+        results_kept(),
         rounding_not_traced(),
     ):
         yield

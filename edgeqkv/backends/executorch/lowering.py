@@ -15,7 +15,13 @@ from executorch.exir import (
 from executorch.exir.passes import MemoryPlanningPass
 from torch.export import ExportedProgram
 
-from edgeqkv.backends.executorch._compat import each_delegate, edge_config, idle_passes_skipped
+from edgeqkv.backends.executorch._compat import (
+    before_delegation,
+    divided_quickly,
+    each_delegate,
+    edge_config,
+    idle_passes_skipped,
+)
 from edgeqkv.backends.executorch.delegation import delegation_table
 
 __all__ = ["Metadata", "lower", "write"]
@@ -24,20 +30,24 @@ Metadata = dict[str, int | bool | str | list[int]]
 
 
 def lower(
-    programs: dict[str, ExportedProgram], metadata: Metadata, serialized: Callable[[list[str]], None]
+    programs: dict[str, ExportedProgram],
+    metadata: Metadata,
+    complete: Callable[[ExportedProgram], None],
+    serialized: Callable[[list[str]], None],
 ) -> tuple[ExecutorchProgramManager, list[dict[str, Any]]]:
     """Delegate to XNNPACK and plan the memory.
 
     Args:
         programs: method name → exported program; emptied, so that they can be freed.
         metadata: what the methods that only return a constant are to return.
+        complete: what is still to be done to a program before it is divided among backends.
         serialized: called with the names of the parameters whose values XNNPACK has taken a copy of.
 
     Returns:
         The program, and the delegation table.
     """
     methods = list(programs)
-    with each_delegate(serialized), idle_passes_skipped():
+    with before_delegation(complete), divided_quickly(), each_delegate(serialized), idle_passes_skipped():
         edge = to_edge_transform_and_lower(
             dict(programs),
             partitioner=[XnnpackPartitioner()],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, Self, cast
 
 import torch
@@ -36,12 +37,13 @@ class WeightsModule(nn.Module):
     """A module that holds a model's weights as parameters.
 
     ``weights`` are those that the lowering reads, by the names of their parameters; of a quantized matrix, the part
-    that a delegate takes.
+    that a delegate takes. ``parts`` are all parameters: of which weight each is which part.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.weights: dict[str, Weight] = {}
+        self.parts: dict[str, tuple[Weight, str]] = {}
         self._names: dict[Weight, str] = {}
 
     def hold(self, weights: Iterable[Weight], parts_of: Callable[[Weight], dict[str, torch.Tensor]]) -> None:
@@ -51,22 +53,33 @@ class WeightsModule(nn.Module):
             parts = parts_of(weight)
             for part, tensor in parts.items():
                 self.register_parameter(name + part, _Constant(_with_own_storage(tensor)))
+                self.parts[name + part] = weight, part
             self.weights[name + ("codes" if "codes" in parts else min(parts))] = weight
 
     def parameter_of(self, weight: Weight, part: str) -> torch.Tensor:
         """The parameter that holds a weight, or the named part of it."""
-        return self.get_parameter(self._names[weight] + part)
+        return self.get_parameter(self.name_of(weight, part))
+
+    def name_of(self, weight: Weight, part: str) -> str:
+        """What that parameter is called."""
+        return self._names[weight] + part
 
 
 class DecoderModule(WeightsModule):
     """``forward(tokens i64 [1, T], input_pos i64 [1]) → logits f32 [1, vocabulary]`` of the last token.
 
     The stock runners call a method of this signature, chunk by chunk and then token by token.
+
+    Args:
+        model: what is computed.
+        spec: what is asked for.
+        layers: of how many ``forward`` is made; weights and state of all of them are there. None: of all.
     """
 
-    def __init__(self, model: Model, spec: TargetSpec) -> None:
+    def __init__(self, model: Model, spec: TargetSpec, layers: int | None = None) -> None:
         super().__init__()
-        self.network = model.network
+        self.blocks = model.network.blocks
+        self.network = replace(model.network, blocks=self.blocks[:layers])
         self.state_scales = model.state_scales
         self.context = int(spec.context or 0)
         self.interpreter = OPS[spec.form]
