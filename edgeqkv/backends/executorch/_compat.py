@@ -5,6 +5,20 @@ Tried with executorch 1.5.1 and torch 2.13:
 ``torch._check``
     For: telling torch.export what it cannot know of a position. When it is gone: nothing is told, and torch.export
     says of which shapes it cannot know enough.
+``EdgeProgramManager.to_backend``, replaced while a program is lowered
+    For: putting in layers that were not traced, once a program is in the dialect that backends divide. When it is gone:
+    the export says so.
+``executorch.exir.program._program.remove_unused_parameters_pass``, left out while a program is lowered
+    For: the weights of those layers, which nothing reads until they are there. When it is gone or has another name:
+    all layers are traced.
+``GraphModule.__str__``, ``lowered_backend_module.legalize_graph`` and ``GroupBasedPartitioner._can_merge_partitions``,
+replaced while a program is lowered
+    For: time that grows with the square of the layers. For every subgraph that a backend is given, the whole program is
+    printed for a log that nobody keeps, and sorted although it is in order; whether two subgraphs may be one is asked
+    of every pair, node by node. When one of them is gone: it is done as ever.
+``_ExportPassBase._fx`` and its ``ExportInterpreter.run_node``, replaced while a program is traced and lowered
+    For: time; every pass runs every operator on shapes anew. Where neither it nor what it is given has changed, what
+    came out before is taken. When one of them is gone: they are run, as ever.
 ``XnnpackBackend.preprocess``, replaced while a program is lowered
     For: the lowering's progress, and giving back what it has read; it tells nobody how far it is, and one call of it
     serializes the whole model. When it is gone: the progress goes from nothing to all, and the weights' pages stay.
@@ -301,8 +315,9 @@ def results_kept() -> Iterator[None]:
     def keeping(emit: Callable[..., Any]) -> Callable[..., Any]:
         def emitted(self: Any, kind: str, target: Any, args: Any, kwargs: Any, meta: Any) -> Any:
             node = getattr(self, "edgeqkv_node", None)
-            known = kind == "call_function" and node is not None and node.target is target and "val" in node.meta
-            if not known or not _is_as_before((node.args, node.kwargs), (args, kwargs)):
+            if node is None or kind != "call_function" or node.target is not target or "val" not in node.meta:
+                return emit(self, kind, target, args, kwargs, meta)
+            if not _is_as_before((node.args, node.kwargs), (args, kwargs)):
                 return emit(self, kind, target, args, kwargs, meta)
             running, self.interpreter = self.interpreter, _Known(node.meta["val"])
             try:
@@ -331,7 +346,7 @@ def _is_as_before(before: Any, now: Any) -> bool:
     if isinstance(before, torch.fx.Node):
         if before.op == "get_attr":
             return now is getattr(before.graph.owning_module, str(before.target), None)
-        was = before.meta.get("val")
+        was: Any = before.meta.get("val")
         if getattr(was, "constant", None) is not None:
             was = was.constant  # which is what passes are given of such an input
         return was is not None and getattr(now, "data", None) is was

@@ -62,15 +62,18 @@ class Table:
 
     def places(self, field: int) -> list[int]:
         """Where the distances to a vector's tables are written; empty if it is left out."""
-        start, length = self._vector(field)
+        start, length = self._vector(field, size=4)
         return [start + 4 * index for index in range(length)]
 
-    def _vector(self, field: int) -> tuple[int, int]:
+    def _vector(self, field: int, size: int = 1) -> tuple[int, int]:
+        """Where a vector begins, and how many items of at least so many bytes it has."""
         place = self.place(field)
         if not place:
             return 0, 0
-        start = self._follow(place)
-        return start + 4, self._number("<I", start)
+        start, length = self._follow(place) + 4, self._number("<I", self._follow(place))
+        if length * size > len(self._data) - start:
+            raise struct.error(f"a vector of {length} items leads out of {len(self._data)} bytes")
+        return start, length
 
     def _follow(self, place: int) -> int:
         return place + self._number("<I", place)

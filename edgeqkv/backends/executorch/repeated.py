@@ -26,6 +26,7 @@ from edgeqkv.model.layers import Block
 __all__ = ["NotRepeatedError", "Repetition", "repeat", "repetition"]
 
 _SEEN: Final = 2  # periods that are traced
+_HANDLE: Final = "debug_handle"  # by which a profile finds a node: they are numbered as they are traced
 
 
 class NotRepeatedError(Exception):
@@ -80,8 +81,10 @@ def repeat(program: ExportedProgram, module: DecoderModule, found: Repetition) -
         NotRepeatedError: they do not; the program is as it was.
     """
     inputs = _Inputs(program, module, found)
-    template, fed, after = _last_period(program, inputs)
+    earlier, template, fed, after = _last_period(program, inputs)
     output = program.graph.output_node()
+    steps = {_handle(node) - _handle(of) for node, of in zip(template, earlier, strict=True)}
+    step = steps.pop() if len(steps) == 1 else 0
     made = [{node: node for node in template}]  # what of each period stands for the template's nodes
     for period in range(_SEEN, found.count):
         copies: dict[Node, Node] = {}
@@ -89,11 +92,17 @@ def repeat(program: ExportedProgram, module: DecoderModule, found: Repetition) -
         with program.graph.inserting_before(after[0] if after else output):
             for node in template:
                 copies[node] = program.graph.node_copy(node, moved)
+                copies[node].meta[_HANDLE] = _handle(node) + step * (period - _SEEN + 1)
         made.append(copies)
     for node in after:
+        node.meta[_HANDLE] = _handle(node) + step * (found.count - _SEEN)
         node.args, node.kwargs = map_arg((node.args, node.kwargs), lambda each: made[-1].get(each, each))
     _let_out(program, template, made, inputs)
     program.graph_module.recompile()
+
+
+def _handle(node: Node) -> int:
+    return int(node.meta.get(_HANDLE) or 0)
 
 
 def _moved(
@@ -118,7 +127,9 @@ class _Inputs:
         self.found = found
         self._module = module
         self._specs = {nodes[spec.arg.name]: spec for spec in signature.input_specs if spec.arg.name in nodes}
-        self._by_target = {spec.target: node for node, spec in self._specs.items() if spec.target is not None}
+        self._by_target: dict[str, Node] = {
+            spec.target: node for node, spec in self._specs.items() if spec.target is not None
+        }
         if not self._by_target.keys() >= module.parts.keys():
             raise NotRepeatedError
         self._constants = program.constants
@@ -163,8 +174,10 @@ class _Inputs:
         )
 
 
-def _last_period(program: ExportedProgram, inputs: _Inputs) -> tuple[list[Node], dict[Node, Node], list[Node]]:
-    """The operators of the last period; what it is fed → by which of the period before it; the operators after it.
+def _last_period(
+    program: ExportedProgram, inputs: _Inputs
+) -> tuple[list[Node], list[Node], dict[Node, Node], list[Node]]:
+    """The operators of both periods; what the last is fed of the other → its own such; the operators after it.
 
     A period begins where the operators do of which the weights' first is one, or before: where is found by trying.
     """
@@ -178,7 +191,7 @@ def _last_period(program: ExportedProgram, inputs: _Inputs) -> tuple[list[Node],
             continue
         fed = _fed(before, last, inputs)
         if fed is not None and _leads_on(before, {*before, *last, program.graph.output_node()}):
-            return last, fed, after
+            return before, last, fed, after
     raise NotRepeatedError
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 from pathlib import Path
 from random import Random
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import edgeqkv
+from edgeqkv.backends.executorch.flatbuffer import Table
 from edgeqkv.backends.executorch.memory import ExecuTorchMemory
 from edgeqkv.backends.executorch.order import _swap, largest_early
 from edgeqkv.backends.executorch.program import Header, ProgramFile
@@ -74,6 +76,14 @@ def test_a_program_whose_tables_lead_out_of_it_is_damaged(bundle: Bundle, tmp_pa
     assert found > 5
 
 
+def test_a_vector_that_says_it_is_longer_than_the_file_is_damage_and_takes_no_memory() -> None:
+    # The root's distance; a vtable of one field; the table; the vector's distance, and its length.
+    flatbuffer = bytearray(struct.pack("<IHHHxxiII", 12, 6, 8, 4, 8, 4, 1 << 30))
+    for read in (Table.root(flatbuffer).tables, Table.root(flatbuffer).places, Table.root(flatbuffer).text):
+        with pytest.raises(struct.error, match="1073741824 items"):
+            read(0)
+
+
 def test_the_tied_table_is_mapped_again_while_the_head_is_repacked_before_the_layers(bundle: Bundle) -> None:
     artifact = bundle.target().artifact
     read = footprint_of(
@@ -98,7 +108,8 @@ def test_the_largest_delegate_is_prepared_early(bundle: Bundle, tmp_path: Path) 
     exported.write_bytes(bytes(file.flatbuffer) + content[len(file.flatbuffer) :])
     tokens = np.arange(7)
     expected = open_artifact(bundle.path, artifact).feed(tokens)
-    assert np.array_equal(open_artifact(tmp_path, artifact).feed(tokens), expected)
+    # Two sessions' memory lies differently, and the kernels' sums with it: a few units in the last place.
+    np.testing.assert_allclose(open_artifact(tmp_path, artifact).feed(tokens), expected, atol=2e-6)
     largest_early(exported)
     assert exported.read_bytes() == content
     largest_early(exported)
