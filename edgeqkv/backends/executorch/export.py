@@ -12,12 +12,12 @@ import torch
 
 from edgeqkv.backends.described import described
 from edgeqkv.backends.ends import input_spec, output_spec
-from edgeqkv.backends.executorch._compat import (
+from edgeqkv.backends.executorch._compat import require_gathering_operators
+from edgeqkv.backends.executorch._tracing import (
     compiled_when_called,
     decomposed_once,
     histories_shared,
     operators_listed_once,
-    require_gathering_operators,
     results_kept,
     rounding_not_traced,
 )

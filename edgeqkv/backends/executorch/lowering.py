@@ -15,13 +15,8 @@ from executorch.exir import (
 from executorch.exir.passes import MemoryPlanningPass
 from torch.export import ExportedProgram
 
-from edgeqkv.backends.executorch._compat import (
-    before_delegation,
-    divided_quickly,
-    each_delegate,
-    edge_config,
-    idle_passes_skipped,
-)
+from edgeqkv.backends.executorch._compat import before_delegation, each_delegate, edge_config
+from edgeqkv.backends.executorch._division import divided_quickly, passes_saved
 from edgeqkv.backends.executorch.delegation import delegation_table
 
 __all__ = ["Metadata", "lower", "write"]
@@ -47,7 +42,7 @@ def lower(
         The program, and the delegation table.
     """
     methods = list(programs)
-    with before_delegation(complete), divided_quickly(), each_delegate(serialized), idle_passes_skipped():
+    with before_delegation(complete), divided_quickly(), each_delegate(serialized), passes_saved():
         edge = to_edge_transform_and_lower(
             dict(programs),
             partitioner=[XnnpackPartitioner()],
