@@ -21,7 +21,8 @@ class Scheme:
     `ROW`; a matrix whose columns it does not divide is stored in smaller ones, of at least ``smallest``. Of which sizes
     a user can choose, ``blocks`` says; none: of no others.
 
-    With ``multiples``, a block's scale is a whole multiple, 1 to so many, of a scale of its row.
+    With ``multiples``, a block's scale is a whole multiple, 1 to so many, of a scale of its row. With ``activations``,
+    the target rounds what it multiplies by such a matrix to so many bits, each token by itself.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Scheme:
     block: int
     smallest: int = 16
     multiples: int = 0
+    activations: int = 0
     blocks: tuple[int, ...] = field(default=(), compare=False)
 
     @property

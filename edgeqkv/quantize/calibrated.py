@@ -26,6 +26,7 @@ from edgeqkv.model.model import Model
 from edgeqkv.model.schemes import Palette, Scheme
 from edgeqkv.model.weights import PalettizedWeight, QuantizedWeight, Weight
 from edgeqkv.progress import Progress
+from edgeqkv.quantize.activations import as_multiplied, scheme_of
 from edgeqkv.quantize.gptq import gptq
 from edgeqkv.quantize.inputs import Inputs
 from edgeqkv.quantize.nearest import rounded
@@ -146,7 +147,7 @@ class _CalibratingOps(_FinalStatesOps):
         self._quantize(linear.weight, x)
 
         def product(part: Tensor, weight: Weight) -> Tensor:
-            return TorchOps.linear(self, part, replace(linear, weight=weight))
+            return TorchOps.linear(self, as_multiplied(part, scheme_of(weight)), replace(linear, weight=weight))
 
         result = self._both(x, linear.weight, product)
         linear.weight.release_pages()  # not before the original has multiplied by it, too
@@ -161,11 +162,11 @@ class _CalibratingOps(_FinalStatesOps):
         if weight in self.done or scheme is None or isinstance(scheme, str):
             return
         self.on_progress("calibrating", len(self.done) / len(self.plan))
-        self.done[weight] = gptq(weight, self._inputs(x), scheme)
+        self.done[weight] = gptq(weight, self._inputs(x, scheme), scheme)
 
-    def _inputs(self, x: Tensor) -> Inputs:
-        """What several matrices read, as queries and keys do, is looked at once."""
+    def _inputs(self, x: Tensor, scheme: Scheme | Palette) -> Inputs:
+        """What several matrices read, as queries and keys do, is looked at once; all of them round it alike."""
         if self._seen is None or self._seen[0] is not x:
             wanted, own = x.chunk(2)
-            self._seen = x, Inputs(own.flatten(0, -2), wanted.flatten(0, -2))
+            self._seen = x, Inputs(as_multiplied(own.flatten(0, -2), scheme), wanted.flatten(0, -2))
         return self._seen[1]

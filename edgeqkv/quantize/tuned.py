@@ -23,9 +23,11 @@ import torch
 import torch.nn.functional as F
 
 from edgeqkv.model.dtypes import Dtype
+from edgeqkv.model.layers import Linear
 from edgeqkv.model.model import Model
 from edgeqkv.model.weights import PalettizedWeight, QuantizedWeight, Weight
 from edgeqkv.progress import Progress
+from edgeqkv.quantize.activations import as_multiplied, scheme_of
 from edgeqkv.quantize.nearest import quantized, representable
 from edgeqkv.quantize.palettized import as_stored, palettized, places
 from edgeqkv.reference.ops import TorchOps
@@ -97,11 +99,17 @@ def _divergence(original: Model, calibrated: Model, trained: Mapping[Weight, _Tr
 
 
 class _TunedOps(TorchOps):
-    """Computes with the numbers that are being trained."""
+    """Computes with the numbers that are being trained, and rounds what the target rounds."""
 
     def __init__(self, trained: Mapping[Weight, _Trained]) -> None:
         self._trained = trained
         self._values: dict[Weight, Tensor] = {}
+
+    def linear(self, x: Tensor, linear: Linear) -> Tensor:
+        return super().linear(as_multiplied(x, scheme_of(linear.weight)), linear)
+
+    def logits(self, x: Tensor, table: Weight) -> Tensor:
+        return super().logits(as_multiplied(x, scheme_of(table)), table)
 
     def values(self, weight: Weight) -> Tensor:
         if weight not in self._values:  # a tied table is asked for twice

@@ -43,10 +43,10 @@ class ExecuTorchTarget(SelfContained):
         ),
         Form("portable", "as stock, but of core operators only: no custom attention, no update_cache"),
     )
-    # XNNPACK's int4 blocks are multiples of 32; of int8 it knows one scale a row.
+    # XNNPACK's int4 blocks are multiples of 32; of int8 it knows one scale a row. What it multiplies by either is int8.
     schemes: ClassVar[Mapping[str, Scheme | Palette | None]] = {
-        "int4": replace(INT4, smallest=32),
-        "int8": INT8_ROWS,
+        "int4": replace(INT4, smallest=32, activations=8),
+        "int8": replace(INT8_ROWS, activations=8),
         "fp32": None,
         "fp16": None,
     }
