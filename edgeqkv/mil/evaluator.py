@@ -84,6 +84,7 @@ class Evaluator:
             inputs, states and results not rounded: differences from a model are then errors in the graph,
             the weights or the states. "fp16" computes each operation in fp32 from fp16 operands and
             rounds its result to fp16, which estimates the numerical noise of a device.
+        observe: whether ``peaks`` are looked for, which takes a sixth of the time.
 
     Attributes:
         functions: the names of the package's functions.
@@ -96,7 +97,11 @@ class Evaluator:
     """
 
     def __init__(
-        self, package: str | Path | Package, function: str | None = None, precision: Precision = "fp32"
+        self,
+        package: str | Path | Package,
+        function: str | None = None,
+        precision: Precision = "fp32",
+        observe: bool = True,
     ) -> None:
         if precision not in get_args(Precision):
             raise InputError(f"the precision is {' or '.join(get_args(Precision))}, not {precision!r}")
@@ -108,7 +113,8 @@ class Evaluator:
         self.inputs = MappingProxyType(description.inputs)
         self.outputs = MappingProxyType(description.outputs)
         self.states = MappingProxyType(description.states)
-        self._program = Program(self.package, description, precision)
+        self._observe = observe
+        self._program = Program(self.package, description, precision, observe)
         give_back()  # what decompressing the constants took on the way
 
     @property
@@ -122,7 +128,7 @@ class Evaluator:
 
     def for_function(self, name: str) -> Evaluator:
         """An evaluator of another function of the same package, sharing its constants."""
-        return Evaluator(self.package, name, self.precision)
+        return Evaluator(self.package, name, self.precision, self._observe)
 
     def new_state(self) -> State:
         """States for this function, all zero."""

@@ -108,17 +108,18 @@ class Program:
     """A function of a package, ready to be run many times.
 
     Attributes:
-        peaks: of the operations that compute floats, by name; where fp16 is estimated, of the scores inside an
-            attention too, by its name and ``.scores``.
+        peaks: of the operations that compute floats, by name, if they are observed; where fp16 is estimated, of the
+            scores inside an attention too, by its name and ``.scores``.
 
     Raises:
         UnsupportedOperation: operations, or parameters of theirs, are not known; all are named.
         PackageError: the program contradicts itself.
     """
 
-    def __init__(self, package: Package, function: Function, precision: Precision) -> None:
+    def __init__(self, package: Package, function: Function, precision: Precision, observe: bool = True) -> None:
         _reject_unknown(function)
         self.peaks: dict[str, Peak] = {}
+        self._observes = observe
         self._function = function
         self._precision: Precision = precision
         self._constants = ConstantPool(package, function)
@@ -180,10 +181,10 @@ class Program:
         function = OPS[op.type]
         fixed, single, several = self._arguments(op)
         results = [(self._slots[name], declared) for name, declared in op.outputs.items()]
-        computes_floats = results[0][1].dtype in ("fp16", "fp32") and op.type not in MOVING
+        computes_floats = self._observes and results[0][1].dtype in ("fp16", "fp32") and op.type not in MOVING
         peak = self.peaks.setdefault(op.name, Peak(op.type)) if computes_floats else None
         scores = None
-        if op.type == "scaled_dot_product_attention" and self._precision == "fp16":
+        if op.type == "scaled_dot_product_attention" and self._precision == "fp16" and self._observes:
             scores = self.peaks.setdefault(f"{op.name}.scores", Peak("attention scores"))
         # A state is updated in place where nothing can tell: copying a long one in every layer is slow.
         target = single.get("x") if op.type == "slice_update" else None

@@ -1,12 +1,13 @@
 """Running an export, whatever runs it: a decoder is fed tokens and keeps a state, an encoder runs whole inputs.
 
 A session chooses graphs and fills their inputs by what the manifest says of them (`edgeqkv.bundle.manifest`); a
-target's `Runner` only calls. The sample apps do the same in Kotlin, Swift, TypeScript and C++.
+target's `Runner` only calls. The sample apps do the same in Kotlin, Swift, TypeScript and C++, but that they decode what
+is left of a prompt token by token where a graph of a fixed size gives the last row's logits alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from edgeqkv.model.pixels import denormalized
 __all__ = ["EncoderSession", "Session", "choose_engine", "open_artifact", "open_bundle"]
 
 Array = npt.NDArray[Any]
+
+_WORTH = 16
+"""Tokens of a filled-up graph for each that is wanted: reading the weights once is most of what any call takes."""
 
 
 def open_bundle(bundle: Bundle, target: str | None = None, engine: str | None = None) -> Session | EncoderSession:
@@ -127,37 +131,56 @@ class Session:
         """Run 1 to ``chunk`` tokens standing at ``position`` and after it; the logits of the last, ``[vocab]``."""
         self._close_full_windows(position)
         graph = self._graph_for(len(ids), position)
-        if graph is None:  # no fixed graph has this length at this place: tokens go one by one
+        if graph is None:  # no fixed graph has this length at this place, and says which logits it gives
             if len(ids) == 1:
                 raise BundleError(f"no graph of this {self.artifact.target} export takes a token at {position}")
+            before = self._graph_for_all_but_logits(len(ids) - 1, position)
+            if before is not None:
+                self._call(before, ids[:-1], position)
+                return self._step(ids[-1:], position + len(ids) - 1)
             for offset, token in enumerate(ids):
                 logits = self._step(token[None], position + offset)
             return logits
+        outputs = self._call(graph, ids, position)
+        rows = outputs[graph.logits.name].reshape(-1, self.vocab_size)
+        last = len(ids) - 1 if len(rows) > 1 else 0
+        return np.array(rows[last], np.float32)
+
+    def _call(self, graph: Graph, ids: npt.NDArray[np.int64], position: int) -> Mapping[str, Array]:
+        """A graph's outputs; those that are rows of the state are in their place."""
         inputs = filled_inputs(graph, ids, position)
         for tensor in self._rows:
             inputs[str(tensor.input)] = self._state[tensor.name]
         outputs = self.runner.call(graph, inputs)
         for tensor in self._rows:
             self._write_rows(tensor, outputs[str(tensor.output)], position, len(ids))
-        rows = outputs[graph.logits.name].reshape(-1, self.vocab_size)
-        last = len(ids) - 1 if len(rows) > 1 else 0
-        return np.array(rows[last], np.float32)
+        return outputs
 
     def _graph_for(self, count: int, position: int) -> Graph | None:
         """The graph to run: of those that take so many tokens here, the smallest with the smallest window.
 
-        Where a graph of a fixed size says which token's logits it gives, it is filled up. The rows of what fills it up
-        stand after the last token: nothing attends to them there, and the tokens that come to stand there overwrite
-        them.
+        Where a graph of a fixed size says which token's logits it gives, it is filled up; where it does not, for all but
+        the last token. The rows of what fills it up stand after the tokens: nothing attends to them there, and the
+        tokens that come to stand there overwrite them.
         """
-        fits = [
+        exact = [
+            graph
+            for graph in self._graphs_with_room(count, position)
+            if not graph.fixed or graph.tokens == count or graph.input("logit_index")
+        ]
+        return min(exact, key=_size, default=None)
+
+    def _graph_for_all_but_logits(self, count: int, position: int) -> Graph | None:
+        """The graph that takes these tokens, filled up, whatever logits it gives; None: not worth its call."""
+        fits = [each for each in self._graphs_with_room(count, position) if each.tokens <= count * _WORTH]
+        return min(fits, key=_size, default=None)
+
+    def _graphs_with_room(self, count: int, position: int) -> list[Graph]:
+        return [
             graph
             for graph in self.artifact.graphs
-            if graph.tokens >= count
-            and (not graph.fixed or graph.tokens == count or graph.input("logit_index"))
-            and (not graph.fixed or position + graph.tokens <= (graph.window or self.capacity))
+            if graph.tokens >= count and (not graph.fixed or position + graph.tokens <= (graph.window or self.capacity))
         ]
-        return min(fits, key=lambda graph: (graph.tokens, graph.window or 0), default=None)
 
     def _close_full_windows(self, position: int) -> None:
         """Close the graphs of windows that are full, which cannot be called again before a reset: each may hold packed
@@ -185,6 +208,10 @@ class Session:
                 f"Start over with reset(), or export with a larger context"
             )
         return ids
+
+
+def _size(graph: Graph) -> tuple[int, int]:
+    return graph.tokens, graph.window or 0
 
 
 def filled_inputs(graph: Graph, ids: npt.NDArray[np.int64], position: int) -> dict[str, Array]:

@@ -38,7 +38,8 @@ class EvaluatorRunner:
         functions = [graph.name for graph in artifact.graphs]
         self.precision: str = precision
         self.state_bytes = artifact.state_bytes
-        self.evaluators = {name: Evaluator(package, name, precision) for name in functions}
+        # Only the estimate of fp16 is asked for its peaks.
+        self.evaluators = {name: Evaluator(package, name, precision, precision == "fp16") for name in functions}
         self.state = self.evaluators[functions[0]].new_state()
         self._causal = artifact.causal
 
