@@ -1,8 +1,8 @@
 """Running an export, whatever runs it: a decoder is fed tokens and keeps a state, an encoder runs whole inputs.
 
 A session chooses graphs and fills their inputs by what the manifest says of them (`edgeqkv.bundle.manifest`); a
-target's `Runner` only calls. The sample apps do the same in Kotlin, Swift, TypeScript and C++, but that they decode what
-is left of a prompt token by token where a graph of a fixed size gives the last row's logits alone.
+target's `Runner` only calls. The sample apps do the same in Kotlin, Swift, TypeScript and C++, but that they decode
+what is left of a prompt token by token where a graph of a fixed size gives the last row's logits alone.
 """
 
 from __future__ import annotations
@@ -159,8 +159,8 @@ class Session:
     def _graph_for(self, count: int, position: int) -> Graph | None:
         """The graph to run: of those that take so many tokens here, the smallest with the smallest window.
 
-        Where a graph of a fixed size says which token's logits it gives, it is filled up; where it does not, for all but
-        the last token. The rows of what fills it up stand after the tokens: nothing attends to them there, and the
+        Where a graph of a fixed size says which token's logits it gives, it is filled up; where it does not, for all
+        but the last token. The rows of what fills it up stand after the tokens: nothing attends to them there, and the
         tokens that come to stand there overwrite them.
         """
         exact = [
