@@ -205,6 +205,16 @@ def test_peaks(product: Path, precision: Any) -> None:
     assert bool(np.isinf(outputs["squared"]).any()) == (precision == "fp16")
 
 
+def test_what_is_not_observed_computes_the_same(product: Path) -> None:
+    x = np.linspace(-2, 2, 8).reshape(2, 4).astype(np.float16)
+    observed, plain = Evaluator(product), Evaluator(product, observe=False)
+    expected, got = observed.run({"x": x}), plain.run({"x": x})
+    assert observed.peaks
+    assert not plain.peaks
+    assert not plain.for_function(plain.function).peaks
+    assert all(np.array_equal(got[name], expected[name]) for name in expected)
+
+
 def test_not_a_number_is_seen(product: Path) -> None:
     evaluator = Evaluator(product)
     evaluator.run({"x": np.full((2, 4), np.nan, np.float32)})
