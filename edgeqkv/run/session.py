@@ -1,8 +1,7 @@
 """Running an export, whatever runs it: a decoder is fed tokens and keeps a state, an encoder runs whole inputs.
 
 A session chooses graphs and fills their inputs by what the manifest says of them (`edgeqkv.bundle.manifest`); a
-target's `Runner` only calls. The sample apps do the same in Kotlin, Swift, TypeScript and C++, but that they decode
-what is left of a prompt token by token where a graph of a fixed size gives the last row's logits alone.
+target's `Runner` only calls. The sample apps do the same in Kotlin, Swift, TypeScript and C++.
 """
 
 from __future__ import annotations

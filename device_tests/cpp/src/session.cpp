@@ -86,16 +86,34 @@ std::vector<Input> Call::inputs() const {
   return filled;
 }
 
-const Graph* graph_for(const Artifact& artifact, std::int64_t count, std::int64_t position) {
+namespace {
+
+/// Of the graphs that take `count` tokens at `position` and are of use, the smallest with the smallest window.
+template <typename OfUse>
+const Graph* smallest(const Artifact& artifact, std::int64_t count, std::int64_t position, OfUse of_use) {
   const Graph* best = nullptr;
   const auto order = [](const Graph& graph) { return std::tuple(graph.tokens, graph.window.value_or(0)); };
   for (const Graph& graph : artifact.graphs) {
     const bool takes = graph.tokens >= count &&
-                       (!graph.fixed || ((graph.tokens == count || graph.has(Role::logit_index)) &&
-                                         position + graph.tokens <= graph.window.value_or(artifact.context)));
-    if (takes && (best == nullptr || order(graph) < order(*best))) best = &graph;
+                       (!graph.fixed || position + graph.tokens <= graph.window.value_or(artifact.context));
+    if (takes && of_use(graph) && (best == nullptr || order(graph) < order(*best))) best = &graph;
   }
   return best;
+}
+
+/// Tokens of a filled-up graph for each that is wanted: reading the weights once is most of what any call takes.
+constexpr std::int64_t worth = 16;
+
+}  // namespace
+
+const Graph* graph_for(const Artifact& artifact, std::int64_t count, std::int64_t position) {
+  return smallest(artifact, count, position, [count](const Graph& graph) {
+    return !graph.fixed || graph.tokens == count || graph.has(Role::logit_index);
+  });
+}
+
+const Graph* graph_for_all_but_logits(const Artifact& artifact, std::int64_t count, std::int64_t position) {
+  return smallest(artifact, count, position, [count](const Graph& graph) { return graph.tokens <= count * worth; });
 }
 
 void write_rows(const Artifact& artifact, const StateTensor& tensor, std::span<const std::byte> rows,
@@ -145,6 +163,12 @@ std::vector<float> Session::step(std::span<const std::int64_t> ids) {
   }
   std::vector<float> logits;
   if (graph == nullptr) {
+    const auto before = ids.first(ids.size() - 1);
+    if (const Graph* all = graph_for_all_but_logits(artifact_, std::ssize(before), position_)) {
+      runner_->run({.graph = *all, .ids = before, .position = position_});
+      position_ += std::ssize(before);
+      return step(ids.last(1));
+    }
     for (; !ids.empty(); ids = ids.subspan(1)) logits = step(ids.first(1));
     return logits;
   }

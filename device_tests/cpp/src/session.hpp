@@ -42,6 +42,9 @@ struct Call {
 /// nothing attends to it there, and the tokens that come to stand there overwrite it.
 const Graph* graph_for(const Artifact& artifact, std::int64_t count, std::int64_t position);
 
+/// The graph that takes these tokens, filled up, whatever logits it gives. Null: not worth its call.
+const Graph* graph_for_all_but_logits(const Artifact& artifact, std::int64_t count, std::int64_t position);
+
 /// Write a call's new `rows` of a state tensor, which came from the graph alone, to where they belong in `state`.
 void write_rows(const Artifact& artifact, const StateTensor& tensor, std::span<const std::byte> rows,
                 std::span<std::byte> state, const Call& call);

@@ -80,15 +80,27 @@ export class Call {
  * A fixed graph that says which token's logits it gives is filled up. What fills it up stands after the last token:
  * nothing attends to it there, and the tokens that come to stand there overwrite it.
  */
-export function graphFor({ graphs, context }: Artifact, count: number, position: number): Graph | undefined {
-  const fits = graphs.filter(
-    (graph) =>
-      graph.tokens >= count &&
-      (!graph.fixed ||
-        ((graph.tokens === count || has(graph, 'logit_index')) &&
-          position + graph.tokens <= (graph.window ?? context))),
-  );
-  return fits.sort((a, b) => a.tokens - b.tokens || (a.window ?? 0) - (b.window ?? 0))[0];
+export function graphFor(artifact: Artifact, count: number, position: number): Graph | undefined {
+  const takes = (graph: Graph) => !graph.fixed || graph.tokens === count || has(graph, 'logit_index');
+  return withRoom(artifact, count, position).filter(takes)[0];
+}
+
+/** Tokens of a filled-up graph for each that is wanted: reading the weights once is most of what any call takes. */
+const WORTH = 16;
+
+/** The graph that takes these tokens, filled up, whatever logits it gives. Undefined: not worth its call. */
+export function graphForAllButLogits(artifact: Artifact, count: number, position: number): Graph | undefined {
+  return withRoom(artifact, count, position).filter((graph) => graph.tokens <= count * WORTH)[0];
+}
+
+/** The graphs with room for `count` tokens, the smallest first. */
+function withRoom({ graphs, context }: Artifact, count: number, position: number): Graph[] {
+  return graphs
+    .filter(
+      (graph) =>
+        graph.tokens >= count && (!graph.fixed || position + graph.tokens <= (graph.window ?? context)),
+    )
+    .sort((a, b) => a.tokens - b.tokens || (a.window ?? 0) - (b.window ?? 0));
 }
 
 function has(graph: Graph, role: Role): boolean {

@@ -1,6 +1,6 @@
 /** Feeding tokens to a decoder, whatever runs it: checks, chunks and graphs, as in edgeqkv/run/session.py. */
 
-import { Call, graphFor } from './call';
+import { Call, graphFor, graphForAllButLogits } from './call';
 import { BundleError, type Artifact, type Graph } from './manifest';
 
 /** What calls an export's graphs. It keeps the KV state, whoever of graph, runtime and itself writes to it. */
@@ -72,6 +72,14 @@ export class Session {
     }
     if (ids.length === 1) {
       throw new BundleError(`No graph of this export takes a token at position ${this.#position}. Export it again.`);
+    }
+    const before = ids.slice(0, -1);
+    const all = graphForAllButLogits(this.artifact, before.length, this.#position);
+    if (all) {
+      await this.between();
+      await this.runner.run(new Call(all, before, this.#position));
+      this.#position += before.length;
+      return this.#step(ids.slice(-1));
     }
     let logits: Float32Array = new Float32Array();
     for (const id of ids) logits = await this.#step([id]);

@@ -13,7 +13,7 @@ import torch
 from edgeqkv.backends.described import described
 from edgeqkv.backends.ends import input_spec, output_spec
 from edgeqkv.backends.executorch._compat import require_gathering_operators
-from edgeqkv.backends.executorch._tracing import (
+from edgeqkv.backends.executorch._compat.tracing import (
     compiled_when_called,
     decomposed_once,
     histories_shared,

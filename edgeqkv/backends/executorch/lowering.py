@@ -16,7 +16,7 @@ from executorch.exir.passes import MemoryPlanningPass
 from torch.export import ExportedProgram
 
 from edgeqkv.backends.executorch._compat import before_delegation, each_delegate, edge_config
-from edgeqkv.backends.executorch._division import divided_quickly, passes_saved
+from edgeqkv.backends.executorch._compat.division import divided_quickly, passes_saved
 from edgeqkv.backends.executorch.delegation import delegation_table
 
 __all__ = ["Metadata", "lower", "write"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from edgeqkv.backends.executorch import _division
+from edgeqkv.backends.executorch._compat import division as _division
 from edgeqkv.backends.executorch.quiet import third_party_notices_silenced
 
 with third_party_notices_silenced():

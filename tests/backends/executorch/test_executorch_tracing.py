@@ -13,7 +13,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import edgeqkv
-from edgeqkv.backends.executorch import _tracing
+from edgeqkv.backends.executorch._compat import tracing as _tracing
 from edgeqkv.backends.executorch.quiet import third_party_notices_silenced
 from edgeqkv.checkpoints.synthetic_encoders import write_random_vit
 

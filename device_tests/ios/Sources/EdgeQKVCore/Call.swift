@@ -72,11 +72,25 @@ extension Artifact {
     /// A fixed graph that says which token's logits it gives is filled up. What fills it up stands after the last
     /// token: nothing attends to it there, and the tokens that come to stand there overwrite it.
     public func graph(for count: Int, at position: Int) -> Graph? {
-        let fits = graphs.filter {
-            $0.tokens >= count
-                && (!$0.fixed
-                    || ($0.tokens == count || $0.has(.logitIndex)) && position + $0.tokens <= ($0.window ?? context))
+        smallest(of: graphs(for: count, at: position).filter {
+            !$0.fixed || $0.tokens == count || $0.has(.logitIndex)
+        })
+    }
+
+    /// The graph that takes `count` tokens, filled up, whatever logits it gives. Nil: not worth its call.
+    ///
+    /// Up to 16 tokens of it for each that is wanted: reading the weights once is most of what any call takes.
+    public func graphForAllButLogits(_ count: Int, at position: Int) -> Graph? {
+        smallest(of: graphs(for: count, at: position).filter { $0.tokens <= count * 16 })
+    }
+
+    private func graphs(for count: Int, at position: Int) -> [Graph] {
+        graphs.filter {
+            $0.tokens >= count && (!$0.fixed || position + $0.tokens <= ($0.window ?? context))
         }
-        return fits.min { ($0.tokens, $0.window ?? 0) < ($1.tokens, $1.window ?? 0) }
+    }
+
+    private func smallest(of graphs: [Graph]) -> Graph? {
+        graphs.min { ($0.tokens, $0.window ?? 0) < ($1.tokens, $1.window ?? 0) }
     }
 }

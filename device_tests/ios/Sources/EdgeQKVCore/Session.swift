@@ -55,6 +55,11 @@ public final class Session {
             guard ids.count > 1 else {
                 throw EdgeQKVError("no graph of this export takes a token at position \(position). Export it again")
             }
+            if let graph = artifact.graphForAllButLogits(ids.count - 1, at: position) {
+                _ = try runner.run(Call(graph: graph, ids: Array(ids.dropLast()), position: position))
+                position += ids.count - 1
+                return try step(Array(ids.suffix(1)))
+            }
             return try ids.map { try step([$0]) }.last!
         }
         let logits = try runner.run(Call(graph: graph, ids: ids, position: position))

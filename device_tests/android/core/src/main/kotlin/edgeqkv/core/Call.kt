@@ -67,13 +67,20 @@ class Call(val graph: Graph, val ids: IntArray, val position: Int) {
  * nothing attends to it there, and the tokens that come to stand there overwrite it.
  */
 fun Artifact.graphFor(count: Int, position: Int): Graph? =
-    graphs.filter {
-        it.tokens >= count && (
-            !it.fixed || (
-                (it.tokens == count || it.has(Role.LOGIT_INDEX)) && position + it.tokens <= (it.window ?: context)
-            )
-        )
-    }.minWithOrNull(compareBy({ it.tokens }, { it.window ?: 0 }))
+    graphsWithRoom(count, position).firstOrNull { !it.fixed || it.tokens == count || it.has(Role.LOGIT_INDEX) }
+
+/**
+ * The graph that takes [count] tokens, filled up, whatever logits it gives. Null: not worth its call.
+ *
+ * Up to 16 tokens of it for each that is wanted: reading the weights once is most of what any call takes.
+ */
+fun Artifact.graphForAllButLogits(count: Int, position: Int): Graph? =
+    graphsWithRoom(count, position).firstOrNull { it.tokens <= count * 16 }
+
+/** The graphs with room for [count] tokens at [position], the smallest first. */
+private fun Artifact.graphsWithRoom(count: Int, position: Int): List<Graph> =
+    graphs.filter { it.tokens >= count && (!it.fixed || position + it.tokens <= (it.window ?: context)) }
+        .sortedWith(compareBy({ it.tokens }, { it.window ?: 0 }))
 
 /** Write a call's new [rows] of a state tensor, which came from the graph alone, to where they belong in [state]. */
 fun Artifact.writeRows(tensor: StateTensor, rows: ByteBuffer, state: ByteBuffer, call: Call) {

@@ -42,7 +42,7 @@ class Session(private val runner: Runner, private val artifact: Artifact) : Auto
         artifact.graphs.filter { it.window != null && it.window <= position }.forEach(runner::close)
         val graph = artifact.graphFor(ids.size, position)
             ?: if (ids.size > 1) {
-                return ids.map { step(intArrayOf(it)) }.last()
+                return stepOfSeveral(ids)
             } else {
                 throw EdgeQkvException("no graph of this export takes a token at position $position. Export it again")
             }
@@ -51,5 +51,15 @@ class Session(private val runner: Runner, private val artifact: Artifact) : Auto
         val rows = logits.size / artifact.vocabulary
         if (rows == 1) return logits
         return logits.copyOfRange((ids.size - 1) * artifact.vocabulary, ids.size * artifact.vocabulary)
+    }
+
+    /** Tokens that no graph takes as they are: all but the last fill one up, or they go one by one. */
+    private fun stepOfSeveral(ids: IntArray): FloatArray {
+        val before = ids.copyOf(ids.size - 1)
+        val graph = artifact.graphForAllButLogits(before.size, position)
+            ?: return ids.map { step(intArrayOf(it)) }.last()
+        runner.run(Call(graph, before, position))
+        position += before.size
+        return step(intArrayOf(ids.last()))
     }
 }

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from edgeqkv.backends.executorch._replaced import replaced
+from edgeqkv.backends.executorch._compat.replaced import replaced
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

@@ -1,6 +1,6 @@
 """All that is used of ExecuTorch and torch without their promise that it stays as it is.
 
-What only saves time is in `_tracing` and `_division`. Tried with executorch 1.5.1 and torch 2.13:
+What only saves time is in `tracing` and `division`. Tried with executorch 1.5.1 and torch 2.13:
 
 ``torch._check``
     For: telling torch.export what it cannot know of a position. When it is gone: nothing is told, and torch.export
@@ -50,7 +50,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from edgeqkv.backends.executorch._replaced import replaced
+from edgeqkv.backends.executorch._compat.replaced import replaced
 from edgeqkv.errors import UnsupportedError
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-from edgeqkv.backends.executorch._replaced import replaced
+from edgeqkv.backends.executorch._compat.replaced import replaced
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
