@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import sys
 
 import pytest
 
-from edgeqkv.memory import garbage_kept, give_back
+from edgeqkv.memory import garbage_kept, give_back, keep_freed
 
 SCATTERED = """
 from pathlib import Path
@@ -26,6 +27,33 @@ print(full - kept, full - resident())
 """
 
 
+REUSED = """
+import resource
+import numpy as np
+from edgeqkv.memory import keep_freed
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        np.ones(1_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+given_back = faults()
+keep_freed()
+np.ones(1_000_000)
+print(given_back, faults())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
+def test_large_blocks_are_taken_from_what_was_freed() -> None:
+    surroundings = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+    done = subprocess.run([sys.executable, "-c", REUSED], capture_output=True, text=True, check=True, env=surroundings)
+    before, after = map(int, done.stdout.split())
+    assert before > 20 * 1000  # 8 MB in pages of 4 KiB, 20 times
+    assert after < before / 10
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_holes_go_back_to_the_system() -> None:
     done = subprocess.run([sys.executable, "-c", SCATTERED], capture_output=True, text=True, check=True)
@@ -37,6 +65,7 @@ def test_holes_go_back_to_the_system() -> None:
 def test_where_there_is_no_such_call_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgeqkv.memory.ctypes.CDLL", lambda _: object())
     give_back()
+    keep_freed()
 
 
 def test_garbage_is_kept_for_longer_and_then_as_ever() -> None:

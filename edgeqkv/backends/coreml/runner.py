@@ -21,6 +21,7 @@ from edgeqkv.backends.target import Runner
 from edgeqkv.bundle.manifest import Artifact, Graph
 from edgeqkv.errors import UnsupportedError
 from edgeqkv.extras import needed_for
+from edgeqkv.memory import keep_freed
 from edgeqkv.mil import Evaluator, Peak, Precision
 from edgeqkv.mil.package import Function
 
@@ -34,6 +35,7 @@ class EvaluatorRunner:
 
     @mil_errors()
     def __init__(self, directory: Path, artifact: Artifact, precision: Precision = "fp32") -> None:
+        keep_freed()
         package = checked_package(directory, artifact)
         functions = [graph.name for graph in artifact.graphs]
         self.precision: str = precision
