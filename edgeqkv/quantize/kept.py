@@ -132,7 +132,7 @@ class Kept:
             return PalettizedWeight(
                 weight.name, weight.tensor, palette.name, codes=found["codes"], tables=found["tables"], palette=palette
             )
-        whole = Scheme(**scheme)
+        whole = Scheme(**scheme | {"blocks": tuple(scheme["blocks"])})
         _check(found["codes"], weight.shape, torch.int8, weight.name)
         blocks = (weight.shape[0], weight.shape[1] // whole.block)
         _check(found["scales"], blocks, torch.float32, weight.name)

@@ -13,6 +13,7 @@ import torch
 import edgeqkv
 from edgeqkv.checkpoints.synthetic import write_random_checkpoint
 from edgeqkv.errors import InputError, VerificationFailed
+from edgeqkv.model import walk
 from edgeqkv.model.schemes import INT4, LUT4
 from edgeqkv.quantize import QuantConfig, apply
 from edgeqkv.quantize.kept import Kept, place
@@ -61,6 +62,7 @@ def test_they_come_back_as_they_were(tmp_path: Path, model: Any, config: QuantCo
         assert (one.name, one.precision, one.stored_bytes) == (other.name, other.precision, other.stored_bytes)
         assert torch.equal(one.values(), other.values())
     assert taken.network.token_table is taken.network.head, "what is tied stays tied"
+    assert set(walk.form(taken.network)) == set(walk.form(quantized.network)), "its layers are compared by this"
     assert not place(out).exists(), "it is removed once there is a bundle"
 
 
