@@ -106,6 +106,7 @@ def test_the_file_is_the_one_of_a_whole_trace(
     assert artifacts[0] == artifacts[1]
 
 
+@pytest.mark.full
 def test_numbers_that_differ_by_layer_are_found_in_the_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An int8 state's scales are constants of their layers: such a program is traced as a whole."""
     model = with_state(ROTATED, "int8", np.arange(64).reshape(2, 32) % 31)
