@@ -8,7 +8,7 @@ What only saves time is in `tracing` and `division`. Tried with executorch 1.5.1
 ``EdgeProgramManager.to_backend``, replaced while a program is lowered
     For: putting in layers that were not traced, once a program is in the dialect that backends divide. When it is gone:
     the export says so.
-``executorch.exir.program._program.remove_unused_parameters_pass``, left out while a program is lowered
+``executorch.exir.program._program.remove_unused_parameters_pass``, put off until then
     For: the weights of those layers, which nothing reads until they are there. When it is gone or has another name:
     all layers are traced.
 ``XnnpackBackend.preprocess``, replaced while a program is lowered
@@ -108,10 +108,13 @@ def before_delegation(complete: Callable[[ExportedProgram], None]) -> Iterator[N
         def completed(manager: Any, partitioner: Any) -> Any:
             for name in manager.methods:
                 complete(manager.exported_program(name))
+                if drop_unused is not None:  # now that all that is used is there
+                    drop_unused(manager.exported_program(name))
             return divide(manager, partitioner)
 
         return completed
 
+    drop_unused = getattr(_program, _DROP_UNUSED, None)
     whole = replaced(_program, _DROP_UNUSED, lambda _: lambda program: program)
     with replaced(EdgeProgramManager, _DIVIDE, completing), whole:
         yield
