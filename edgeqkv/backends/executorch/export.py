@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 
@@ -40,7 +40,7 @@ from edgeqkv.progress import Progress
 with third_party_notices_silenced():
     from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401  registers torch.ops.llama
 
-    from edgeqkv.backends.executorch.lowering import Metadata, lower, write
+    from edgeqkv.backends.executorch.lowering import Lowered, Metadata, lower, write
     from edgeqkv.backends.executorch.tied import store_once
 
 __all__ = ["FILE", "PACKAGES", "export", "planned_memory"]
@@ -127,8 +127,8 @@ def _lowered(
     metadata: Metadata,
     found: Repetition | None,
     on_progress: Progress,
-) -> Any:
-    """The program, and the delegation table."""
+) -> Lowered:
+    """Trace a model's methods and delegate them."""
     module: WeightsModule
     if model.causal:
         module = DecoderModule(model, spec, None if found is None else found.traced).eval()

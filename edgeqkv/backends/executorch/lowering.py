@@ -19,9 +19,12 @@ from edgeqkv.backends.executorch._compat import before_delegation, each_delegate
 from edgeqkv.backends.executorch._compat.division import divided_quickly, passes_saved
 from edgeqkv.backends.executorch.delegation import delegation_table
 
-__all__ = ["Metadata", "lower", "write"]
+__all__ = ["Lowered", "Metadata", "lower", "write"]
 
 Metadata = dict[str, int | bool | str | list[int]]
+
+Lowered = tuple[ExecutorchProgramManager, list[dict[str, Any]]]
+"""The program, and the delegation table."""
 
 
 def lower(
@@ -29,7 +32,7 @@ def lower(
     metadata: Metadata,
     complete: Callable[[ExportedProgram], None],
     serialized: Callable[[list[str]], None],
-) -> tuple[ExecutorchProgramManager, list[dict[str, Any]]]:
+) -> Lowered:
     """Delegate to XNNPACK and plan the memory.
 
     Args:

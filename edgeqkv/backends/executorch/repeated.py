@@ -19,6 +19,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind, OutputSpec, TensorArgument
 from torch.fx import Node, map_arg
 
+from edgeqkv.backends.executorch.arguments import same_arguments
 from edgeqkv.backends.executorch.module import DecoderModule, state_name, state_of
 from edgeqkv.model import walk
 from edgeqkv.model.layers import Block
@@ -211,7 +212,9 @@ def _fed(before: Sequence[Node], last: Sequence[Node], inputs: _Inputs) -> dict[
     fed: dict[Node, Node] = {}
     read: dict[Node, Node] = {}
 
-    def same(node: Node, other: Node) -> bool:
+    def same(node: Node, other: Any) -> bool:
+        if not isinstance(other, Node):
+            return False
         if node in place_before or other in place_last:
             return place_before.get(node) == place_last.get(other)
         if other in place_before:  # handed on, and what is handed on is given first by something before
@@ -222,20 +225,9 @@ def _fed(before: Sequence[Node], last: Sequence[Node], inputs: _Inputs) -> dict[
     for node, other in zip(before, last, strict=True):
         if node.target is not other.target:
             return None
-        if not _same_arguments((node.args, node.kwargs), (other.args, other.kwargs), same):
+        if not same_arguments((node.args, node.kwargs), (other.args, other.kwargs), same):
             return None
     return fed
-
-
-def _same_arguments(one: Any, other: Any, same: Callable[[Node, Node], bool]) -> bool:
-    """Whether arguments are the same, nodes as ``same`` says."""
-    if isinstance(one, Node) and isinstance(other, Node):
-        return same(one, other)
-    if isinstance(one, (tuple, list)) and isinstance(other, (tuple, list)):
-        return len(one) == len(other) and all(map(lambda a, b: _same_arguments(a, b, same), one, other))
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same_arguments(one[key], other[key], same) for key in one)
-    return type(one) is type(other) and bool(one == other)
 
 
 def _let_out(

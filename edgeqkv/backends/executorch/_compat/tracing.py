@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
@@ -37,6 +37,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from edgeqkv.backends.executorch._compat.replaced import replaced
+from edgeqkv.backends.executorch.arguments import same_arguments
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -77,13 +78,10 @@ def results_kept() -> Iterator[None]:
             node = getattr(self, "edgeqkv_node", None)
             if node is None or kind != "call_function" or node.target is not target or "val" not in node.meta:
                 return emit(self, kind, target, args, kwargs, meta)
-            if not _is_as_before((node.args, node.kwargs), (args, kwargs)):
+            if not same_arguments((node.args, node.kwargs), (args, kwargs), _stands_for):
                 return emit(self, kind, target, args, kwargs, meta)
-            running, self.interpreter = self.interpreter, _Known(node.meta["val"])
-            try:
+            with replaced(self, "interpreter", lambda _: _Known(node.meta["val"])):
                 return emit(self, kind, target, args, kwargs, meta)
-            finally:
-                self.interpreter = running
 
         return emitted
 
@@ -101,20 +99,14 @@ class _Known:
         return self._result
 
 
-def _is_as_before(before: Any, now: Any) -> bool:
-    """Whether a node's arguments stand for the very objects that they stood for when the graph was made."""
-    if isinstance(before, torch.fx.Node):
-        if before.op == "get_attr":
-            return now is getattr(before.graph.owning_module, str(before.target), None)
-        was: Any = before.meta.get("val")
-        if getattr(was, "constant", None) is not None:
-            was = was.constant  # which is what passes are given of such an input
-        return was is not None and getattr(now, "data", None) is was
-    if isinstance(before, (tuple, list)):
-        return isinstance(now, (tuple, list)) and len(before) == len(now) and all(map(_is_as_before, before, now))
-    if isinstance(before, dict):
-        return before.keys() == now.keys() and all(_is_as_before(before[key], now[key]) for key in before)
-    return type(before) is type(now) and bool(before == now)
+def _stands_for(node: torch.fx.Node, now: Any) -> bool:
+    """Whether an argument is the very object that the node stood for when the graph was made."""
+    if node.op == "get_attr":
+        return now is getattr(node.graph.owning_module, str(node.target), None)
+    was: Any = node.meta.get("val")
+    if getattr(was, "constant", None) is not None:
+        was = was.constant  # which is what passes are given of such an input
+    return was is not None and getattr(now, "data", None) is was
 
 
 @contextmanager
@@ -144,22 +136,15 @@ def compiled_when_called() -> Iterator[None]:
 
     def put_off(module: GraphModule) -> Any:
         """All that compiling does besides, with the code of an empty graph, which is taken away again."""
-        current = getattr(Graph, _WRITE)
-        setattr(Graph, _WRITE, lambda *_, **__: nothing)
-        try:
+        with replaced(Graph, _WRITE, lambda _: lambda *_, **__: nothing):
             result = original(module)
-        finally:
-            setattr(Graph, _WRITE, current)
         vars(module).pop(_CODE, None)
         for name in (_CODE, "forward"):  # of the module's own class: torch.fx makes one for each
             setattr(type(module), name, _Later(name, original))
         return result
 
-    setattr(GraphModule, _COMPILE, put_off)
-    try:
+    with replaced(GraphModule, _COMPILE, lambda _: put_off):
         yield
-    finally:
-        setattr(GraphModule, _COMPILE, original)
 
 
 class _Later:
@@ -175,33 +160,27 @@ class _Later:
         return getattr(module, self._name)
 
 
-@contextmanager
-def decomposed_once() -> Iterator[None]:
+def decomposed_once() -> AbstractContextManager[None]:
     """Inside, a program is not decomposed again where nothing is left to decompose."""
     from torch.export import ExportedProgram
 
-    original = getattr(ExportedProgram, _DECOMPOSE, None)
-    if original is None:
-        yield
-        return
     # What a program still has of the operators that it was decomposed of: they stay, however often that is done.
     kept: WeakKeyDictionary[ExportedProgram, set[Any]] = WeakKeyDictionary()
 
-    def run(program: ExportedProgram, *tables: Any, **options: Any) -> ExportedProgram:
-        if len(tables) == 1 and not options:
-            if not len(tables[0]):
-                return program
-            if program in kept and _called(program, tables[0]) <= kept[program]:
-                return program
-        result: ExportedProgram = original(program, *tables, **options)
-        kept[result] = _called(result, tables[0]) if tables else set()
-        return result
+    def once(decompose: Callable[..., ExportedProgram]) -> Callable[..., ExportedProgram]:
+        def run(program: ExportedProgram, *tables: Any, **options: Any) -> ExportedProgram:
+            if len(tables) == 1 and not options:
+                if not len(tables[0]):
+                    return program
+                if program in kept and _called(program, tables[0]) <= kept[program]:
+                    return program
+            result = decompose(program, *tables, **options)
+            kept[result] = _called(result, tables[0]) if tables else set()
+            return result
 
-    setattr(ExportedProgram, _DECOMPOSE, run)
-    try:
-        yield
-    finally:
-        setattr(ExportedProgram, _DECOMPOSE, original)
+        return run
+
+    return replaced(ExportedProgram, _DECOMPOSE, once)
 
 
 def _called(program: ExportedProgram, table: Any) -> set[Any]:
@@ -209,21 +188,15 @@ def _called(program: ExportedProgram, table: Any) -> set[Any]:
     return {node.target for node in program.graph.nodes if node.op == "call_function" and node.target in table}
 
 
-@contextmanager
-def operators_listed_once() -> Iterator[None]:
+def operators_listed_once() -> AbstractContextManager[None]:
     """Inside, torch's operators are not gathered anew for every one of them that is decomposed."""
     from torch._export import utils
 
-    original = getattr(utils, _LIST_OPERATORS, None)
-    if original is None:
-        yield
-        return
-    original()
-    setattr(utils, _LIST_OPERATORS, lambda: None)
-    try:
-        yield
-    finally:
-        setattr(utils, _LIST_OPERATORS, original)
+    def listed(gather: Callable[[], None]) -> Callable[[], None]:
+        gather()
+        return lambda: None
+
+    return replaced(utils, _LIST_OPERATORS, listed)
 
 
 @contextmanager
@@ -242,8 +215,8 @@ def rounding_not_traced() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that a kernel is replaced
             for name, kernel in kernels.items():
-                replaced = _shapes_or(kernel, _SHAPES_OF_ROUNDING[name])
-                library.impl(name, replaced, "CompositeImplicitAutograd", allow_override=True)
+                either = _shapes_or(kernel, _SHAPES_OF_ROUNDING[name])
+                library.impl(name, either, "CompositeImplicitAutograd", allow_override=True)
         yield
     finally:
         library._destroy()
